@@ -1,0 +1,300 @@
+"""Events: durable facts, past tense. A class here *is* the persisted format: its name is the tag, its fields the keys.
+
+Names and meanings are compatibility data, pinned by golden journals; a change needs a new `FORMAT` and an upcaster
+(`core/format.py`). Types whose behaviour comes with later releases are defined here already, so that journals and
+tools know them; the machine refuses them until then.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+import msgspec
+
+
+class Payload(msgspec.Struct, frozen=True, array_like=True):
+    """An encoded user value: the envelope names the codec, and later the key that encrypted it."""
+
+    data: bytes
+    content_type: str = "msgpack"
+    key_id: str = ""
+
+
+class FailureInfo(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What is kept of an exception: its type's name, message and traceback as text, causes and group members."""
+
+    type: str
+    message: str
+    traceback: str = ""
+    cause: FailureInfo | None = None
+    members: tuple[FailureInfo, ...] = ()
+    value: Payload | None = None
+
+
+class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a step spent: kept in the event's header for the ledger of tokens and money."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost_micros: int = 0
+
+
+class Parent(msgspec.Struct, frozen=True):
+    """Who started a child: its answers go back to this command of this run."""
+
+    execution: str
+    run: str
+    seq: int
+
+
+class Event(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):
+    """Base of all events."""
+
+
+class CommandEvent(Event, frozen=True):
+    """An event that answers, or tells something of, the command with this sequence number."""
+
+    seq: int
+
+
+# --- the run itself -----------------------------------------------------------------------------------------------
+
+
+class ExecutionStarted(Event, frozen=True):
+    workflow: str
+    run: str
+    input: Payload
+    lane: str = "default"
+    parent: Parent | None = None
+    on_parent_close: str = ""
+    request_id: str = ""
+
+
+class ExecutionClaimed(Event, frozen=True):
+    """The first owner's event: logical time starts here."""
+
+
+class CancelRequested(Event, frozen=True):
+    message_id: str
+    reason: str = ""
+
+
+class TerminateRequested(Event, frozen=True):
+    """Only ever a message: its receiver's owner closes the run with `ExecutionTerminated` instead of journaling it."""
+
+    message_id: str
+    reason: str = ""
+
+
+class SignalReceived(Event, frozen=True):
+    message_id: str
+    name: str
+    value: Payload
+    sender: str = ""
+
+
+class ExecutionCompleted(Event, frozen=True):
+    result: Payload
+    lost_failures: tuple[FailureInfo, ...] = ()  # exceptions of background tasks that nobody awaited
+
+
+class ExecutionFailed(Event, frozen=True):
+    failure: FailureInfo
+    lost_failures: tuple[FailureInfo, ...] = ()
+
+
+class ExecutionCancelled(Event, frozen=True):
+    reason: str = ""
+
+
+class ExecutionTerminated(Event, frozen=True):
+    reason: str = ""
+
+
+class ContinuedAsNew(Event, frozen=True):
+    run: str
+    input: Payload
+
+
+class Snapshot(Event, frozen=True):
+    state: Payload
+
+
+class StatePublished(Event, frozen=True):
+    state: Payload
+
+
+class PatchMarked(CommandEvent, frozen=True):
+    name: str
+
+
+class UpdateAccepted(Event, frozen=True):
+    message_id: str
+    name: str
+    value: Payload
+
+
+class UpdateCompleted(Event, frozen=True):
+    message_id: str
+    result: Payload | None = None
+    failure: FailureInfo | None = None
+
+
+# --- steps --------------------------------------------------------------------------------------------------------
+
+
+class StepEvent(CommandEvent, frozen=True):
+    """What every event of a step holds: enough to recognise it, and to show it to a person."""
+
+    name: str
+    digest: bytes = b""
+    location: str = ""
+    preview: Payload | None = None  # of the input, at most 2 KiB
+    input_ref: str = ""  # content address of the full input, where that is kept
+
+
+class StepIntended(StepEvent, frozen=True):
+    """The intent of a step whose effect must not be repeated blindly, with its full input."""
+
+    attempt: int = 1
+    input: Payload | None = None
+
+
+class StepAttemptFailed(StepEvent, frozen=True):
+    attempt: int = 1
+    started_at_ms: int = 0
+    failure: FailureInfo | None = None
+    retry_at_ms: int = 0
+    spent_ms: int = 0  # of the overall timeout: attempts and back-offs so far, without downtime
+    progress: Payload | None = None
+
+
+class StepCompleted(StepEvent, frozen=True):
+    result: Payload = Payload(b"\xc0")
+    attempt: int = 1
+    started_at_ms: int = 0
+
+
+class StepFailed(StepEvent, frozen=True):
+    failure: FailureInfo = FailureInfo("", "")
+    attempt: int = 1
+    started_at_ms: int = 0
+
+
+class StepOutcomeUnknown(StepEvent, frozen=True):
+    attempt: int = 1
+    reason: str = ""
+
+
+# --- timers, children, messages, durable RPC ----------------------------------------------------------------------
+
+
+class TimerFired(CommandEvent, frozen=True):
+    pass
+
+
+class ChildInitiated(CommandEvent, frozen=True):
+    workflow: str
+    execution: str
+    run: str
+    input: Payload
+    location: str = ""
+
+
+class ChildStartFailed(CommandEvent, frozen=True):
+    reason: str
+
+
+CloseStatus: TypeAlias = Literal["completed", "failed", "cancelled", "terminated"]
+
+
+class ChildClosed(CommandEvent, frozen=True):
+    execution: str
+    status: CloseStatus
+    result: Payload | None = None
+    failure: FailureInfo | None = None
+    reason: str = ""
+
+
+class MessageSent(CommandEvent, frozen=True):
+    """A signal or a cancel request to another execution, on its way through the outbox."""
+
+    kind: Literal["signal", "cancel"]
+    receiver: str
+    name: str = ""
+    value: Payload | None = None
+    location: str = ""
+
+
+class MessageDelivered(CommandEvent, frozen=True):
+    pass
+
+
+class MessageFailed(CommandEvent, frozen=True):
+    reason: str
+
+
+class OperationScheduled(CommandEvent, frozen=True):
+    endpoint: str
+    service: str
+    operation: str
+    request_id: str
+    input: Payload
+
+
+class OperationStarted(CommandEvent, frozen=True):
+    token: str
+
+
+class OperationCompleted(CommandEvent, frozen=True):
+    result: Payload | None = None
+    failure: FailureInfo | None = None
+    state: Literal["succeeded", "failed", "canceled"] = "succeeded"
+
+
+RunEvent: TypeAlias = (
+    ExecutionStarted
+    | ExecutionClaimed
+    | CancelRequested
+    | TerminateRequested
+    | SignalReceived
+    | ExecutionCompleted
+    | ExecutionFailed
+    | ExecutionCancelled
+    | ExecutionTerminated
+    | ContinuedAsNew
+    | Snapshot
+    | StatePublished
+    | UpdateAccepted
+    | UpdateCompleted
+)
+StepEvents: TypeAlias = StepIntended | StepAttemptFailed | StepCompleted | StepFailed | StepOutcomeUnknown
+OtherEvents: TypeAlias = (
+    PatchMarked
+    | TimerFired
+    | ChildInitiated
+    | ChildStartFailed
+    | ChildClosed
+    | MessageSent
+    | MessageDelivered
+    | MessageFailed
+    | OperationScheduled
+    | OperationStarted
+    | OperationCompleted
+)
+AnyEvent: TypeAlias = RunEvent | StepEvents | OtherEvents
+
+
+class Recorded(msgspec.Struct, frozen=True):
+    """An event with its header, as the journal holds it. `at_ms` is logical time: milliseconds since 1970, UTC."""
+
+    position: int
+    at_ms: int
+    event: AnyEvent
+    session: int = 0  # the worker's session: names worker and code fingerprint
+    fingerprint: str = ""  # of the code that recorded it
+    trace_parent: str = ""
+    usage: Usage | None = None
+
+
+CLOSING = (ExecutionCompleted, ExecutionFailed, ExecutionCancelled, ExecutionTerminated, ContinuedAsNew)

@@ -1,0 +1,50 @@
+"""The journal's format: its version, encoding, and the upcasters that read older ones for ever.
+
+An event's body is a MessagePack map whose `type` is the event's class; unknown versions are refused, never guessed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from perdure.core.errors import CorruptJournal, JournalFromTheFuture
+from perdure.core.events import AnyEvent, Event
+
+FORMAT = 0
+"""Version of event bodies written now. 0 until the first release; from then on, every change is a new number."""
+
+UPCASTERS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+"""From version n to n + 1, on the decoded map. Never removed."""
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(AnyEvent)
+
+encode_event: Callable[[Event], bytes] = _encoder.encode
+"""The bytes of an event in the current format."""
+
+
+def decode_event(body: bytes, version: int) -> AnyEvent:
+    """The event in these bytes, upcast from the format that they were written in.
+
+    Raises:
+        JournalFromTheFuture: a newer Perdure wrote it.
+        CorruptJournal: the bytes are no event of that format.
+    """
+    try:
+        if version == FORMAT:
+            return _decoder.decode(body)
+        return msgspec.convert(_upcast(msgspec.msgpack.decode(body), version), AnyEvent)  # type: ignore[no-any-return]
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise CorruptJournal(detail=f"an event does not decode: {error}") from error
+
+
+def _upcast(fields: dict[str, Any], version: int) -> dict[str, Any]:
+    if version > FORMAT or version < 0:
+        raise JournalFromTheFuture(found=version, known=FORMAT)
+    while version < FORMAT:
+        fields = UPCASTERS[version](fields)
+        version += 1
+    return fields

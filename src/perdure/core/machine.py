@@ -1,0 +1,207 @@
+"""The machine of one run: commands go in by `issue`, journaled events by `feed`; the table decides what an event means.
+
+It owns sequence numbers, the state of each command, logical time and what has been received. It does no I/O and knows
+no futures: `feed` answers with the command that an event concerns, and what to do with it.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import NamedTuple
+
+from perdure.core import events as ev
+from perdure.core.commands import AnyCommand, CloseRun, RunStep, StartTimer
+from perdure.core.disagreement import disagreement, drifted
+from perdure.core.errors import CorruptJournal, NondeterminismError
+from perdure.core.table import COMMANDS, RUN, Effect, RunState, State
+
+
+class Mode(Enum):
+    """How strictly input digests are compared on replay."""
+
+    VERIFY = "verify"
+    IGNORE = "ignore"
+
+
+class Answer(NamedTuple):
+    """What feeding an event means to the code: which command, and what to do with its future."""
+
+    effect: Effect
+    command: AnyCommand | None
+    event: ev.AnyEvent
+
+
+class Slot:
+    """One command and its state. Kept until answered, or until it can no longer be."""
+
+    __slots__ = ("command", "state", "taken")
+
+    def __init__(self, command: AnyCommand) -> None:
+        self.command = command
+        self.state = State.OPEN
+        self.taken = False
+
+
+class Machine:
+    """The state of one run, a pure function of the commands issued and the events fed."""
+
+    def __init__(self, fingerprint: str = "") -> None:
+        self.fingerprint = fingerprint
+        self.state = RunState.NEW
+        self.position = 0  # number of events fed: the position of the next
+        self.now_ms = 0
+        self.next_seq = 1
+        self.slots: dict[int, Slot] = {}
+        self.drifts: list[str] = []
+        self.seen_messages: set[str] = set()
+        self.closed_by: ev.AnyEvent | None = None
+        self._fresh: list[AnyCommand] = []
+        self._dropped: list[AnyCommand] = []
+
+    # --- commands in ---
+
+    def issue(self, command: AnyCommand) -> int:
+        """Number a command and keep it open. It starts when `take` hands it out."""
+        command.seq = self.next_seq
+        self.next_seq += 1
+        self.slots[command.seq] = Slot(command)
+        self._fresh.append(command)
+        return command.seq
+
+    def cancel(self, seq: int) -> None:
+        """The code no longer waits for this command. Cancelling one that is answered changes nothing."""
+        slot = self.slots.get(seq)
+        if slot is None or slot.state is State.CANCELLED:
+            return
+        if slot.state is State.OPEN:
+            slot.state = State.CANCELLED
+            self._dropped.append(slot.command)
+
+    def take(self) -> tuple[list[AnyCommand], list[AnyCommand]]:
+        """Commands to start, and started ones to stop. Call it only when every committed event has been fed.
+
+        What was answered or cancelled by then never starts: replay does not rerun the losers of races.
+        """
+        fresh, dropped = self._fresh, self._dropped
+        self._fresh, self._dropped = [], []
+        started: list[AnyCommand] = []
+        for command in fresh:
+            slot = self.slots.get(command.seq)
+            if slot is not None and slot.state is State.OPEN:
+                slot.taken = True
+                started.append(command)
+        stopped: list[AnyCommand] = []
+        for command in dropped:
+            slot = self.slots.pop(command.seq, None)
+            if slot is not None and slot.taken:
+                stopped.append(command)
+        return started, stopped
+
+    def open_commands(self) -> list[AnyCommand]:
+        """Commands that the code still waits for, in the order of issue."""
+        return [slot.command for slot in self.slots.values() if slot.state is not State.CANCELLED]
+
+    def next_deadline_ms(self) -> int | None:
+        """When the first pending timer is due, in logical milliseconds."""
+        dues = [
+            slot.command.due_ms
+            for slot in self.slots.values()
+            if slot.state is State.OPEN and isinstance(slot.command, StartTimer)
+        ]
+        return min(dues, default=None)
+
+    # --- events in ---
+
+    def feed(self, recorded: ev.Recorded) -> Answer:
+        """Advance by one journaled event.
+
+        Raises:
+            NondeterminismError: the code, as it is now, did not lead to this event.
+            CorruptJournal: no code could have led to it.
+        """
+        if recorded.position != self.position:
+            raise CorruptJournal(detail=f"event {recorded.position} stands where {self.position} should")
+        event = recorded.event
+        if isinstance(event, ev.CommandEvent):
+            answer = self._feed_command_event(event, recorded)
+        else:
+            answer = self._feed_run_event(event)
+        self.position += 1
+        self.now_ms = max(self.now_ms, recorded.at_ms)
+        return answer
+
+    def _feed_run_event(self, event: ev.AnyEvent) -> Answer:
+        after = RUN.get((self.state, type(event)))
+        if after is None:
+            name = type(event).__name__
+            raise CorruptJournal(detail=f"{name} at event {self.position}, when the run was {self.state.value}")
+        if isinstance(event, ev.ExecutionCompleted | ev.ExecutionFailed | ev.ExecutionCancelled):
+            self._check_close(event)
+        message_id = getattr(event, "message_id", None)
+        if message_id is not None:
+            self.seen_messages.add(message_id)
+        self.state = after
+        if after is RunState.CLOSED:
+            self.closed_by = event
+        return Answer(Effect.RUN, None, event)
+
+    def _check_close(self, event: ev.AnyEvent) -> None:
+        for slot in reversed(self.slots.values()):
+            if isinstance(slot.command, CloseRun):
+                close = slot.command
+                wanted = (
+                    ev.ExecutionCancelled
+                    if close.cancelled
+                    else ev.ExecutionFailed
+                    if close.failure is not None
+                    else ev.ExecutionCompleted
+                )
+                if isinstance(event, wanted):
+                    return
+                raise NondeterminismError(**disagreement(self.position, event, close))
+        raise NondeterminismError(**disagreement(self.position, event, None, waiting=self.open_commands()))
+
+    def _feed_command_event(self, event: ev.CommandEvent, recorded: ev.Recorded) -> Answer:
+        if self.state is not RunState.RUNNING:
+            name = type(event).__name__
+            raise CorruptJournal(detail=f"{name} at event {self.position}, when the run was {self.state.value}")
+        slot = self.slots.get(event.seq)
+        if slot is None:
+            if event.seq < self.next_seq:
+                raise CorruptJournal(detail=f"{type(event).__name__} answers command {event.seq} a second time")
+            raise NondeterminismError(**disagreement(self.position, event, None, waiting=self.open_commands()))
+        cell = COMMANDS.get((type(slot.command), slot.state, type(event)))
+        if cell is None or not _names_agree(slot.command, event):
+            raise NondeterminismError(**disagreement(self.position, event, slot.command))
+        if isinstance(event, ev.StepEvent) and isinstance(slot.command, RunStep):
+            self._compare_digest(event, slot.command, recorded)
+        after, effect = cell
+        slot.state = after
+        if isinstance(event, ev.StepAttemptFailed) and isinstance(slot.command, RunStep):
+            _note_attempt(event, slot.command)
+        if after is State.ANSWERED:
+            del self.slots[event.seq]
+        return Answer(effect, slot.command, event)  # type: ignore[arg-type]
+
+    def _compare_digest(self, event: ev.StepEvent, command: RunStep, recorded: ev.Recorded) -> None:
+        if not event.digest or not command.digest or event.digest == command.digest:
+            return
+        if recorded.fingerprint == self.fingerprint:
+            raise NondeterminismError(**drifted(self.position, event, command))
+        self.drifts.append(f"step {command.name!r} (seq {command.seq}) at {command.location} has other arguments now")
+
+
+def _names_agree(command: AnyCommand, event: ev.CommandEvent) -> bool:
+    """Whether the event speaks of the same step, child or receiver as the command that the code issues now."""
+    for field in ("name", "workflow", "receiver", "execution"):
+        recorded = getattr(event, field, None)
+        if recorded is not None and recorded != getattr(command, field, recorded):
+            return False
+    return True
+
+
+def _note_attempt(event: ev.StepAttemptFailed, command: RunStep) -> None:
+    command.attempt = event.attempt
+    command.retry_at_ms = event.retry_at_ms
+    command.spent_ms = event.spent_ms
+    command.progress = event.progress

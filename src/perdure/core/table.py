@@ -1,0 +1,93 @@
+"""The transition table. It *is* the machine's code: diagram, documentation and coverage are generated from it.
+
+A cell that is absent is illegal: for a command it means that code and journal disagree, for a run that the journal is
+damaged. Rows of event types that no release writes yet stay absent, so that they are refused.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from perdure.core import events as ev
+from perdure.core.commands import RunStep, SendMessage, StartChild, StartTimer
+
+
+class State(Enum):
+    """Of a command."""
+
+    OPEN = "open"  # issued, nothing journaled of it that ends it
+    STARTED = "started"  # its intent is journaled: it has begun, or may have
+    UNKNOWN = "unknown"  # begun, and nobody knows whether it happened
+    CANCELLED = "cancelled"  # the code stopped waiting before it was started
+    ANSWERED = "answered"
+
+
+class RunState(Enum):
+    """Of a run."""
+
+    NEW = "new"
+    PENDING = "pending"  # started, no worker has claimed it yet
+    RUNNING = "running"
+    CLOSED = "closed"
+
+
+class Effect(Enum):
+    """What an event means to the code that waits."""
+
+    RESOLVE = "resolve"  # the command's future gets its value or error
+    BEGUN = "begun"  # its intent is durable; futures of the beginning resolve
+    NOTE = "note"  # the machine remembers; the code does not see it
+    IGNORE = "ignore"  # a late answer to a cancelled command
+    RUN = "run"  # concerns the run, not a command
+
+
+_O, _S, _U, _C, _A = State.OPEN, State.STARTED, State.UNKNOWN, State.CANCELLED, State.ANSWERED
+
+COMMANDS: dict[tuple[type, State, type], tuple[State, Effect]] = {
+    # steps
+    (RunStep, _O, ev.StepAttemptFailed): (_O, Effect.NOTE),
+    (RunStep, _O, ev.StepCompleted): (_A, Effect.RESOLVE),
+    (RunStep, _O, ev.StepFailed): (_A, Effect.RESOLVE),
+    (RunStep, _C, ev.StepAttemptFailed): (_C, Effect.IGNORE),
+    (RunStep, _C, ev.StepCompleted): (_A, Effect.IGNORE),
+    (RunStep, _C, ev.StepFailed): (_A, Effect.IGNORE),
+    # timers
+    (StartTimer, _O, ev.TimerFired): (_A, Effect.RESOLVE),
+    (StartTimer, _C, ev.TimerFired): (_A, Effect.IGNORE),
+    # children
+    (StartChild, _O, ev.ChildInitiated): (_S, Effect.BEGUN),
+    (StartChild, _S, ev.ChildStartFailed): (_A, Effect.RESOLVE),
+    (StartChild, _S, ev.ChildClosed): (_A, Effect.RESOLVE),
+    (StartChild, _C, ev.ChildInitiated): (_S, Effect.IGNORE),
+    # messages to other executions
+    (SendMessage, _O, ev.MessageSent): (_S, Effect.NOTE),
+    (SendMessage, _S, ev.MessageDelivered): (_A, Effect.RESOLVE),
+    (SendMessage, _S, ev.MessageFailed): (_A, Effect.RESOLVE),
+    (SendMessage, _C, ev.MessageSent): (_S, Effect.IGNORE),
+}
+
+_NEW, _PENDING, _RUNNING, _CLOSED = RunState.NEW, RunState.PENDING, RunState.RUNNING, RunState.CLOSED
+
+RUN: dict[tuple[RunState, type], RunState] = {
+    (_NEW, ev.ExecutionStarted): _PENDING,
+    (_PENDING, ev.ExecutionClaimed): _RUNNING,
+    (_PENDING, ev.ExecutionTerminated): _CLOSED,
+    (_RUNNING, ev.SignalReceived): _RUNNING,
+    (_RUNNING, ev.CancelRequested): _RUNNING,
+    (_RUNNING, ev.ExecutionCompleted): _CLOSED,
+    (_RUNNING, ev.ExecutionFailed): _CLOSED,
+    (_RUNNING, ev.ExecutionCancelled): _CLOSED,
+    (_RUNNING, ev.ExecutionTerminated): _CLOSED,
+}
+
+
+def diagram() -> str:
+    """The table as a Mermaid state diagram, for docs/design.md."""
+    lines = ["stateDiagram-v2"]
+    for (before, event), after in RUN.items():
+        lines.append(f"    {before.value} --> {after.value}: {event.__name__}")
+    for (command, state, event), (after, effect) in COMMANDS.items():
+        name = command.__name__
+        label = f"{event.__name__} ({effect.value})"
+        lines.append(f"    {name}_{state.value} --> {name}_{after.value}: {label}")
+    return "\n".join(lines)
