@@ -77,6 +77,8 @@ class ExecutionClaimed(Event, frozen=True):
 class CancelRequested(Event, frozen=True):
     message_id: str
     reason: str = ""
+    sender_run: str = ""  # of the execution that sent it, with the number of its message to this one, from 1
+    number: int = 0
 
 
 class TerminateRequested(Event, frozen=True):
@@ -84,6 +86,8 @@ class TerminateRequested(Event, frozen=True):
 
     message_id: str
     reason: str = ""
+    sender_run: str = ""
+    number: int = 0
 
 
 class SignalReceived(Event, frozen=True):
@@ -91,6 +95,8 @@ class SignalReceived(Event, frozen=True):
     name: str
     value: Payload
     sender: str = ""
+    sender_run: str = ""
+    number: int = 0
 
 
 class ExecutionCompleted(Event, frozen=True):
@@ -214,6 +220,8 @@ class ChildClosed(CommandEvent, frozen=True):
     result: Payload | None = None
     failure: FailureInfo | None = None
     reason: str = ""
+    sender_run: str = ""
+    number: int = 0
 
 
 class MessageSent(CommandEvent, frozen=True):

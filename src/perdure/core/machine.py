@@ -54,6 +54,8 @@ class Machine:
         self.slots: dict[int, Slot] = {}
         self.drifts: list[str] = []
         self.seen_messages: set[str] = set()
+        self.received: dict[str, int] = {}  # last number accepted, by sender run
+        self.sent: dict[str, int] = {}  # last number sent, by receiver
         self.closed_by: ev.AnyEvent | None = None
         self._fresh: list[AnyCommand] = []
         self._dropped: list[AnyCommand] = []
@@ -92,8 +94,11 @@ class Machine:
                 started.append(command)
         stopped: list[AnyCommand] = []
         for command in dropped:
-            slot = self.slots.pop(command.seq, None)
-            if slot is not None and slot.taken:
+            slot = self.slots.get(command.seq)
+            if slot is None or slot.state is not State.CANCELLED:
+                continue
+            del self.slots[command.seq]
+            if slot.taken:
                 stopped.append(command)
         return started, stopped
 
@@ -126,9 +131,29 @@ class Machine:
             answer = self._feed_command_event(event, recorded)
         else:
             answer = self._feed_run_event(event)
+        self._count_message(event)
         self.position += 1
         self.now_ms = max(self.now_ms, recorded.at_ms)
         return answer
+
+    def accepts(self, event: ev.AnyEvent) -> bool | None:
+        """Whether a message may be journaled next: True, False for a duplicate, None while an earlier one is missing."""
+        sender = getattr(event, "sender_run", "")
+        if sender:
+            gap = getattr(event, "number", 0) - self.received.get(sender, 0)
+            return None if gap > 1 else gap == 1
+        if isinstance(event, ev.CommandEvent):
+            return event.seq in self.slots
+        return getattr(event, "message_id", "") not in self.seen_messages
+
+    def _count_message(self, event: ev.AnyEvent) -> None:
+        sender = getattr(event, "sender_run", "")
+        if sender:
+            self.received[sender] = getattr(event, "number", 0)
+        elif isinstance(event, ev.SignalReceived | ev.CancelRequested):
+            self.seen_messages.add(event.message_id)
+        if isinstance(event, ev.MessageSent):
+            self.sent[event.receiver] = self.sent.get(event.receiver, 0) + 1
 
     def _feed_run_event(self, event: ev.AnyEvent) -> Answer:
         after = RUN.get((self.state, type(event)))
@@ -137,9 +162,6 @@ class Machine:
             raise CorruptJournal(detail=f"{name} at event {self.position}, when the run was {self.state.value}")
         if isinstance(event, ev.ExecutionCompleted | ev.ExecutionFailed | ev.ExecutionCancelled):
             self._check_close(event)
-        message_id = getattr(event, "message_id", None)
-        if message_id is not None:
-            self.seen_messages.add(message_id)
         self.state = after
         if after is RunState.CLOSED:
             self.closed_by = event

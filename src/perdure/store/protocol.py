@@ -1,0 +1,289 @@
+"""The port to where journals live. SQLite and memory implement it now; one contract suite (tests/store/) holds for all.
+
+Methods are synchronous and thread-safe per store object; each docstring gives atomicity and errors. Every method may
+raise `StoreError` or a subclass, after which nothing of the call happened, unless the docstring says otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum
+from typing import Literal, Protocol, TypeAlias
+
+import msgspec
+
+from perdure.core.events import AnyEvent, ExecutionStarted, Payload, Recorded, Usage
+from perdure.core.identity import Key
+
+Status: TypeAlias = Literal["active", "parked", "stalled", "completed", "failed", "cancelled", "terminated"]
+OPEN_STATUSES: tuple[Status, ...] = ("active", "parked", "stalled")
+
+
+class Row(msgspec.Struct, frozen=True):
+    """An execution as its row tells: a cache over the journal, except for `run`, `position` and `start_digest`."""
+
+    key: Key
+    run: str
+    lane: str
+    workflow: str
+    status: Status
+    position: int  # number of events in the run's journal
+    start_digest: bytes  # of workflow and input: tells an idempotent start from a clash of ids
+    created_at_ms: int
+    closed_at_ms: int | None = None
+    wake_at_ms: int | None = None  # parked: when its first timer or retry is due
+    waits_for: str = ""  # parked: what a person should know it waits for
+    recoveries: int = 0  # unclean deaths of its worker since it last made progress
+    problem: str = ""  # stalled: why
+    parent: str = ""
+
+
+class Session(msgspec.Struct, frozen=True):
+    """A worker's registration. (`session`, `epoch`) is its fence: a commit under an older epoch is refused."""
+
+    session: int
+    epoch: int
+    worker: str
+    fingerprint: str
+    lanes: tuple[str, ...]
+
+
+class Lease(msgspec.Struct, frozen=True):
+    """What a session owns now. `ttl_ms` counts from the call, by the caller's monotonic clock; None: while it lives."""
+
+    shards: frozenset[int]
+    ttl_ms: int | None = None
+
+
+class Mail(msgspec.Struct, frozen=True):
+    """A message on its way: `event` is what the receiver's owner will journal."""
+
+    receiver: Key
+    message_id: str  # at most one letter with this id waits for a receiver
+    event: AnyEvent
+    receiver_run: str = ""  # "" means whichever run is current; for another run it is dropped as stale
+    sender: Key | None = None
+    sender_run: str = ""
+    seq: int = 0  # of the sender's command, which is told of delivery or failure; 0 means nobody is
+
+
+class Letter(msgspec.Struct, frozen=True):
+    """Mail that has arrived, in order of arrival."""
+
+    arrival: int
+    message_id: str
+    event: AnyEvent
+
+
+class Start(msgspec.Struct, frozen=True):
+    """A new execution."""
+
+    key: Key
+    event: ExecutionStarted
+    digest: bytes
+
+
+class NewEvent(msgspec.Struct, frozen=True):
+    """An event to append, with the header that the store cannot know."""
+
+    event: AnyEvent
+    at_ms: int
+    trace_parent: str = ""
+    usage: Usage | None = None
+
+
+class Batch(msgspec.Struct):
+    """What one execution wants written: all of it or nothing, and only if its journal is `expected` events long.
+
+    With `create`, the execution comes into being in the same transaction (`expected` is 0). `taken` letters leave the
+    inbox. With `inbox_seen`, the batch is left out (`MAIL`) if the inbox holds any letter that is not in `taken`: so
+    timers never overtake messages that are already stored. A batch leaves its row `active`, or closed with `closes`.
+    """
+
+    key: Key
+    run: str
+    expected: int
+    events: Sequence[NewEvent]
+    taken: Sequence[Letter] = ()
+    inbox_seen: bool = False
+    mail: Sequence[Mail] = ()
+    starts: Sequence[Start] = ()
+    create: Start | None = None
+    closes: Status | None = None
+
+
+class Park(msgspec.Struct, frozen=True):
+    """Advice about an idle execution, applied only if its journal still is `position` events long and it is open.
+
+    It does not park (nor does it change anything) while a letter waits in the inbox, unless `status` is `stalled`.
+    """
+
+    key: Key
+    run: str
+    position: int
+    status: Literal["parked", "stalled"] = "parked"
+    wake_at_ms: int | None = None
+    waits_for: str = ""
+    problem: str = ""
+
+
+class Running(msgspec.Struct, frozen=True):
+    """Advice about a step that has been open for a while, for people and for its next attempt's `progress`."""
+
+    key: Key
+    run: str
+    seq: int
+    name: str
+    attempt: int
+    started_at_ms: int
+    progress: Payload | None = None
+
+
+Advice: TypeAlias = Park | Running
+
+
+class Outcome(Enum):
+    """What became of one batch."""
+
+    COMMITTED = "committed"
+    CONFLICT = "conflict"  # position, run or existence did not match: left out
+    MAIL = "mail"  # `inbox_seen` and there was more: left out
+
+
+class Committed(msgspec.Struct, frozen=True):
+    """What became of a commit: an outcome per batch, and whose rows became active by its mail and starts."""
+
+    outcomes: Sequence[Outcome]
+    woken: Sequence[Key] = ()
+
+
+class Receipt(msgspec.Struct, frozen=True):
+    """What became of one deposit.
+
+    `accepted`: stored (or stored before: deposits are idempotent by message id and by start). `missing`, `closed`:
+    there is no open receiver. `exists`: a start whose id is taken by another workflow or input; `row` is that one.
+    """
+
+    status: Literal["accepted", "missing", "closed", "exists"]
+    row: Row | None = None
+    created: bool = False
+
+
+class Store(Protocol):
+    """A place where journals live."""
+
+    path: str
+    shards: int
+
+    def open_session(self, worker: str, lanes: Sequence[str], fingerprint: str) -> Session:
+        """Register a worker and take over what no live session owns.
+
+        Atomic. Sessions found dead are fenced first: their later commits raise `OwnershipLost`. Rows that were
+        `active` under a session that died uncleanly get one more `recoveries`.
+
+        Raises:
+            StoreBusy: a live session owns the store and it cannot be shared.
+        """
+        ...
+
+    def renew(self, session: Session) -> Lease:
+        """Heartbeat: prolong the lease, hand over and take what is due. Raises `OwnershipLost` if fenced."""
+        ...
+
+    def close_session(self, session: Session) -> None:
+        """End it cleanly: what it owned is free at once and no `recoveries` are counted. Idempotent."""
+        ...
+
+    def commit(self, session: Session, batches: Sequence[Batch], advice: Sequence[Advice] = ()) -> Committed:
+        """Compare-and-append many executions' batches in one durable transaction: the only mutation of a run.
+
+        Batches that do not match are left out, the others commit. Mail goes to the receivers' inboxes in the same
+        transaction while the sender's outbox for that receiver is empty, else through the outbox; receivers wake
+        (parked becomes active). Mail without an open receiver bounces to its sender; signals are also kept as dead
+        letters. A start whose id is taken bounces as `ChildStartFailed`, unless it is this very child. Letters left
+        in the inbox of an execution that closes become dead letters. Each batch resets `recoveries` and drops
+        `Running` rows of the steps that it answers.
+
+        When it returns, all is durable. If it raises `StoreError`, nothing is.
+
+        Raises:
+            OwnershipLost: the session is fenced; nothing of the call happened.
+        """
+        ...
+
+    def deposit(self, starts: Sequence[Start] = (), mail: Sequence[Mail] = ()) -> list[Receipt]:
+        """Starts and messages from outside, by anyone, without a fence. One durable transaction; receipts in order.
+
+        A start inserts the row, `active` with an empty journal, and puts `ExecutionStarted` into its inbox: the owner
+        journals it. `resume` of a stalled execution is not mail; see `resume`.
+        """
+        ...
+
+    def resume(self, key: Key) -> Receipt:
+        """Make a stalled execution active again and reset its `recoveries`. Durable; idempotent."""
+        ...
+
+    def deliver(self, session: Session, limit: int) -> list[Key]:
+        """Move up to `limit` outbox messages to their inboxes, each (sender run, receiver) in order. One transaction.
+
+        Returns whose rows became active.
+        """
+        ...
+
+    def load(self, key: Key, run: str, position: int, limit: int) -> list[Recorded]:
+        """Up to `limit` events of a run from `position` on, in order, from one snapshot.
+
+        Raises:
+            CorruptJournal: a row does not decode, or positions are not consecutive.
+            JournalFromTheFuture: a row was written in a newer format.
+        """
+        ...
+
+    def inbox(self, key: Key, limit: int) -> list[Letter]:
+        """Up to `limit` waiting letters in order of arrival. Read-only."""
+        ...
+
+    def ready(self, session: Session, now_ms: int, after: Key | None, limit: int) -> list[Row]:
+        """Rows in owned shards and lanes that are active, or parked and due by `now_ms`, by key, after a key. Read-only."""
+        ...
+
+    def next_wake_ms(self, session: Session) -> int | None:
+        """The earliest `wake_at_ms` of a parked row in owned shards. Read-only."""
+        ...
+
+    def row(self, key: Key) -> Row | None:
+        """One execution's row. Read-only."""
+        ...
+
+    def rows(
+        self, namespace: str, statuses: Sequence[Status], workflow: str, after: Key | None, limit: int
+    ) -> list[Row]:
+        """A page of rows by key; empty `statuses` or `workflow` mean all. Read-only."""
+        ...
+
+    def running(self, key: Key) -> list[Running]:
+        """Steps that are known to be open, as last told. Read-only."""
+        ...
+
+    def dead_letters(self, key: Key, limit: int) -> list[Letter]:
+        """What could not be delivered to this execution. Read-only."""
+        ...
+
+    def tail(self, shard: int, after: int, limit: int) -> list[tuple[int, Key, str, Recorded]]:
+        """The shard's feed: (shard_pos, key, run, event) with `shard_pos` above `after`, in order. Read-only.
+
+        `shard_pos` grows with every commit of the shard's owner: whoever has read to n never misses an event above n.
+        """
+        ...
+
+    def changes(self) -> int:
+        """A number that differs when another connection or process has written since it was last asked. Read-only."""
+        ...
+
+    def now_ms(self) -> int:
+        """The database's clock: milliseconds since 1970, UTC."""
+        ...
+
+    def close(self) -> None:
+        """Release everything. Idempotent."""
+        ...
