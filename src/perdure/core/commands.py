@@ -21,7 +21,7 @@ class Command(msgspec.Struct):
 
 class RunStep(Command, kw_only=True):
     name: str
-    input: bytes
+    input: Payload
     digest: bytes
     target: Any
     options: Any
@@ -50,6 +50,7 @@ class SendMessage(Command, kw_only=True):
     receiver: str
     name: str = ""
     value: Payload | None = None
+    reason: str = ""
 
 
 class CloseRun(Command, kw_only=True):

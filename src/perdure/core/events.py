@@ -231,6 +231,7 @@ class MessageSent(CommandEvent, frozen=True):
     receiver: str
     name: str = ""
     value: Payload | None = None
+    reason: str = ""
     location: str = ""
 
 

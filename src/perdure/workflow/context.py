@@ -1,0 +1,225 @@
+"""What asyncio lacks: the functions that workflow code calls as `perdure.<name>`, and what a step can ask of its attempt."""
+
+from __future__ import annotations
+
+import random as random_module
+import uuid
+from asyncio import events as asyncio_events
+from asyncio import timeout as asyncio_timeout
+from collections.abc import Callable
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from typing import Any, Generic, ParamSpec, TypeVar, overload
+
+import asyncio
+import msgspec
+
+from perdure.core.commands import SendMessage, StartChild
+from perdure.core.errors import DecodeError, OutsideWorkflow
+from perdure.core.retry import Seconds, to_ms
+from perdure.workflow.definitions import ParentClose, Workflow
+from perdure.workflow.execution import Execution
+from perdure.workflow.location import caller
+from perdure.workflow.loop import DeterministicLoop
+from perdure.workflow.values import codec_for
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+
+def _execution(name: str) -> Execution:
+    loop = asyncio_events._get_running_loop()
+    if not isinstance(loop, DeterministicLoop):
+        raise OutsideWorkflow(name=name, place="a workflow")
+    host = loop.host
+    assert isinstance(host, Execution)
+    return host
+
+
+# --- inside a workflow ---------------------------------------------------------------------------------------------
+
+
+@overload
+async def receive(name: str, /, *, timeout: Seconds | None = None) -> Any: ...
+@overload
+async def receive(name: str, type_: type[T], /, *, timeout: Seconds | None = None) -> T: ...
+async def receive(name: str, type_: Any = Any, /, *, timeout: Seconds | None = None) -> Any:  # noqa: ASYNC109 - durable
+    """Wait for the next signal of this name and return its value.
+
+    Args:
+        name: the signal's name.
+        type_: what its value is decoded as.
+        timeout: seconds or timedelta of logical time; None waits for ever, in no memory.
+
+    Raises:
+        TimeoutError: none came in time. One that was stored before the timeout counts, however late the worker runs.
+
+    Example:
+        decision = await perdure.receive("approval", Decision, timeout=timedelta(days=3))
+    """
+    execution = _execution("receive")
+    codec = codec_for(type_, f"signal {name!r}")
+    if timeout is None:
+        event = await execution.next_signal(name)
+    else:
+        async with asyncio_timeout(to_ms(timeout, "timeout") / 1000):
+            event = await execution.next_signal(name)
+    try:
+        return codec.decode(event.value, f"signal {name!r}")
+    except DecodeError as error:
+        execution.problem = error  # the code cannot read what was accepted: stall, do not lose it
+        raise
+
+
+def now() -> datetime:
+    """Logical time, with time zone UTC: of the last event of the journal; the same on every replay."""
+    return datetime.fromtimestamp(_execution("now").now_ms / 1000, UTC)
+
+
+def random() -> random_module.Random:
+    """The run's random generator, seeded from its run id: the same numbers on every replay."""
+    return _execution("random").random
+
+
+def uuid4() -> uuid.UUID:
+    """A random UUID from the run's generator: the same on every replay."""
+    return uuid.UUID(int=_execution("uuid4").random.getrandbits(128), version=4)
+
+
+class Info(msgspec.Struct, frozen=True):
+    """Facts about the running execution."""
+
+    id: str
+    run: str
+    workflow: str
+
+
+def info() -> Info:
+    """Which execution this is."""
+    execution = _execution("info")
+    return Info(execution.id, execution.run, execution.workflow.name)
+
+
+class ChildHandle(Generic[R]):
+    """A started child execution."""
+
+    def __init__(self, execution: Execution, command: StartChild, closed: asyncio.Future[Any]) -> None:
+        self.id = command.execution
+        self._execution = execution
+        self._closed = closed
+
+    async def result(self) -> R:
+        """Wait for its end. Cancelling this await leaves the child alone.
+
+        Raises:
+            ExecutionFailed, ExecutionCancelled, ExecutionTerminated: it did not complete.
+            ChildNotStarted: its id was taken.
+        """
+        return await asyncio.shield(self._closed)  # type: ignore[no-any-return]
+
+    async def signal(self, name: str, value: Any = None) -> None:
+        """Send it a signal; returns when it has arrived in its inbox."""
+        await _send_signal(self._execution, self.id, name, value, caller())
+
+    async def cancel(self, reason: str = "") -> None:
+        """Ask it to cancel; returns when the request has arrived."""
+        await self._execution.send(SendMessage(kind="cancel", receiver=self.id, reason=reason, location=caller()))
+
+
+class ExternalHandle:
+    """Another execution, by id."""
+
+    def __init__(self, execution: Execution, execution_id: str) -> None:
+        self.id = execution_id
+        self._execution = execution
+
+    async def signal(self, name: str, value: Any = None) -> None:
+        """Send it a signal; returns when it has arrived in its inbox. Raises `MessageNotDelivered`."""
+        await _send_signal(self._execution, self.id, name, value, caller())
+
+    async def cancel(self, reason: str = "") -> None:
+        """Ask it to cancel; returns when the request has arrived. Raises `MessageNotDelivered`."""
+        await self._execution.send(SendMessage(kind="cancel", receiver=self.id, reason=reason, location=caller()))
+
+
+async def _send_signal(execution: Execution, receiver: str, name: str, value: Any, location: str) -> None:
+    payload = codec_for(Any, f"signal {name!r}").encode(value, f"signal {name!r}")
+    await execution.send(SendMessage(kind="signal", receiver=receiver, name=name, value=payload, location=location))
+
+
+def external(execution_id: str) -> ExternalHandle:
+    """Another execution, to signal or cancel from inside a workflow."""
+    return ExternalHandle(_execution("external"), execution_id)
+
+
+async def start_child(
+    workflow: Workflow[P, R], *args: Any, id: str | None = None, on_parent_close: ParentClose = "terminate", **kwargs: Any  # noqa: A002 - the field's word
+) -> ChildHandle[R]:
+    """Start a child execution; returns a handle once its start is durable.
+
+    Args:
+        workflow: the child's workflow; its arguments follow.
+        id: the child's id; by default one derived from this run.
+        on_parent_close: what happens to it when this run closes first: "terminate", "cancel" or "abandon".
+    """
+    execution = _execution("start_child")
+    command, closed = await execution.start_child(
+        workflow, args, kwargs, caller(), child_id=id, on_parent_close=on_parent_close
+    )
+    return ChildHandle(execution, command, closed)
+
+
+# --- inside a step ---------------------------------------------------------------------------------------------------
+
+
+class Attempt:
+    """The running attempt of a step, as `perdure.current_step()` returns it."""
+
+    def __init__(
+        self,
+        *,
+        execution: str,
+        run: str,
+        seq: int,
+        name: str,
+        attempt: int,
+        idempotency_key: str,
+        progress: Any,
+        on_heartbeat: Callable[[Any], None],
+    ) -> None:
+        self.execution = execution
+        self.run = run
+        self.seq = seq
+        self.name = name
+        self.attempt = attempt
+        self.idempotency_key = idempotency_key
+        self.progress = progress
+        self.cancelled = False
+        self._on_heartbeat = on_heartbeat
+
+    def heartbeat(self, progress: Any = None) -> None:
+        """Say that the step is alive, and how far it is: the next attempt reads it as `progress`. Any thread may call.
+
+        Raises:
+            asyncio.CancelledError: the step was cancelled or timed out; a step in a thread stops here.
+            EncodeError: the progress cannot be encoded.
+        """
+        if self.cancelled:
+            raise asyncio.CancelledError("the step was cancelled")
+        self._on_heartbeat(progress)
+
+
+current_attempt: ContextVar[Attempt] = ContextVar("perdure_attempt")
+
+
+def current_step() -> Attempt:
+    """The attempt that is running: its execution, run, seq, attempt number, `idempotency_key`, `heartbeat`, `progress`.
+
+    Example:
+        await payments.charge(amount, idempotency_key=perdure.current_step().idempotency_key)
+    """
+    try:
+        return current_attempt.get()
+    except LookupError:
+        raise OutsideWorkflow(name="current_step", place="a step that a workflow runs") from None

@@ -1,0 +1,331 @@
+"""Definitions: `@step` and `@workflow` make plain, typed objects; nothing is registered anywhere by decorating."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import inspect
+import typing
+from asyncio import events as asyncio_events
+from collections.abc import Callable, Coroutine
+from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, overload
+
+import msgspec
+
+from perdure.core.errors import InvalidDefinition, InvalidOption, OutsideWorkflow
+from perdure.core.retry import NO_RETRY, Retry, Seconds, to_ms
+from perdure.workflow.location import caller
+from perdure.workflow.loop import DeterministicLoop
+from perdure.workflow.values import Arguments, Codec, codec_for
+
+P = ParamSpec("P")
+Q = ParamSpec("Q")
+R = TypeVar("R")
+S = TypeVar("S")
+
+DEFAULT_RETRY = Retry()
+MAX_NAME_BYTES = 200
+
+
+class StepOptions(msgspec.Struct, frozen=True):
+    """How a step is run. Durations are whole milliseconds; None means no limit."""
+
+    retry: Retry = DEFAULT_RETRY
+    timeout_ms: int | None = None
+    total_timeout_ms: int | None = None
+    heartbeat_timeout_ms: int | None = None
+    concurrency: int | None = None
+
+
+class _Unset:
+    """The option was not given."""
+
+
+UNSET = _Unset()
+
+
+def _options(
+    base: StepOptions,
+    retry: Retry | int | None | _Unset,
+    timeout: Seconds | None | _Unset,
+    total_timeout: Seconds | None | _Unset,
+    heartbeat_timeout: Seconds | None | _Unset,
+    concurrency: int | None | _Unset,
+) -> StepOptions:
+    changes: dict[str, Any] = {}
+    if not isinstance(retry, _Unset):
+        changes["retry"] = _retry(retry)
+    durations = {"timeout": timeout, "total_timeout": total_timeout, "heartbeat_timeout": heartbeat_timeout}
+    for name, value in durations.items():
+        if not isinstance(value, _Unset):
+            changes[f"{name}_ms"] = None if value is None else _positive_ms(value, name)
+    if not isinstance(concurrency, _Unset):
+        if concurrency is not None and (isinstance(concurrency, bool) or concurrency < 1):
+            raise InvalidOption(option="concurrency", value=repr(concurrency), expected="1 or more, or None")
+        changes["concurrency"] = concurrency
+    return msgspec.structs.replace(base, **changes)
+
+
+def _retry(value: Retry | int | None) -> Retry:
+    if value is None:
+        return NO_RETRY
+    if isinstance(value, Retry):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return Retry(attempts=value)
+    raise InvalidOption(option="retry", value=repr(value), expected="perdure.Retry(...), a number of attempts, or None")
+
+
+def _positive_ms(value: Seconds, name: str) -> int:
+    milliseconds = to_ms(value, name)
+    if milliseconds == 0:
+        raise InvalidOption(option=name, value=repr(value), expected="at least one millisecond")
+    return milliseconds
+
+
+def derived_name(fn: Callable[..., Any], kind: str) -> str:
+    """The name a definition has unless told: its qualified name without the module and without `<locals>`.
+
+    Stable when a file is moved or run as a script; not when the function is renamed: then give `name=`.
+    """
+    target = fn
+    while isinstance(target, functools.partial):
+        target = target.func
+    name = getattr(target, "__qualname__", None) or type(target).__qualname__
+    return checked_name(name.replace("<locals>.", ""), kind)
+
+
+def checked_name(name: str, kind: str) -> str:
+    """The name itself, if it can stand in a journal and on a command line for ever."""
+    bad = not isinstance(name, str) or not name or not name.isprintable() or len(name.encode()) > MAX_NAME_BYTES
+    if bad or "<lambda>" in name:
+        raise InvalidDefinition(
+            name=repr(name),
+            kind=kind,
+            reason="its name must be printable text of 1 to 200 bytes",
+            fix=f"Name it: @{kind}(name='...').",
+        )
+    return name
+
+
+def _is_async(fn: Callable[..., Any]) -> bool:
+    target = fn
+    while isinstance(target, functools.partial):
+        target = target.func
+    return inspect.iscoroutinefunction(target) or inspect.iscoroutinefunction(getattr(target, "__call__", None))  # noqa: B004 - asks about the method, not whether it exists
+
+
+def _return_type(fn: Callable[..., Any]) -> Any:
+    target = fn
+    while isinstance(target, functools.partial):
+        target = target.func
+    if not inspect.isroutine(target):
+        target = type(target).__call__
+    return typing.get_type_hints(target, include_extras=True).get("return", Any)
+
+
+class _HasResult:
+    """A definition whose result has a codec, from the function's annotation."""
+
+    fn: Callable[..., Any]
+    name: str
+
+    @functools.cached_property
+    def result(self) -> Codec[Any]:
+        """Built when decorated; later only where the annotation names something that its module defines below."""
+        return codec_for(_return_type(self.fn), f"the result of {self.name!r}")
+
+    def _build_codecs(self) -> None:
+        with contextlib.suppress(NameError):
+            _ = self.result
+
+
+class Step(_HasResult, Generic[P, R]):
+    """A function that touches the world. Awaited inside a workflow its result is journaled; outside it just runs."""
+
+    def __init__(
+        self, fn: Callable[..., Any], *, name: str | None, options: StepOptions, skip_self: bool = False
+    ) -> None:
+        if not callable(fn):
+            raise InvalidDefinition(
+                name=repr(fn), kind="step", reason="it cannot be called", fix="Decorate a function or a callable."
+            )
+        self.fn = fn
+        self.name = derived_name(fn, "step") if name is None else checked_name(name, "step")
+        self.options = options
+        self.is_async = _is_async(fn)
+        self.arguments = Arguments(fn, skip_self=skip_self)
+        self._build_codecs()
+        functools.update_wrapper(self, fn, updated=())
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+        """The coroutine to await: it issues the step, and returns its result as decoded from the journal."""
+        loop = asyncio_events._get_running_loop()
+        if isinstance(loop, DeterministicLoop):
+            return loop.host.run_step(self, args, kwargs, caller())  # type: ignore[attr-defined, no-any-return]
+        return self._run_plainly(args, kwargs)
+
+    async def _run_plainly(self, args: Any, kwargs: Any) -> Any:
+        if self.is_async:
+            return await self.fn(*args, **kwargs)
+        return await asyncio.to_thread(self.fn, *args, **kwargs)
+
+    def with_options(
+        self,
+        *,
+        retry: Retry | int | None | _Unset = UNSET,
+        timeout: Seconds | None | _Unset = UNSET,
+        total_timeout: Seconds | None | _Unset = UNSET,
+        heartbeat_timeout: Seconds | None | _Unset = UNSET,
+        concurrency: int | None | _Unset = UNSET,
+    ) -> Step[P, R]:
+        """The same step with other options for one call: `await search.with_options(timeout=5)(query)`."""
+        copy: Step[P, R] = object.__new__(type(self))
+        copy.__dict__.update(self.__dict__)
+        copy.options = _options(self.options, retry, timeout, total_timeout, heartbeat_timeout, concurrency)
+        return copy
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> Step[P, R]: ...
+    @overload
+    def __get__(self: Step[Concatenate[S, Q], R], instance: S, owner: type) -> Step[Q, R]: ...
+    def __get__(self, instance: Any, owner: type) -> Any:
+        """On an instance: the step of the bound method. The instance is not part of the recorded input."""
+        if instance is None:
+            return self
+        bound: Step[..., R] = object.__new__(type(self))
+        bound.__dict__.update(self.__dict__)
+        bound.fn = functools.partial(self.fn, instance)
+        bound.arguments = self._method_arguments
+        return bound
+
+    @functools.cached_property
+    def _method_arguments(self) -> Arguments:
+        return Arguments(self.fn, skip_self=True)
+
+    def __repr__(self) -> str:
+        return f"<step {self.name!r}>"
+
+
+class _StepDecorator:
+    """What `step(...)` with options returns: typed as a decorator."""
+
+    def __init__(self, name: str | None, options: StepOptions) -> None:
+        self.name = name
+        self.options = options
+
+    @overload
+    def __call__(self, fn: Callable[P, Coroutine[Any, Any, R]]) -> Step[P, R]: ...
+    @overload
+    def __call__(self, fn: Callable[P, R]) -> Step[P, R]: ...
+    def __call__(self, fn: Any) -> Any:
+        return Step(fn, name=self.name, options=self.options)
+
+
+@overload
+def step(fn: Callable[P, Coroutine[Any, Any, R]], /) -> Step[P, R]: ...
+@overload
+def step(fn: Callable[P, R], /) -> Step[P, R]: ...
+@overload
+def step(
+    *,
+    name: str | None = None,
+    retry: Retry | int | None | _Unset = UNSET,
+    timeout: Seconds | None = None,
+    total_timeout: Seconds | None = None,
+    heartbeat_timeout: Seconds | None = None,
+    concurrency: int | None = None,
+) -> _StepDecorator: ...
+def step(
+    fn: Any = None,
+    /,
+    *,
+    name: str | None = None,
+    retry: Any = UNSET,
+    timeout: Any = UNSET,
+    total_timeout: Any = UNSET,
+    heartbeat_timeout: Any = UNSET,
+    concurrency: Any = UNSET,
+) -> Any:
+    """Make a step of a function (`async def` or `def`), a method or any callable.
+
+    Args:
+        fn: the function; a plain `def` runs in a thread.
+        name: what the journal calls it; by default its qualified name.
+        retry: a `Retry`, a number of attempts, or None for a single one; three attempts by default.
+        timeout: of one attempt, in seconds or as timedelta.
+        total_timeout: of all attempts and pauses together; downtime does not count.
+        heartbeat_timeout: longest silence between `current_step().heartbeat()` calls.
+        concurrency: how many attempts of it one worker runs at once.
+
+    Raises:
+        InvalidDefinition, InvalidOption, UnsupportedType: at import, naming what is wrong.
+
+    Example:
+        @step(retry=Retry(attempts=5), timeout=60)
+        async def search(query: str) -> list[Page]: ...
+    """
+    decorator = _StepDecorator(
+        name, _options(StepOptions(), retry, timeout, total_timeout, heartbeat_timeout, concurrency)
+    )
+    return decorator if fn is None else decorator(fn)
+
+
+ParentClose = Literal["terminate", "cancel", "abandon"]
+
+
+class Workflow(_HasResult, Generic[P, R]):
+    """An `async def` that orchestrates. Awaited inside another workflow it runs as a child execution."""
+
+    def __init__(self, fn: Callable[P, Coroutine[Any, Any, R]], *, name: str | None = None) -> None:
+        if not inspect.iscoroutinefunction(fn):
+            raise InvalidDefinition(
+                name=repr(getattr(fn, "__qualname__", fn)),
+                kind="workflow",
+                reason="it is not an `async def`",
+                fix="Write `async def`; what blocks or touches the world belongs into a step.",
+            )
+        self.fn = fn
+        self.name = derived_name(fn, "workflow") if name is None else checked_name(name, "workflow")
+        self.arguments = Arguments(fn)
+        self._build_codecs()
+        functools.update_wrapper(self, fn, updated=())
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+        """Inside a workflow: run as a child and return its result."""
+        loop = asyncio_events._get_running_loop()
+        if not isinstance(loop, DeterministicLoop):
+            raise OutsideWorkflow(
+                name=f"workflow {self.name!r} cannot be called directly: use perdure.run or engine.start; it",
+                place="a workflow (the plain function is .fn)",
+            )
+        return loop.host.run_child(self, args, kwargs, caller())  # type: ignore[attr-defined, no-any-return]
+
+    def __repr__(self) -> str:
+        return f"<workflow {self.name!r}>"
+
+
+@overload
+def workflow(fn: Callable[P, Coroutine[Any, Any, R]], /) -> Workflow[P, R]: ...
+@overload
+def workflow(
+    *, name: str | None = None
+) -> Callable[[Callable[P, Coroutine[Any, Any, R]]], Workflow[P, R]]: ...
+def workflow(fn: Any = None, /, *, name: str | None = None) -> Any:
+    """Make a workflow of an `async def`.
+
+    Args:
+        fn: the function. It must be deterministic given its journal: what touches the world belongs into steps.
+        name: what the store calls it; by default its qualified name.
+
+    Raises:
+        InvalidDefinition, UnsupportedType: at import, naming what is wrong.
+
+    Example:
+        @workflow
+        async def research(topic: str) -> Report: ...
+    """
+    if fn is None:
+        return functools.partial(Workflow, name=name)
+    return Workflow(fn, name=name)

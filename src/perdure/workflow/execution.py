@@ -1,0 +1,332 @@
+"""One run of one workflow in memory: machine + loop + coroutine. `feed` is its only door; live and replay are the same.
+
+Everything here is deterministic given the events fed. It performs nothing: `take` hands out what the code asks for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Sequence
+from contextvars import Context
+from typing import Any, NamedTuple
+
+from perdure.core import events as ev
+from perdure.core.commands import AnyCommand, CloseRun, RunStep, SendMessage, StartChild, StartTimer
+from perdure.core.errors import (
+    ChildNotStarted,
+    DeadlockError,
+    Evicted,
+    ExecutionCancelled,
+    ExecutionFailed,
+    ExecutionTerminated,
+    MessageNotDelivered,
+    PerdureError,
+    StepFailed,
+)
+from perdure.core.identity import derived_id
+from perdure.core.machine import Answer, Machine
+from perdure.core.table import Effect, RunState
+from perdure.workflow import anyio_order
+from perdure.workflow.definitions import ParentClose, Step, Workflow
+from perdure.workflow.location import user_location
+from perdure.workflow.loop import CommandFuture, DeterministicLoop, Future, Timer
+from perdure.workflow.values import failure_info
+
+
+class Todo(NamedTuple):
+    """What the code wants done, and what it no longer waits for."""
+
+    start: Sequence[AnyCommand]
+    stop: Sequence[AnyCommand]
+
+
+class Execution:
+    """A run in memory. Not thread-safe: it belongs to the engine's thread."""
+
+    def __init__(self, workflow: Workflow[..., Any], execution_id: str, fingerprint: str = "") -> None:
+        self.workflow = workflow
+        self.id = execution_id
+        self.machine = Machine(fingerprint)
+        self.loop = DeterministicLoop(self)
+        self.run = ""
+        self.random = random.Random()  # noqa: S311 - reproducible on purpose
+        self.signals: dict[str, deque[ev.SignalReceived]] = {}
+        self.receivers: dict[str, deque[Any]] = {}
+        self.problem: PerdureError | None = None
+        self._futures: dict[int, Future] = {}
+        self._timers: dict[int, Timer] = {}
+        self._started: ev.ExecutionStarted | None = None
+        self._main: Any = None
+        self._closing = False
+        self._cancel_reason = ""
+
+    # --- events in, commands out ---
+
+    def feed(self, recorded: ev.Recorded) -> None:
+        """Let the code see one journaled event, and run it to idle.
+
+        Raises:
+            YourError: the code's fault (nondeterminism, a spin, an undecodable value): the execution stalls.
+            CorruptJournal: the journal's.
+        """
+        answer = self.machine.feed(recorded)
+        self._apply(answer)
+        self.loop.drain()
+        if self.problem is not None:
+            raise self.problem
+        if self._main is not None and self._main.done() and not self._closing:
+            self._close()
+
+    def take(self) -> Todo:
+        """Commands to start and to stop; only when every committed event has been fed.
+
+        Raises:
+            DeadlockError: the code waits, but nothing could ever wake it.
+        """
+        todo = Todo(*self.machine.take())
+        waiting = self._main is not None and not self._closing and not self.is_closed
+        if waiting and not self.machine.open_commands() and not any(self.receivers.values()):
+            raise DeadlockError(stack=self.loop.stack())
+        return todo
+
+    def evict(self) -> None:
+        """Free the memory: close the coroutines. The journal has everything."""
+        self.loop.evict()
+        self._futures.clear()
+        self._timers.clear()
+        self.receivers.clear()
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the closing event has been fed."""
+        return self.machine.state is RunState.CLOSED
+
+    @property
+    def now_ms(self) -> int:
+        """Logical time: of the last event fed."""
+        return self.machine.now_ms
+
+    def waits_for(self) -> str:
+        """What a person should know that it waits for."""
+        names = [f"signal {name}" for name, waiters in self.receivers.items() if waiters]
+        children = [c.execution for c in self.machine.open_commands() if isinstance(c, StartChild)]
+        names += [f"child {child}" for child in children[:3]]
+        if len(children) > 3:
+            names.append(f"{len(children) - 3} more children")
+        if any(isinstance(c, StartTimer) for c in self.machine.open_commands()):
+            names.append("timer")
+        return ", ".join(names)
+
+    # --- what an event means ---
+
+    def _apply(self, answer: Answer) -> None:
+        match answer.effect:
+            case Effect.RUN:
+                self._apply_run_event(answer.event)
+            case Effect.RESOLVE if isinstance(answer.command, StartTimer):
+                timer = self._timers.pop(answer.command.seq, None)
+                if timer is not None:
+                    self.loop.fire(timer)
+            case Effect.RESOLVE | Effect.BEGUN if answer.command is not None:
+                self._resolve(answer.command, answer.event, begun=answer.effect is Effect.BEGUN)
+            case Effect.IGNORE if isinstance(answer.command, StartChild):
+                self._cancel_child(answer.command, "its parent stopped waiting before it began")
+            case _:
+                pass  # noted by the machine; the code does not see it
+
+    def _apply_run_event(self, event: ev.AnyEvent) -> None:
+        match event:
+            case ev.ExecutionStarted():
+                self._started = event
+                self.run = event.run
+                self.random.seed(derived_id("random", self.id, event.run, 0))
+            case ev.ExecutionClaimed():
+                self._begin()
+            case ev.SignalReceived():
+                self.signals.setdefault(event.name, deque()).append(event)
+                self._wake_receiver(event.name)
+            case ev.CancelRequested():
+                self._cancel_reason = event.reason
+                if self._main is not None:
+                    self._main.cancel(msg=event.reason)
+            case _:
+                pass  # closing events: nothing is left to tell the code
+
+    def _begin(self) -> None:
+        assert self._started is not None
+        args, kwargs = self.workflow.arguments.decode(
+            self._started.input, f"the input of workflow {self.workflow.name!r}"
+        )
+        anyio_order.install()
+        self._main = self.loop.create_task(self.workflow.fn(*args, **kwargs), name="main", context=Context())
+
+    def _resolve(self, command: AnyCommand, event: ev.AnyEvent, *, begun: bool) -> None:
+        # A child has two futures: that it began, and under the negative number that it closed.
+        key = -command.seq if isinstance(command, StartChild) and not begun else command.seq
+        future = self._futures.pop(key, None)
+        if future is None or future.done():
+            return
+        error = _error_of(command, event)
+        if error is not None:
+            future.set_exception(error)
+            future._log_traceback = False  # type: ignore[attr-defined]
+        else:
+            future.set_result(_value_of(command, event))
+
+    def _close(self) -> None:
+        """The coroutine has ended: what it returned or raised is the run's last command."""
+        self._closing = True
+        main = self._main
+        lost = tuple(failure_info(error) for error in self.loop.lost_exceptions()[:10])
+        if main.cancelled():
+            reason = self._cancel_reason or "the workflow cancelled itself"
+            self._issue(CloseRun(cancelled=True, reason=reason, lost_failures=lost))
+            return
+        error = main.exception()
+        if error is not None:
+            self._issue(CloseRun(failure=failure_info(error), lost_failures=lost))
+            return
+        result = self.workflow.result.encode(main.result(), f"the result of workflow {self.workflow.name!r}")
+        self._issue(CloseRun(result=result, lost_failures=lost))
+
+    # --- what the code asks for (the loop's Host, and the functions of context.py) ---
+
+    def _issue(self, command: AnyCommand) -> int:
+        if self.loop.closing:
+            raise Evicted
+        self.loop.command_issued()
+        return self.machine.issue(command)
+
+    def _future(self, seq: int) -> CommandFuture:
+        future = CommandFuture(loop=self.loop)
+        future.seq = seq
+        self._futures[seq] = future
+        return future
+
+    async def run_step(self, step: Step[..., Any], args: Any, kwargs: Any, location: str) -> Any:
+        """Issue a step and wait for its journaled result."""
+        if self.loop.closing:
+            raise Evicted
+        payload, digest = step.arguments.encode(args, kwargs, f"the input of step {step.name!r}")
+        command = RunStep(
+            location=location, name=step.name, input=payload, digest=digest, target=step, options=step.options
+        )
+        return await self._future(self._issue(command))
+
+    async def run_child(self, workflow: Workflow[..., Any], args: Any, kwargs: Any, location: str) -> Any:
+        """Run a child and return its result; cancelling this await asks the child to cancel."""
+        command, closed = await self.start_child(workflow, args, kwargs, location)
+        try:
+            return await asyncio.shield(closed)
+        except asyncio.CancelledError:
+            if not closed.done() and not self.loop.closing:
+                self._cancel_child(command, "its parent stopped waiting for it")
+            raise
+
+    async def start_child(
+        self,
+        workflow: Workflow[..., Any],
+        args: Any,
+        kwargs: Any,
+        location: str,
+        *,
+        child_id: str | None = None,
+        on_parent_close: ParentClose = "terminate",
+    ) -> tuple[StartChild, Future]:
+        """Start a child; returns when its start is durable, with the future of its end."""
+        if self.loop.closing:
+            raise Evicted
+        payload, _ = workflow.arguments.encode(args, kwargs, f"the input of workflow {workflow.name!r}")
+        seq = self.machine.next_seq
+        command = StartChild(
+            location=location,
+            workflow=workflow.name,
+            execution=child_id or derived_id("child", self.id, self.run, seq),
+            run=derived_id("child run", self.id, self.run, seq),
+            input=payload,
+            on_parent_close=on_parent_close,
+            target=workflow,
+        )
+        self._issue(command)
+        closed = self._futures[-seq] = Future(loop=self.loop)
+        await self._future(seq)
+        return command, closed
+
+    def _cancel_child(self, child: StartChild, reason: str) -> None:
+        self._issue(SendMessage(kind="cancel", receiver=child.execution, reason=reason))
+
+    def send(self, command: SendMessage) -> CommandFuture:
+        """A message to another execution; the future resolves when it has arrived in its inbox."""
+        return self._future(self._issue(command))
+
+    def start_timer(self, timer: Timer, due_ms: int) -> int:
+        """The loop's: a timer is a command."""
+        seq = self._issue(StartTimer(due_ms=due_ms, location=user_location()))
+        self._timers[seq] = timer
+        return seq
+
+    def cancel_command(self, seq: int) -> None:
+        """The code no longer waits for this command."""
+        self._timers.pop(seq, None)
+        self._futures.pop(seq, None)
+        self.machine.cancel(seq)
+
+    def _wake_receiver(self, name: str) -> None:
+        waiters = self.receivers.get(name)
+        while waiters:
+            waiter = waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+
+    async def next_signal(self, name: str) -> ev.SignalReceived:
+        """The next signal of this name. It leaves the buffer when this task resumes, so cancelling loses nothing."""
+        waiters = self.receivers.setdefault(name, deque())
+        while not self.signals.get(name):
+            waiter = self.loop.create_future()
+            waiters.append(waiter)
+            try:
+                await waiter
+            except BaseException:
+                if waiter in waiters:
+                    waiters.remove(waiter)
+                elif self.signals.get(name) and not self.loop.closing:
+                    self._wake_receiver(name)  # this task was chosen but gives up: the next one gets it
+                raise
+        return self.signals[name].popleft()
+
+
+def _value_of(command: AnyCommand, event: ev.AnyEvent) -> Any:
+    """What the await returns: decoded from the journal's bytes, live as in replay. Raises `DecodeError`: a stall."""
+    if isinstance(event, ev.StepCompleted) and isinstance(command, RunStep):
+        return command.target.result.decode(event.result, f"the result of step {command.name!r}")
+    if isinstance(event, ev.ChildClosed) and isinstance(command, StartChild) and event.result is not None:
+        return command.target.result.decode(event.result, f"the result of child {command.execution!r}")
+    return None
+
+
+def _error_of(command: AnyCommand, event: ev.AnyEvent) -> PerdureError | None:
+    match command, event:
+        case RunStep(), ev.StepFailed():
+            return StepFailed(name=event.name, attempts=event.attempt, failure=event.failure)
+        case StartChild(), ev.ChildStartFailed():
+            return ChildNotStarted(execution=command.execution, reason=event.reason)
+        case SendMessage(), ev.MessageFailed():
+            return MessageNotDelivered(receiver=command.receiver, reason=event.reason)
+        case StartChild(), ev.ChildClosed():
+            return _child_error(event)
+    return None
+
+
+def _child_error(event: ev.ChildClosed) -> PerdureError | None:
+    match event.status:
+        case "failed":
+            failure = event.failure or ev.FailureInfo("", "")
+            return ExecutionFailed(execution=event.execution, failure=failure)
+        case "cancelled":
+            return ExecutionCancelled(execution=event.execution, reason=event.reason)
+        case "terminated":
+            return ExecutionTerminated(execution=event.execution, reason=event.reason)
+    return None

@@ -1,0 +1,57 @@
+"""Where in the user's code something happened: `file.py:42`, without the machine's paths."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from functools import lru_cache
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+_OWN = str(Path(__file__).resolve().parent.parent)
+_ASYNCIO = str(Path(asyncio.__file__).resolve().parent)
+
+
+@lru_cache(maxsize=4096)
+def place(filename: str, line: int) -> str:
+    """`file.py:42`."""
+    return f"{Path(filename).name}:{line}"
+
+
+@lru_cache(maxsize=4096)
+def _is_users(filename: str) -> bool:
+    return not filename.startswith((_OWN, _ASYNCIO, "<frozen")) and "/anyio/" not in filename.replace("\\", "/")
+
+
+def caller() -> str:
+    """The place that called the function that calls this."""
+    frame = sys._getframe(2)
+    if _is_users(frame.f_code.co_filename):
+        return place(frame.f_code.co_filename, frame.f_lineno)
+    return user_location(frame)
+
+
+def user_location(frame: FrameType | None = None) -> str:
+    """The innermost place outside Perdure, asyncio and anyio; "" if there is none."""
+    frame = frame or sys._getframe(1)
+    while frame is not None:
+        if _is_users(frame.f_code.co_filename):
+            return place(frame.f_code.co_filename, frame.f_lineno)
+        frame = frame.f_back  # type: ignore[assignment]
+    return ""
+
+
+def stack_of(task: asyncio.Task[Any]) -> str:
+    """A suspended task's stack, one line a frame, from the outside in."""
+    lines = [f"  {task.get_name()}:"]
+    awaited: Any = task.get_coro()
+    depth = 0
+    while awaited is not None and depth < 50:
+        frame = getattr(awaited, "cr_frame", None) or getattr(awaited, "ag_frame", None)
+        if frame is None:
+            break
+        lines.append(f"    {place(frame.f_code.co_filename, frame.f_lineno)} in {frame.f_code.co_qualname}")
+        awaited = getattr(awaited, "cr_await", None) or getattr(awaited, "ag_await", None)
+        depth += 1
+    return "\n".join(lines)

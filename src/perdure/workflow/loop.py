@@ -1,0 +1,333 @@
+"""The deterministic event loop: ordinary asyncio for workflow code, driven by journaled events and nothing else.
+
+FIFO ready queue; time is logical time; timers are commands; tasks and futures hash by creation number, so that sets of
+them iterate alike on every run. `drain` runs to idle and returns; it is called from a plain handle, never in a task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import sys
+import threading
+from asyncio import events as asyncio_events
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextvars import Context
+from typing import Any, NoReturn, Protocol
+
+from perdure.core.errors import Evicted, NotDeterministic, SpinError
+from perdure.workflow.location import stack_of, user_location
+
+MAX_HANDLES_WITHOUT_COMMAND = 100_000
+MAX_CLOSE_TRIES = 1_000
+FAR_FUTURE_MS = 2**53  # sleep(math.inf): never, in a number that every store holds
+
+
+class Host(Protocol):
+    """What the loop needs of the execution that owns it."""
+
+    @property
+    def now_ms(self) -> int:
+        """Logical time."""
+        ...
+
+    def start_timer(self, timer: Timer, due_ms: int) -> int:
+        """Issue a timer command; returns its sequence number."""
+        ...
+
+    def cancel_command(self, seq: int) -> None:
+        """The code no longer waits for this command."""
+        ...
+
+
+class Future(asyncio.Future[Any]):
+    """A future that hashes by its creation number."""
+
+    def __init__(self, *, loop: DeterministicLoop) -> None:
+        self._number = loop.next_number()
+        super().__init__(loop=loop)
+
+    def __hash__(self) -> int:
+        return self._number
+
+
+class CommandFuture(Future):
+    """The future of a command: cancelling it tells the machine that nobody waits any more."""
+
+    seq = 0
+
+    def cancel(self, msg: Any = None) -> bool:
+        """As in asyncio; the command is dropped if it has not begun."""
+        if not super().cancel(msg=msg):
+            return False
+        loop = self.get_loop()
+        assert isinstance(loop, DeterministicLoop)
+        loop.host.cancel_command(self.seq)
+        return True
+
+
+class Task(asyncio.Task[Any]):
+    """A task that hashes by its creation number."""
+
+    def __init__(self, coro: Any, *, loop: DeterministicLoop, **options: Any) -> None:
+        self._number = loop.next_number()  # before the base class hashes it
+        if options.get("name") is None:
+            options["name"] = f"task-{self._number}"
+        super().__init__(coro, loop=loop, **options)
+
+    def __hash__(self) -> int:
+        return self._number
+
+
+class Timer(asyncio.TimerHandle):
+    """A pending timer; only its `TimerFired` runs it."""
+
+    seq = 0
+
+
+class DeterministicLoop(asyncio.AbstractEventLoop):
+    """One execution's event loop. Not thread-safe: it belongs to the engine's thread."""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self.closing = False
+        self.unretrieved: list[BaseException] = []
+        self._ready: deque[asyncio.Handle] = deque()
+        self._tasks: dict[asyncio.Task[Any], None] = {}
+        self._prune_at = 64
+        self._asyncgens: list[AsyncGenerator[Any, Any]] = []
+        self._numbers = 0
+        self._handles_since_command = 0
+        self._thread = threading.get_ident()
+
+    # --- driving ---
+
+    def drain(self) -> None:
+        """Run everything that is ready, and what that makes ready, until idle.
+
+        Raises:
+            SpinError: 100,000 callbacks ran without a new command.
+        """
+        ready = self._ready
+        previous = asyncio_events._get_running_loop()
+        hooks = sys.get_asyncgen_hooks()
+        asyncio_events._set_running_loop(self)
+        sys.set_asyncgen_hooks(firstiter=self._keep_asyncgen, finalizer=None)
+        try:
+            while ready:
+                self._handles_since_command += 1
+                if self._handles_since_command > MAX_HANDLES_WITHOUT_COMMAND:
+                    raise SpinError(handles=self._handles_since_command - 1, stack=self.stack())
+                handle = ready.popleft()
+                if not handle._cancelled:  # type: ignore[attr-defined]
+                    try:
+                        handle._run()
+                    except SystemExit:
+                        pass  # the task holds it: the workflow fails, the process stays
+        finally:
+            asyncio_events._set_running_loop(previous)
+            sys.set_asyncgen_hooks(*hooks)
+        self._prune()
+
+    def command_issued(self) -> None:
+        """Progress: the workflow asked for something new, so it does not spin."""
+        self._handles_since_command = 0
+
+    def fire(self, timer: asyncio.Handle) -> None:
+        """Make a due timer ready."""
+        if not timer.cancelled():
+            self._ready.append(timer)
+
+    def stack(self) -> str:
+        """Where the workflow's tasks are, for people."""
+        return "\n".join(stack_of(task) for task in list(self._tasks)[:10] if not task.done())
+
+    def lost_exceptions(self) -> list[BaseException]:
+        """Exceptions of finished tasks that nobody awaited, once; and of callbacks."""
+        for task in self._tasks:
+            if task.done() and task._log_traceback:  # type: ignore[attr-defined]
+                task._log_traceback = False  # type: ignore[attr-defined]
+                error = task.exception()
+                if error is not None:
+                    self.unretrieved.append(error)
+        lost, self.unretrieved = self.unretrieved, []
+        return lost
+
+    def evict(self) -> None:
+        """Close every coroutine now, on this thread. Whatever they ask of the engine meanwhile raises `Evicted`."""
+        assert threading.get_ident() == self._thread, "eviction belongs to the engine's thread"
+        if self.closing:
+            return
+        self.closing = True
+        self._ready.clear()
+        previous = asyncio_events._get_running_loop()
+        asyncio_events._set_running_loop(self)
+        try:
+            for task in self._tasks:
+                task._log_destroy_pending = False  # type: ignore[attr-defined]
+                task._log_traceback = False  # type: ignore[attr-defined]
+                coro = task.get_coro()
+                if not task.done() and coro is not None:
+                    _close_fully(coro.close)
+            for agen in self._asyncgens:
+                _close_fully(lambda agen=agen: agen.aclose().send(None))  # type: ignore[misc]
+        finally:
+            asyncio_events._set_running_loop(previous)
+            self._tasks.clear()
+            self._asyncgens.clear()
+            self._ready.clear()
+
+    # --- what asyncio asks of a loop ---
+
+    def time(self) -> float:
+        """Logical time in seconds since 1970."""
+        return self.host.now_ms / 1000
+
+    def call_soon(
+        self, callback: Callable[..., Any], *args: Any, context: Context | None = None
+    ) -> asyncio.Handle:
+        """Append to the ready queue."""
+        if self.closing:
+            raise Evicted
+        handle = asyncio.Handle(callback, args, self, context)
+        self._ready.append(handle)
+        return handle
+
+    def call_later(
+        self, delay: float, callback: Callable[..., Any], *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        """A durable timer, `delay` seconds of logical time from now."""
+        return self._call_at_ms(self.host.now_ms + _ceil_ms(delay), callback, args, context)
+
+    def call_at(
+        self, when: float, callback: Callable[..., Any], *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        """A durable timer at a logical time; one in the past is `call_soon`."""
+        return self._call_at_ms(_ceil_ms(when), callback, args, context)
+
+    def _call_at_ms(
+        self, due_ms: int, callback: Callable[..., Any], args: Any, context: Context | None
+    ) -> asyncio.TimerHandle:
+        if self.closing:
+            raise Evicted
+        timer = Timer(due_ms / 1000, callback, args, self, context)
+        if due_ms <= self.host.now_ms:
+            self._ready.append(timer)
+        else:
+            timer.seq = self.host.start_timer(timer, due_ms)
+        return timer
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        assert isinstance(handle, Timer)
+        if handle.seq and not self.closing:
+            self.host.cancel_command(handle.seq)
+
+    def call_soon_threadsafe(
+        self, callback: Callable[..., Any], *args: Any, context: Context | None = None
+    ) -> asyncio.Handle:
+        """Only from the workflow itself: another thread would make the order a matter of chance."""
+        if threading.get_ident() != self._thread:
+            raise NotDeterministic(what="Calling into a workflow's loop from another thread", where=user_location())
+        return self.call_soon(callback, *args, context=context)
+
+    def create_future(self) -> asyncio.Future[Any]:
+        """A future of this loop."""
+        if self.closing:
+            raise Evicted
+        return Future(loop=self)
+
+    def create_task(self, coro: Coroutine[Any, Any, Any], **options: Any) -> asyncio.Task[Any]:  # type: ignore[override]
+        """A task of this loop, kept alive until it is done."""
+        if self.closing:
+            coro.close()
+            raise Evicted
+        options.pop("eager_start", None)  # 3.14: an optimisation that would change the order of events
+        task = Task(coro, loop=self, **options)
+        self._tasks[task] = None
+        return task
+
+    def next_number(self) -> int:
+        """Creation numbers of tasks and futures."""
+        self._numbers += 1
+        return self._numbers
+
+    def get_debug(self) -> bool:
+        """Always off."""
+        return False
+
+    def is_running(self) -> bool:
+        """While draining."""
+        return asyncio_events._get_running_loop() is self
+
+    def is_closed(self) -> bool:
+        """After eviction."""
+        return self.closing
+
+    def get_task_factory(self) -> None:
+        """None: there is only one kind of task here."""
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        """Keep what a callback raised: it is shown when the run closes."""
+        error = context.get("exception")
+        if isinstance(error, Exception) and not self.closing:
+            self.unretrieved.append(error)
+
+    def default_exception_handler(self, context: dict[str, Any]) -> None:
+        """The same."""
+        self.call_exception_handler(context)
+
+    def _keep_asyncgen(self, agen: AsyncGenerator[Any, Any]) -> None:
+        # A strong reference: finalisation must not depend on when the garbage collector runs.
+        if len(self._asyncgens) >= 64:
+            self._asyncgens = [each for each in self._asyncgens if each.ag_frame is not None]  # type: ignore[attr-defined]
+        self._asyncgens.append(agen)
+
+    def _prune(self) -> None:
+        if len(self._tasks) >= self._prune_at:
+            self._tasks = {
+                task: None
+                for task in self._tasks
+                if not task.done() or task._log_traceback  # type: ignore[attr-defined]
+            }
+            self._prune_at = max(64, 2 * len(self._tasks))
+
+
+def _ceil_ms(seconds: float) -> int:
+    if seconds >= FAR_FUTURE_MS / 1000:
+        return FAR_FUTURE_MS
+    return math.ceil(round(seconds * 1000, 3))  # rounding first: 0.1 + 0.2 is not a millisecond late
+
+
+def _close_fully(close: Callable[[], Any]) -> None:
+    """Close a coroutine whose `finally` blocks may await: each call ends one of them."""
+    for _ in range(MAX_CLOSE_TRIES):
+        try:
+            close()
+        except RuntimeError as error:
+            if "ignored GeneratorExit" in str(error):
+                continue
+        except BaseException:  # noqa: BLE001, S110 - cleanup of discarded code: what it raises means nothing any more
+            pass
+        return
+
+
+def _refuse(name: str) -> Callable[..., NoReturn]:
+    def refused(self: DeterministicLoop, *args: Any, **kwargs: Any) -> NoReturn:  # noqa: ARG001 - any signature
+        raise NotDeterministic(what=f"asyncio's {name}", where=user_location())
+
+    return refused
+
+
+REFUSED = (
+    "add_reader add_signal_handler add_writer connect_accepted_socket connect_read_pipe connect_write_pipe "
+    "create_connection create_datagram_endpoint create_server create_unix_connection create_unix_server getaddrinfo "
+    "getnameinfo remove_reader remove_signal_handler remove_writer run_forever run_in_executor run_until_complete "
+    "sendfile set_default_executor set_task_factory shutdown_asyncgens shutdown_default_executor sock_accept "
+    "sock_connect sock_recv sock_recv_into sock_recvfrom sock_recvfrom_into sock_sendall sock_sendfile sock_sendto "
+    "start_tls stop subprocess_exec subprocess_shell"
+).split()
+
+for _name in REFUSED:
+    setattr(DeterministicLoop, _name, _refuse(_name))
+DeterministicLoop.__abstractmethods__ = frozenset()

@@ -1,0 +1,204 @@
+"""`asyncio.wait` and `asyncio.as_completed` in a fixed order, in force inside workflows only.
+
+The standard ones put what they are given into a set first; sets of coroutines or plain futures iterate by memory
+address. Outside a workflow the replaced functions hand over to the originals.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from asyncio import events as asyncio_events
+from collections import deque
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
+from typing import Any
+
+from perdure.workflow.loop import DeterministicLoop
+
+_original_wait = asyncio.wait
+_original_as_completed = asyncio.as_completed
+
+
+class OrderedSet(set[Any]):
+    """A set that iterates in the order in which it was filled."""
+
+    def __init__(self, items: Iterable[Any] = ()) -> None:
+        self._order: dict[Any, None] = dict.fromkeys(items)
+        super().__init__(self._order)
+
+    def __iter__(self) -> Iterator[Any]:
+        """In order of insertion."""
+        return iter(self._order)
+
+    def add(self, item: Any) -> None:
+        """At the end, unless it is there."""
+        super().add(item)
+        self._order[item] = None
+
+    def discard(self, item: Any) -> None:
+        """Remove it if it is there."""
+        super().discard(item)
+        self._order.pop(item, None)
+
+    def remove(self, item: Any) -> None:
+        """Remove it, or raise KeyError."""
+        super().remove(item)
+        del self._order[item]
+
+    def pop(self) -> Any:
+        """Remove and return the first."""
+        if not self._order:
+            raise KeyError("pop from an empty set")
+        item = next(iter(self._order))
+        self.remove(item)
+        return item
+
+    def clear(self) -> None:
+        """Remove all."""
+        super().clear()
+        self._order.clear()
+
+
+async def _wait(
+    fs: Iterable[asyncio.Future[Any]], *, timeout: float | None = None, return_when: str = asyncio.ALL_COMPLETED
+) -> tuple[OrderedSet, OrderedSet]:
+    if asyncio.isfuture(fs) or asyncio.iscoroutine(fs):
+        raise TypeError(f"expect a list of futures, not {type(fs).__name__}")
+    futures = list(dict.fromkeys(fs))
+    if not futures:
+        raise ValueError("Set of Tasks/Futures is empty.")
+    if any(asyncio.iscoroutine(each) for each in futures):
+        raise TypeError("Passing coroutines is forbidden, use tasks explicitly.")
+    if return_when not in (asyncio.FIRST_COMPLETED, asyncio.FIRST_EXCEPTION, asyncio.ALL_COMPLETED):
+        raise ValueError(f"Invalid return_when value: {return_when}")
+    pending = sum(not each.done() for each in futures)
+    if pending and not _enough(futures, return_when):
+        await _until(futures, pending, timeout, return_when)
+    return OrderedSet(f for f in futures if f.done()), OrderedSet(f for f in futures if not f.done())
+
+
+def _enough(futures: list[asyncio.Future[Any]], return_when: str) -> bool:
+    done = [each for each in futures if each.done()]
+    if return_when == asyncio.FIRST_COMPLETED:
+        return bool(done)
+    return return_when == asyncio.FIRST_EXCEPTION and any(_raised(each) for each in done)
+
+
+def _raised(future: asyncio.Future[Any]) -> bool:
+    return not future.cancelled() and future.exception() is not None
+
+
+async def _until(
+    futures: list[asyncio.Future[Any]], pending: int, timeout: float | None, return_when: str  # noqa: ASYNC109 - asyncio's own signature
+) -> None:
+    loop = asyncio.get_running_loop()
+    waiter = loop.create_future()
+
+    def wake(_: object = None) -> None:
+        if not waiter.done():
+            waiter.set_result(None)
+
+    def finished(future: asyncio.Future[Any]) -> None:
+        nonlocal pending
+        pending -= 1
+        first = return_when == asyncio.FIRST_COMPLETED
+        if first or pending == 0 or (return_when == asyncio.FIRST_EXCEPTION and _raised(future)):
+            wake()
+
+    timer = None if timeout is None else loop.call_later(timeout, wake)
+    watched = [each for each in futures if not each.done()]
+    for each in watched:
+        each.add_done_callback(finished)
+    try:
+        await waiter
+    finally:
+        if timer is not None:
+            timer.cancel()
+        for each in watched:
+            each.remove_done_callback(finished)
+
+
+class _AsCompleted:
+    """Iterable both ways, as since Python 3.13: `for` gives awaitables, `async for` the futures themselves."""
+
+    def __init__(self, fs: Iterable[Any], timeout: float | None) -> None:
+        if asyncio.isfuture(fs) or asyncio.iscoroutine(fs):
+            raise TypeError(f"expect an iterable of futures, not {type(fs).__name__}")
+        loop = asyncio.get_running_loop()
+        self._todo = dict.fromkeys(asyncio.ensure_future(each, loop=loop) for each in dict.fromkeys(fs))
+        self._left = len(self._todo)
+        self._done: deque[asyncio.Future[Any] | None] = deque()
+        self._waiters: deque[asyncio.Future[Any]] = deque()
+        self._timer = loop.call_later(timeout, self._time_out) if timeout is not None and self._todo else None
+        for each in self._todo:
+            each.add_done_callback(self._finished)
+
+    def _put(self, item: asyncio.Future[Any] | None) -> None:
+        self._done.append(item)
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                break
+
+    def _finished(self, future: asyncio.Future[Any]) -> None:
+        if future in self._todo:
+            del self._todo[future]
+            self._put(future)
+            if not self._todo and self._timer is not None:
+                self._timer.cancel()
+
+    def _time_out(self) -> None:
+        for future in self._todo:
+            future.remove_done_callback(self._finished)
+            self._put(None)
+        self._todo.clear()
+
+    async def _next(self) -> asyncio.Future[Any]:
+        while not self._done:
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            await waiter
+        future = self._done.popleft()
+        if future is None:
+            raise TimeoutError
+        return future
+
+    async def _next_result(self) -> Any:
+        return (await self._next()).result()
+
+    def __iter__(self) -> Iterator[Coroutine[Any, Any, Any]]:
+        return self
+
+    def __next__(self) -> Coroutine[Any, Any, Any]:
+        if not self._left:
+            raise StopIteration
+        self._left -= 1
+        return self._next_result()
+
+    def __aiter__(self) -> AsyncIterator[asyncio.Future[Any]]:
+        return self
+
+    async def __anext__(self) -> asyncio.Future[Any]:
+        if not self._left:
+            raise StopAsyncIteration
+        self._left -= 1
+        return await self._next()
+
+
+def _in_workflow() -> bool:
+    return isinstance(asyncio_events._get_running_loop(), DeterministicLoop)
+
+
+def _dispatch_wait(fs: Any, **options: Any) -> Any:
+    return _wait(fs, **options) if _in_workflow() else _original_wait(fs, **options)
+
+
+def _dispatch_as_completed(fs: Any, *, timeout: float | None = None) -> Any:
+    return _AsCompleted(fs, timeout) if _in_workflow() else _original_as_completed(fs, timeout=timeout)
+
+
+def install() -> None:
+    """Put the dispatchers in place, once."""
+    for module in (asyncio, asyncio.tasks):
+        module.wait = _dispatch_wait  # type: ignore[attr-defined]
+        module.as_completed = _dispatch_as_completed  # type: ignore[attr-defined]
