@@ -1,0 +1,63 @@
+"""What `import perdure` costs: little time, and nothing that only a leaf needs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BUDGET_MS = 150
+TRIES = 15
+
+LEAVES_ONLY = {
+    "a web framework": {"starlette", "fastapi", "flask", "django", "uvicorn", "httpx", "aiohttp", "requests"},
+    "a PostgreSQL driver": {"psycopg", "psycopg2", "asyncpg", "sqlalchemy"},
+    "what only the command line needs": {"rich", "click"},
+    "an extra": {"pydantic", "pydantic_core"},
+}
+
+
+@pytest.fixture(scope="module")
+def bytecode(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the interpreters of this module keep compiled modules, whatever the environment says of that."""
+    return tmp_path_factory.mktemp("bytecode")
+
+
+def python(bytecode: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """A fresh interpreter: as a user starts one, without what the surrounding test run (coverage) puts on it."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "COVERAGE"))}
+    env["PYTHONPYCACHEPREFIX"] = str(bytecode)
+    return subprocess.run([sys.executable, *arguments], env=env, capture_output=True, text=True, check=True)
+
+
+@pytest.fixture(scope="module")
+def loaded(bytecode: Path) -> set[str]:
+    """The top-level modules that are loaded after `import perdure`."""
+    show = "import sys, perdure; print(*{name.partition('.')[0] for name in sys.modules})"
+    return set(python(bytecode, "-c", show).stdout.split())
+
+
+@pytest.mark.parametrize("what", LEAVES_ONLY)
+def test_importing_perdure_loads_only_what_every_user_needs(what: str, loaded: set[str]) -> None:
+    extra = loaded & LEAVES_ONLY[what]
+    assert not extra, f"import perdure loads {sorted(extra)}, {what}: import it in the function that uses it"
+
+
+def test_importing_perdure_takes_less_than_150_ms(bytecode: Path) -> None:
+    """The interpreter's own start is not counted; the best of several runs is, as others may be using the machine."""
+    timed = "import time; start = time.perf_counter(); import perdure; print((time.perf_counter() - start) * 1000)"
+    python(bytecode, "-c", "import perdure")  # compiles
+    best_ms = min(float(python(bytecode, "-c", timed).stdout) for _ in range(TRIES))
+    assert best_ms < BUDGET_MS, "\n".join(
+        [f"import perdure takes {best_ms:.0f} ms; most of it is:", *slowest(bytecode)]
+    )
+
+
+def slowest(bytecode: Path) -> list[str]:
+    """The modules that take longest to import, each without what it imports itself."""
+    header, *lines = python(bytecode, "-X", "importtime", "-c", "import perdure").stderr.splitlines()
+    by_own_time = sorted(lines, key=lambda line: -int(line.partition("|")[0].removeprefix("import time:")))
+    return [header, *by_own_time[:8]]
