@@ -31,11 +31,8 @@ def rows(count: int) -> list[tuple[object, ...]]:
     """Rows as concurrent executions would append them: one each in turn; each body holds a result of 100 bytes."""
     runs = [os.urandom(16).hex() for _ in range(EXECUTIONS)]
     body = os.urandom(250)
-    return [
-        (n % EXECUTIONS % SHARDS, "default", f"bench-{n % EXECUTIONS}", runs[n % EXECUTIONS], n // EXECUTIONS)
-        + (n, 1_700_000_000_000 + n, 1, body)
-        for n in range(count)
-    ]
+    keys = [(n % EXECUTIONS % SHARDS, "default", f"bench-{n % EXECUTIONS}", runs[n % EXECUTIONS]) for n in range(count)]
+    return [(*key, n // EXECUTIONS, n, 1_700_000_000_000 + n, 1, body) for n, key in enumerate(keys)]
 
 
 def main() -> None:

@@ -1,0 +1,145 @@
+"""Perdure beside DBOS and beside the bare store: the same work, taking turns, in one run on one machine.
+
+bench.py [--rounds 3] [--only 500x10,1x500] [--sides perdure,limit] [--folder .cache/bench]
+Prints the medians and their ratios, and writes every single figure to benchmarks/results/.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.console import Console
+from rich.table import Table
+
+HERE = Path(__file__).parent
+DBOS_PYTHON = HERE.parent / ".venv-dbos" / "bin" / "python"
+Figures = dict[str, Any]
+
+
+class Work(NamedTuple):
+    executions: int
+    steps: int
+    rows_per_commit: int  # of the limit: what a group commit could gather at best
+
+    @property
+    def name(self) -> str:
+        return f"{self.executions}x{self.steps}"
+
+
+WORKS = [Work(500, 10, 100), Work(1, 500, 1), Work(5000, 1, 100)]
+
+
+def commands(work: Work, folder: Path) -> dict[str, list[object]]:
+    size = ["--executions", work.executions, "--steps", work.steps]
+    rows = ["--rows", work.executions * work.steps, "--per-commit", work.rows_per_commit]
+    dbos = [DBOS_PYTHON, HERE / "dbos_side" / "run.py", folder, *size]
+    return {
+        "perdure": [sys.executable, HERE / "perdure_side.py", folder, *size],
+        "limit": [sys.executable, HERE / "limit.py", folder, *rows],
+        "dbos": dbos,
+        "dbos-wal": [*dbos, "--journal-mode", "wal"],
+    }
+
+
+def run(side: str, work: Work, folder: Path) -> Figures:
+    """One side, once, in a process and a folder of its own."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    command = [str(word) for word in commands(work, folder)[side]]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    shutil.rmtree(folder)
+    figures: Figures = json.loads(done.stdout.splitlines()[-1])
+    assert figures["steps"] == work.executions * work.steps, figures
+    return figures
+
+
+def measure(work: Work, sides: Sequence[str], rounds: int, folder: Path) -> dict[str, list[Figures]]:
+    """Every side in each round, beginning with another one each time: what disturbs the machine disturbs all."""
+    measured: dict[str, list[Figures]] = {side: [] for side in sides}
+    for turn in range(rounds):
+        first = turn % len(sides)
+        for side in [*sides[first:], *sides[:first]]:
+            figures = run(side, work, folder)
+            measured[side].append(figures)
+            rate = figures["steps"] / figures["seconds"]
+            print(
+                f"{work.name}  round {turn + 1}  {side:9} {figures['seconds']:8.3f} s  {rate:8.0f} steps/s", flush=True
+            )
+    return measured
+
+
+def median(figures: Sequence[Figures], what: str) -> float:
+    return statistics.median(one[what] for one in figures)
+
+
+def table(work: Work, measured: dict[str, list[Figures]]) -> Table:
+    """Medians, and how many times the first side's rate is that of each other."""
+    shown = Table(title=f"{work.executions:,} executions x {work.steps:,} steps", title_justify="left")
+    for heading in ("side", "steps/s", "slowest-fastest", "ms/step", "CPU µs/step", f"{next(iter(measured))} is"):
+        shown.add_column(heading, justify="left" if heading == "side" else "right")
+    base = median(next(iter(measured.values())), "seconds")
+    for side, figures in measured.items():
+        steps = figures[0]["steps"]
+        seconds, cpu = median(figures, "seconds"), median(figures, "cpu_seconds")
+        rates = sorted(steps / one["seconds"] for one in figures)
+        shown.add_row(
+            side,
+            f"{steps / seconds:,.0f}",
+            f"{rates[0]:,.0f}-{rates[-1]:,.0f}",
+            f"{1000 * seconds / steps:.3f}",
+            f"{1e6 * cpu / steps:.0f}",
+            f"{seconds / base:,.2f} x",
+        )
+    return shown
+
+
+def machine() -> Figures:
+    revision = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=HERE, capture_output=True, text=True)  # noqa: PLW1510 (a tarball has none)
+    return {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "cores": os.cpu_count(),
+        "load_before": os.getloadavg(),
+        "revision": revision.stdout.strip(),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", default=",".join(work.name for work in WORKS))
+    parser.add_argument("--sides", default="perdure,limit,dbos,dbos-wal")
+    parser.add_argument("--folder", type=Path, default=HERE.parent / ".cache" / "bench", help="on the disk to measure")
+    options = parser.parse_args()
+    sides = options.sides.split(",")
+
+    started = datetime.now(UTC)
+    results: Figures = {"at": started.isoformat(timespec="seconds"), "machine": machine(), "works": {}}
+    tables = []
+    for work in WORKS:
+        if work.name in options.only.split(","):
+            measured = measure(work, sides, options.rounds, options.folder)
+            results["works"][work.name] = measured
+            tables.append(table(work, measured))
+    for shown in tables:
+        Console().print(shown)
+
+    file = HERE / "results" / f"{started:%Y-%m-%d-%H%M}.json"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    print(f"Every figure: {file}")
+
+
+if __name__ == "__main__":
+    main()
