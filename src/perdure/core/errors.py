@@ -101,6 +101,14 @@ class Evicted(BaseException):
     """Raised at every engine call of a coroutine that is being closed to free its memory: let it pass."""
 
 
+class StalledByBug(TheirError):
+    """Fields: failure."""
+
+    code = "P0107"
+    text = "Running the workflow's code failed in an unexpected way: {failure.type}: {failure.message}\n{failure.traceback}"
+    cure = "Nothing is lost. Fix the cause and `perdure resume`; if it is Perdure's own fault, please report it."
+
+
 # --- P02: values --------------------------------------------------------------------------------------------------
 
 

@@ -6,7 +6,7 @@ no futures: `feed` answers with the command that an event concerns, and what to 
 
 from __future__ import annotations
 
-from enum import Enum
+from heapq import heappop, heappush
 from typing import NamedTuple
 
 from perdure.core import events as ev
@@ -14,13 +14,6 @@ from perdure.core.commands import AnyCommand, CloseRun, RunStep, StartTimer
 from perdure.core.disagreement import disagreement, drifted
 from perdure.core.errors import CorruptJournal, NondeterminismError
 from perdure.core.table import COMMANDS, RUN, Effect, RunState, State
-
-
-class Mode(Enum):
-    """How strictly input digests are compared on replay."""
-
-    VERIFY = "verify"
-    IGNORE = "ignore"
 
 
 class Answer(NamedTuple):
@@ -57,6 +50,7 @@ class Machine:
         self.received: dict[str, int] = {}  # last number accepted, by sender run
         self.sent: dict[str, int] = {}  # last number sent, by receiver
         self.closed_by: ev.AnyEvent | None = None
+        self._timers: list[tuple[int, int]] = []  # heap of (due, seq); cancelled ones are skipped when met
         self._fresh: list[AnyCommand] = []
         self._dropped: list[AnyCommand] = []
 
@@ -68,6 +62,8 @@ class Machine:
         self.next_seq += 1
         self.slots[command.seq] = Slot(command)
         self._fresh.append(command)
+        if isinstance(command, StartTimer):
+            heappush(self._timers, (command.due_ms, command.seq))
         return command.seq
 
     def cancel(self, seq: int) -> None:
@@ -108,12 +104,21 @@ class Machine:
 
     def next_deadline_ms(self) -> int | None:
         """When the first pending timer is due, in logical milliseconds."""
-        dues = [
-            slot.command.due_ms
-            for slot in self.slots.values()
-            if slot.state is State.OPEN and isinstance(slot.command, StartTimer)
-        ]
-        return min(dues, default=None)
+        while self._timers:
+            due_ms, seq = self._timers[0]
+            slot = self.slots.get(seq)
+            if slot is not None and slot.state is State.OPEN:
+                return due_ms
+            heappop(self._timers)
+        return None
+
+    def due_timers(self, now_ms: int) -> list[int]:
+        """Sequence numbers of pending timers due by now, by (deadline, seq)."""
+        first = self.next_deadline_ms()
+        if first is None or first > now_ms:
+            return []
+        due = sorted(entry for entry in self._timers if entry[0] <= now_ms)
+        return [seq for _, seq in due if (slot := self.slots.get(seq)) is not None and slot.state is State.OPEN]
 
     # --- events in ---
 
@@ -136,12 +141,8 @@ class Machine:
         self.now_ms = max(self.now_ms, recorded.at_ms)
         return answer
 
-    def accepts(self, event: ev.AnyEvent) -> bool | None:
-        """Whether a message may be journaled next: True, False for a duplicate, None while an earlier one is missing."""
-        sender = getattr(event, "sender_run", "")
-        if sender:
-            gap = getattr(event, "number", 0) - self.received.get(sender, 0)
-            return None if gap > 1 else gap == 1
+    def accepts(self, event: ev.AnyEvent) -> bool:
+        """Whether a message without a sender's number is new: it was not journaled before, its command is still open."""
         if isinstance(event, ev.CommandEvent):
             return event.seq in self.slots
         return getattr(event, "message_id", "") not in self.seen_messages

@@ -87,7 +87,7 @@ class Execution:
         """
         todo = Todo(*self.machine.take())
         waiting = self._main is not None and not self._closing and not self.is_closed
-        if waiting and not self.machine.open_commands() and not any(self.receivers.values()):
+        if waiting and not self.machine.slots and not any(self.receivers.values()):
             raise DeadlockError(stack=self.loop.stack())
         return todo
 

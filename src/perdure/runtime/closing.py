@@ -1,0 +1,84 @@
+"""What closing a run means for others: the answer to its parent, and its children's policy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from perdure.core import events as ev
+from perdure.core.commands import CloseRun, StartChild
+from perdure.core.identity import Key, derived_id
+from perdure.core.machine import Machine
+from perdure.core.table import State
+from perdure.store.protocol import Mail, Status
+
+
+def closing_event(close: CloseRun) -> tuple[ev.AnyEvent, Status]:
+    """The last event of a run whose code has ended, and its row's status."""
+    if close.cancelled:
+        return ev.ExecutionCancelled(reason=close.reason), "cancelled"
+    if close.failure is not None:
+        return ev.ExecutionFailed(failure=close.failure, lost_failures=close.lost_failures), "failed"
+    assert close.result is not None
+    return ev.ExecutionCompleted(result=close.result, lost_failures=close.lost_failures), "completed"
+
+
+def closing_mail(
+    key: Key,
+    run: str,
+    parent: ev.Parent | None,
+    machine: Machine,
+    last: ev.AnyEvent,
+    key_of: Callable[[str], Key],
+) -> list[Mail]:
+    """Messages that leave with the closing commit."""
+    mail = [] if parent is None else [_answer(key, run, parent, machine, last, key_of)]
+    for slot in machine.slots.values():
+        child = slot.command
+        if isinstance(child, StartChild) and slot.state is State.STARTED and child.on_parent_close != "abandon":
+            mail.append(_end_child(key, run, machine, child, key_of))
+    return mail
+
+
+def _answer(
+    key: Key, run: str, parent: ev.Parent, machine: Machine, last: ev.AnyEvent, key_of: Callable[[str], Key]
+) -> Mail:
+    number = machine.sent.get(parent.execution, 0) + 1
+    common = {"seq": parent.seq, "execution": key.execution, "sender_run": run, "number": number}
+    match last:
+        case ev.ExecutionCompleted():
+            closed = ev.ChildClosed(status="completed", result=last.result, **common)  # type: ignore[arg-type]
+        case ev.ExecutionFailed():
+            closed = ev.ChildClosed(status="failed", failure=last.failure, **common)  # type: ignore[arg-type]
+        case ev.ExecutionCancelled():
+            closed = ev.ChildClosed(status="cancelled", reason=last.reason, **common)  # type: ignore[arg-type]
+        case _:
+            reason = getattr(last, "reason", "")
+            closed = ev.ChildClosed(status="terminated", reason=reason, **common)  # type: ignore[arg-type]
+    return Mail(
+        receiver=key_of(parent.execution),
+        receiver_run=parent.run,
+        message_id=derived_id("closed", key.execution, run, 0),
+        event=closed,
+        sender=key,
+        sender_run=run,
+    )
+
+
+def _end_child(
+    key: Key, run: str, machine: Machine, child: StartChild, key_of: Callable[[str], Key]
+) -> Mail:
+    message_id = derived_id("parent closed", key.execution, run, child.seq)
+    event: ev.AnyEvent
+    if child.on_parent_close == "cancel":
+        number = machine.sent.get(child.execution, 0) + 1
+        event = ev.CancelRequested(message_id, "its parent closed", run, number)
+    else:
+        event = ev.TerminateRequested(message_id, "its parent closed")
+    return Mail(
+        receiver=key_of(child.execution),
+        receiver_run=child.run,
+        message_id=message_id,
+        event=event,
+        sender=key,
+        sender_run=run,
+    )

@@ -1,0 +1,289 @@
+"""Group commit: gathers what many executions want written and makes one store transaction, so one disk flush, of it.
+
+While one transaction runs the next group gathers; there is no artificial delay. When one execution is all there is to
+do, it commits inline, without a thread switch. Errors of the world are retried with back-off; nothing is dropped.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeAlias
+
+from perdure.core.errors import OwnershipLost, PerdureError, StoreError
+from perdure.core.identity import Key
+from perdure.store.protocol import Advice, Batch, Committed, Mail, Outcome, Park, Receipt, Running, Session, Start, Store
+
+log = logging.getLogger("perdure")
+
+MAX_GROUP_EVENTS = 2_000
+MAX_BACKOFF_S = 5.0
+
+Done: TypeAlias = Callable[[Outcome], None]
+DepositDone: TypeAlias = Callable[[Receipt | PerdureError], None]
+Post: TypeAlias = Callable[..., Any]
+
+
+class Group:
+    """What goes into one turn: batches and advice in one transaction, deposits in another."""
+
+    __slots__ = ("advice", "batches", "deposits")
+
+    def __init__(self) -> None:
+        self.batches: list[tuple[Batch, Done]] = []
+        self.advice: list[Advice] = []
+        self.deposits: list[tuple[Start | Mail, DepositDone]] = []
+
+
+class Answers:
+    """The result of a turn, on its way back to the engine's thread."""
+
+    __slots__ = ("committed", "group", "lost", "receipts", "woken")
+
+    def __init__(self, group: Group) -> None:
+        self.group = group
+        self.committed: Committed | None = None
+        self.receipts: list[Receipt | PerdureError] = []
+        self.woken: list[Key] = []
+        self.lost: Exception | None = None
+
+    def distribute(self, woken: Callable[[Sequence[Key]], None], lost: Callable[[Exception], None]) -> None:
+        """Tell everyone. On the engine's thread."""
+        if self.lost is not None:
+            lost(self.lost)
+            return
+        if self.committed is not None:
+            for (_, done), outcome in zip(self.group.batches, self.committed.outcomes, strict=True):
+                done(outcome)
+        for (_, told), receipt in zip(self.group.deposits, self.receipts, strict=True):
+            told(receipt)
+        if self.woken:
+            woken(self.woken)
+
+
+class CommitQueue:
+    """What waits to be written. Two priorities, so that a flood of starts does not delay a signal. Not thread-safe."""
+
+    def __init__(self) -> None:
+        self.urgent: deque[tuple[Batch, Done]] = deque()
+        self.starts: deque[tuple[Batch, Done]] = deque()
+        self.deposits: deque[tuple[Start | Mail, DepositDone]] = deque()
+        self.parks: dict[Key, Park] = {}
+        self.running: dict[tuple[Key, int], Running] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self.urgent or self.starts or self.deposits or self.parks or self.running)
+
+    def __len__(self) -> int:
+        return len(self.urgent) + len(self.starts) + len(self.deposits)
+
+    def add(self, batch: Batch, done: Done) -> None:
+        """Queue a batch."""
+        (self.urgent if batch.create is None else self.starts).append((batch, done))
+
+    def advise(self, advice: Advice) -> None:
+        """Queue advice; newer advice on the same thing replaces older."""
+        if isinstance(advice, Park):
+            self.parks[advice.key] = advice
+        else:
+            self.running[advice.key, advice.seq] = advice
+
+    def gather(self) -> Group:
+        """The next group: urgent batches first, bounded in events."""
+        group = Group()
+        room = MAX_GROUP_EVENTS
+        for queue in (self.urgent, self.starts):
+            while queue and room > 0:
+                entry = queue.popleft()
+                group.batches.append(entry)
+                room -= len(entry[0].events)
+        while self.deposits and len(group.deposits) < MAX_GROUP_EVENTS:
+            group.deposits.append(self.deposits.popleft())
+        group.advice = [*self.parks.values(), *self.running.values()]
+        self.parks, self.running = {}, {}
+        return group
+
+
+def perform(store: Store, session: Session, group: Group) -> Answers:
+    """Write a group. Raises `StoreError` when nothing of it, or only its batches, was written; repeat what is left.
+
+    Raises:
+        StoreError: the world's fault; what was written is already in the group's answers and removed from it.
+    """
+    answers = Answers(group)
+    if group.batches or group.advice:
+        try:
+            answers.committed = store.commit(session, [batch for batch, _ in group.batches], group.advice)
+        except OwnershipLost as error:
+            answers.lost = error
+            return answers
+        answers.woken.extend(answers.committed.woken)
+    if group.deposits:
+        starts = [(i, item) for i, (item, _) in enumerate(group.deposits) if isinstance(item, Start)]
+        mails = [(i, item) for i, (item, _) in enumerate(group.deposits) if isinstance(item, Mail)]
+        try:
+            receipts = store.deposit([item for _, item in starts], [item for _, item in mails])
+        except StoreError as error:
+            answers.receipts = [error for _ in group.deposits]
+        else:
+            by_index = {i: receipt for (i, _), receipt in zip([*starts, *mails], receipts, strict=True)}
+            answers.receipts = [by_index[i] for i in range(len(group.deposits))]
+            accepted = [item for i, (item, _) in enumerate(group.deposits) if by_index[i].status == "accepted"]
+            answers.woken.extend(item.key if isinstance(item, Start) else item.receiver for item in accepted)
+    return answers
+
+
+class Committer(Protocol):
+    """How the worker has things written. `done` is called on the engine's thread, never from inside the call."""
+
+    def start(self) -> None:
+        """Begin to work."""
+        ...
+
+    def submit(self, batch: Batch, done: Done) -> None:
+        """Have a batch committed."""
+        ...
+
+    def deposit(self, item: Start | Mail, done: DepositDone) -> None:
+        """Have a start or message from outside stored."""
+        ...
+
+    def advise(self, advice: Advice) -> None:
+        """Have advice ride along with the next group."""
+        ...
+
+    def depth(self) -> int:
+        """How many entries wait."""
+        ...
+
+    def stop(self) -> None:
+        """Write what waits, then end. Blocks."""
+        ...
+
+
+class ThreadCommitter:
+    """The real one: a thread of its own, with the store's writing connection."""
+
+    def __init__(
+        self,
+        store: Store,
+        session: Session,
+        *,
+        post: Post,
+        post_here: Post,
+        alone: Callable[[], bool],
+        woken: Callable[[Sequence[Key]], None],
+        lost: Callable[[Exception], None],
+    ) -> None:
+        self._store = store
+        self._session = session
+        self._post = post  # loop.call_soon_threadsafe
+        self._post_here = post_here  # loop.call_soon, for commits made on the engine's thread
+        self._alone = alone
+        self._woken = woken
+        self._lost = lost
+        self._queue = CommitQueue()
+        self._condition = threading.Condition()
+        self._writing = threading.Lock()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="perdure-committer", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def submit(self, batch: Batch, done: Done) -> None:
+        """Queue a batch, or commit it inline when nothing else is to be done."""
+        if self._alone() and self._writing.acquire(blocking=False):
+            try:
+                if self._commit_inline(batch, done):
+                    return
+            finally:
+                self._writing.release()
+        with self._condition:
+            self._queue.add(batch, done)
+            self._condition.notify()
+
+    def _commit_inline(self, batch: Batch, done: Done) -> bool:
+        with self._condition:
+            if len(self._queue):
+                return False
+            self._queue.add(batch, done)
+            group = self._queue.gather()
+        try:
+            answers = perform(self._store, self._session, group)
+        except StoreError:
+            with self._condition:  # the thread tries again, with back-off
+                self._queue.urgent.extendleft(reversed(group.batches))
+                for advice in group.advice:
+                    self._queue.advise(advice)
+                self._condition.notify()
+            return True
+        self._post_here(answers.distribute, self._woken, self._lost)
+        return True
+
+    def deposit(self, item: Start | Mail, done: DepositDone) -> None:
+        """Queue a start or message from outside."""
+        with self._condition:
+            self._queue.deposits.append((item, done))
+            self._condition.notify()
+
+    def advise(self, advice: Advice) -> None:
+        """Queue advice; it alone wakes the thread too, so that an idle engine's rows are parked."""
+        with self._condition:
+            self._queue.advise(advice)
+            self._condition.notify()
+
+    def depth(self) -> int:
+        """How many entries wait."""
+        return len(self._queue)
+
+    def stop(self) -> None:
+        """Write what waits, then end."""
+        with self._condition:
+            self._stopping = True
+            self._condition.notify()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            with self._condition:
+                while not self._queue and not self._stopping:
+                    self._condition.wait()
+                if not self._queue:
+                    return
+            with self._writing:
+                with self._condition:
+                    group = self._queue.gather()
+                answers = self._perform_until_written(group)
+            if answers is not None:
+                self._tell(answers)
+                if answers.lost is not None:
+                    return
+
+    def _tell(self, answers: Answers) -> None:
+        try:
+            self._post(answers.distribute, self._woken, self._lost)
+        except RuntimeError:
+            log.debug("the engine's loop has closed: nobody waits for these answers any more")
+
+    def _perform_until_written(self, group: Group) -> Answers | None:
+        pause = 0.05
+        while True:
+            try:
+                return perform(self._store, self._session, group)
+            except StoreError as error:
+                log.warning("cannot write, trying again in %.2f s, nothing is lost: %s", pause, error)
+                with self._condition:
+                    if self._stopping:
+                        return None
+                    self._condition.wait_for(lambda: self._stopping, pause)
+                pause = min(pause * 2, MAX_BACKOFF_S)
+            except Exception as error:
+                log.exception("the committer failed: this engine stops")
+                answers = Answers(group)
+                answers.lost = error
+                return answers

@@ -1,0 +1,384 @@
+"""Drives one execution: the one place that matches on commands. Commit, then feed; that is the whole cycle.
+
+    feed events -> take commands -> start them, gather what they and the world answer -> commit -> feed ...
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
+
+from perdure.core import events as ev
+from perdure.core.commands import AnyCommand, CloseRun, RunStep, SendMessage, StartChild
+from perdure.core.errors import PerdureError, StalledByBug
+from perdure.core.identity import Key, derived_id, shard_of
+from perdure.core.table import RunState
+from perdure.runtime.closing import closing_event, closing_mail
+from perdure.runtime.inbox import choose
+from perdure.store.protocol import Batch, Letter, Mail, NewEvent, Outcome, Start, Status
+from perdure.workflow.definitions import Workflow
+from perdure.workflow.execution import Execution
+from perdure.workflow.values import failure_info
+
+log = logging.getLogger("perdure")
+
+EVENTS_PER_TURN = 256
+RESULTS_PER_BATCH = 1_000
+
+
+class Host(Protocol):
+    """What a driver asks of its worker."""
+
+    fingerprint: str
+    shards: int
+
+    def now_ms(self) -> int: ...  # the database's time, as this worker estimates it
+    def soon(self, callback: Callable[[], object]) -> None: ...
+    def commit(self, batch: Batch, done: Callable[[Outcome], None]) -> None: ...
+    def begin_step(self, driver: Driver, command: RunStep) -> None: ...
+    def stop_step(self, driver: Driver, seq: int) -> None: ...
+    def know(self, workflow: Workflow[..., Any]) -> None: ...
+    def fetch_letters(self, driver: Driver) -> None: ...
+    def wake_at(self, driver: Driver, due_ms: int | None) -> None: ...
+    def rested(self, driver: Driver) -> None: ...
+    def closed(self, driver: Driver, event: ev.AnyEvent) -> None: ...
+    def stalled(self, driver: Driver, error: PerdureError) -> None: ...
+    def lost(self, driver: Driver) -> None: ...
+
+
+class Driver:
+    """One execution in memory, between its store and its code. Belongs to the engine's thread."""
+
+    def __init__(self, host: Host, key: Key, workflow: Workflow[..., Any], *, create: Start | None = None) -> None:
+        self.host = host
+        self.key = key
+        self.execution = Execution(workflow, key.execution, host.fingerprint)
+        self.machine = self.execution.machine
+        self.create = create
+        self.run = create.event.run if create is not None else ""
+        self.parent: ev.Parent | None = create.event.parent if create is not None else None
+        self.attempts: set[int] = set()  # seqs of steps that the step runner has
+        self.progress: dict[int, ev.Payload] = {}  # what attempts of an earlier process last told
+        self.dead = False
+        self.size = 0  # bytes of journal behind this execution, roughly
+        self._letters: dict[int, Letter] = {}
+        self._results: list[ev.AnyEvent] = []
+        self._own: list[ev.AnyEvent] = []
+        self._mail: list[Mail] = []
+        self._starts: list[Start] = []
+        self._feeding: deque[ev.Recorded] = deque()
+        self._again: list[RunStep] = []
+        self._retries: dict[int, RunStep] = {}
+        self._closing: CloseRun | None = None
+        self._committing: Batch | None = None
+        self._scheduled = False
+
+    # --- what happens to it ---
+
+    def replay(self, run: str, journal: Iterable[ev.Recorded], letters: Iterable[Letter]) -> None:
+        """Begin from what the store holds."""
+        self.run = run
+        self._feeding.extend(journal)
+        self.letters_arrived(letters)
+        self.poke()
+
+    def letters_arrived(self, letters: Iterable[Letter]) -> None:
+        """Mail was read from the inbox; known letters are recognised."""
+        self._letters.update((letter.arrival, letter) for letter in letters)
+        self.poke()
+
+    def step_done(self, seq: int, event: ev.AnyEvent) -> None:
+        """An attempt ended: its event waits for the next commit."""
+        self.attempts.discard(seq)
+        if not self.dead:
+            self._results.append(event)
+            self.poke()
+
+    def poke(self) -> None:
+        """Something may be to be done: look at the end of this turn of the loop, so that answers gather."""
+        if not self._scheduled and not self.dead and self._committing is None:
+            self._scheduled = True
+            self.host.soon(self._turn)
+
+    @property
+    def resting(self) -> bool:
+        """Nothing runs and nothing is to be written: it waits for timers, messages or children."""
+        return not (
+            self.attempts
+            or self._scheduled
+            or self._committing
+            or self._feeding
+            or self._results
+            or self._own
+            or self._retries
+            or self._closing
+        )
+
+    def discard(self) -> None:
+        """Leave memory. What was committed stays; everything else is forgotten, as after a crash."""
+        if self.dead:
+            return
+        self.dead = True
+        for seq in list(self.attempts):
+            self.host.stop_step(self, seq)
+        self.attempts.clear()
+        self.host.wake_at(self, None)
+        self.execution.evict()
+
+    def open_steps(self) -> list[str]:
+        """Names of the steps that the code waits for."""
+        return [c.name for c in self.machine.open_commands() if isinstance(c, RunStep)]
+
+    # --- the cycle ---
+
+    def _turn(self) -> None:
+        self._scheduled = False
+        if self.dead or self._committing is not None:
+            return
+        try:
+            self._feed_some()
+            if self._feeding:
+                self.poke()
+            elif self.machine.closed_by is not None:
+                self.host.closed(self, self.machine.closed_by)
+            else:
+                self._advance()
+        except PerdureError as error:
+            self.host.stalled(self, error)
+        except Exception as error:
+            log.exception("execution %s: unexpected error", self.key.execution)
+            self.host.stalled(self, StalledByBug(failure=failure_info(error)))
+
+    def _feed_some(self) -> None:
+        feeding, execution = self._feeding, self.execution
+        for _ in range(min(len(feeding), EVENTS_PER_TURN)):
+            recorded = feeding.popleft()
+            execution.feed(recorded)
+            event = recorded.event
+            if isinstance(event, ev.StepAttemptFailed):
+                self._try_again(event.seq)
+            elif isinstance(event, ev.ExecutionStarted):
+                self.parent = event.parent
+
+    def _try_again(self, seq: int) -> None:
+        slot = self.machine.slots.get(seq)
+        if slot is not None and slot.taken and isinstance(slot.command, RunStep):
+            self._again.append(slot.command)
+
+    def _advance(self) -> None:
+        """Every committed event has been fed: start what the code asked for, and write what there is to write."""
+        todo = self.execution.take()
+        for command in todo.stop:
+            self._stop(command.seq)
+        for command in todo.start:
+            self._start(command)
+        again, self._again = self._again, []
+        for step in again:
+            self._start(step)
+        for drift in self.machine.drifts:
+            log.warning("execution %s: %s", self.key.execution, drift)
+        self.machine.drifts.clear()
+        batch = self._compose()
+        if batch is not None:
+            self._committing = batch
+            self.host.commit(batch, self._committed)
+            return
+        self.host.wake_at(self, self._next_wake_ms())
+        if self.resting:
+            self.host.rested(self)
+
+    def _committed(self, outcome: Outcome) -> None:
+        batch, self._committing = self._committing, None
+        if self.dead or batch is None:
+            return
+        match outcome:
+            case Outcome.CONFLICT:
+                self.host.lost(self)
+            case Outcome.MAIL:
+                self.host.fetch_letters(self)
+            case Outcome.COMMITTED:
+                self._forget_written(batch)
+                self._feed_batch(batch)
+                self._turn()
+
+    def _forget_written(self, batch: Batch) -> None:
+        for letter in batch.taken:
+            self._letters.pop(letter.arrival, None)
+        self._results.clear()  # nothing was added since: `_compose` took all, and `step_done` waits below
+        self._own.clear()
+        self._mail.clear()
+        self._starts.clear()
+        self.create = None
+
+    def _feed_batch(self, batch: Batch) -> None:
+        position, fingerprint = batch.expected, self.host.fingerprint
+        for new in batch.events:
+            self._feeding.append(ev.Recorded(position, new.at_ms, new.event, 0, fingerprint, new.trace_parent, new.usage))
+            position += 1
+
+    # --- commands ---
+
+    def _start(self, command: AnyCommand) -> None:
+        match command:
+            case RunStep():
+                if command.retry_at_ms > self.host.now_ms():
+                    self._retries[command.seq] = command
+                else:
+                    self.attempts.add(command.seq)
+                    self.host.begin_step(self, command)
+            case StartChild():
+                self.host.know(command.target)
+                self._initiate_child(command)
+            case SendMessage():
+                self._send(command)
+            case CloseRun():
+                self._closing = command
+            case _:
+                pass  # a timer: the machine holds its deadline, only its firing is written
+
+    def _stop(self, seq: int) -> None:
+        self._retries.pop(seq, None)
+        if seq in self.attempts:
+            self.attempts.discard(seq)
+            self.host.stop_step(self, seq)
+        self._results = [event for event in self._results if getattr(event, "seq", None) != seq]
+
+    def _initiate_child(self, command: StartChild) -> None:
+        key = self._key_of(command.execution)
+        parent = ev.Parent(self.key.execution, self.run, command.seq)
+        self._own.append(
+            ev.ChildInitiated(
+                seq=command.seq,
+                workflow=command.workflow,
+                execution=command.execution,
+                run=command.run,
+                input=command.input,
+                location=command.location,
+            )
+        )
+        started = ev.ExecutionStarted(
+            workflow=command.workflow,
+            run=command.run,
+            input=command.input,
+            parent=parent,
+            on_parent_close=command.on_parent_close,
+        )
+        self._starts.append(Start(key, started, start_digest(started)))
+
+    def _send(self, command: SendMessage) -> None:
+        sent = ev.MessageSent(
+            seq=command.seq,
+            kind=command.kind,
+            receiver=command.receiver,
+            name=command.name,
+            value=command.value,
+            reason=command.reason,
+            location=command.location,
+        )
+        earlier = sum(isinstance(e, ev.MessageSent) and e.receiver == command.receiver for e in self._own)
+        number = self.machine.sent.get(command.receiver, 0) + earlier + 1
+        message_id = derived_id("message", self.key.execution, self.run, command.seq)
+        event: ev.AnyEvent
+        if command.kind == "signal":
+            assert command.value is not None
+            event = ev.SignalReceived(message_id, command.name, command.value, self.key.execution, self.run, number)
+        else:
+            event = ev.CancelRequested(message_id, command.reason, self.run, number)
+        self._own.append(sent)
+        self._mail.append(
+            Mail(
+                receiver=self._key_of(command.receiver),
+                message_id=message_id,
+                event=event,
+                sender=self.key,
+                sender_run=self.run,
+                seq=command.seq,
+            )
+        )
+
+    def _key_of(self, execution_id: str) -> Key:
+        namespace = self.key.namespace
+        return Key(shard_of(namespace, execution_id, self.host.shards), namespace, execution_id)  # type: ignore[arg-type]
+
+    # --- what is written next ---
+
+    def _compose(self) -> Batch | None:
+        at_ms = max(self.machine.now_ms, self.host.now_ms())
+        chosen = choose(self.machine, self._letters.values())
+        if chosen.terminate is not None:
+            return self._final_batch(at_ms, chosen.events, chosen.taken, terminated=chosen.terminate.reason)
+        if self._closing is not None:
+            return self._final_batch(at_ms, chosen.events, chosen.taken)
+        events: list[ev.AnyEvent] = self._opening(chosen.events)
+        events += self._results
+        due = [ev.TimerFired(seq) for seq in self.machine.due_timers(at_ms)]
+        events += due
+        events += self._own
+        if not events and not chosen.taken:
+            return None
+        return Batch(
+            key=self.key,
+            run=self.run,
+            expected=self.machine.position,
+            events=[NewEvent(event, at_ms) for event in events],
+            taken=chosen.taken,
+            inbox_seen=bool(due),
+            mail=tuple(self._mail),
+            starts=tuple(self._starts),
+            create=self.create,
+        )
+
+    def _opening(self, letters: Sequence[ev.AnyEvent]) -> list[ev.AnyEvent]:
+        """Letters, and at the beginning of a run the start and the claim before them."""
+        if self.machine.state is RunState.RUNNING:
+            return list(letters)
+        events: list[ev.AnyEvent] = [] if self.create is None else [self.create.event]
+        starts = [event for event in letters if isinstance(event, ev.ExecutionStarted)]
+        rest = [event for event in letters if not isinstance(event, ev.ExecutionStarted)]
+        return [*events, *starts, ev.ExecutionClaimed(), *rest]
+
+    def _final_batch(
+        self, at_ms: int, letters: list[ev.AnyEvent], taken: list[Letter], *, terminated: str | None = None
+    ) -> Batch:
+        opening = self._opening(letters)
+        if terminated is not None:
+            last: ev.AnyEvent = ev.ExecutionTerminated(reason=terminated)
+            status: Status = "terminated"
+        else:
+            assert self._closing is not None
+            last, status = closing_event(self._closing)
+        return Batch(
+            key=self.key,
+            run=self.run,
+            expected=self.machine.position,
+            events=[NewEvent(event, at_ms) for event in (*opening, last)],
+            taken=taken,
+            mail=closing_mail(self.key, self.run, self.parent, self.machine, last, self._key_of),
+            create=self.create,
+            closes=status,
+        )
+
+    def _next_wake_ms(self) -> int | None:
+        dues = [command.retry_at_ms for command in self._retries.values()]
+        deadline = self.machine.next_deadline_ms()
+        if deadline is not None:
+            dues.append(deadline)
+        return min(dues, default=None)
+
+    def timer_due(self) -> None:
+        """The worker's clock reached what `wake_at` asked for."""
+        now_ms = self.host.now_ms()
+        for seq, command in list(self._retries.items()):
+            if command.retry_at_ms <= now_ms:
+                del self._retries[seq]
+                self._again.append(command)
+        self.poke()
+
+
+def start_digest(started: ev.ExecutionStarted) -> bytes:
+    """Tells an idempotent start from a clash of ids: a hash of workflow and input."""
+    text = started.workflow.encode() + b"\0" + started.input.content_type.encode() + b"\0" + started.input.data
+    return hashlib.blake2b(text, digest_size=16).digest()
