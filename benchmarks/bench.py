@@ -80,7 +80,7 @@ def measure(work: Work, sides: Sequence[str], rounds: int, folder: Path) -> dict
 
 
 def median(figures: Sequence[Figures], what: str) -> float:
-    return statistics.median(one[what] for one in figures)
+    return float(statistics.median(one[what] for one in figures))
 
 
 def table(work: Work, measured: dict[str, list[Figures]]) -> Table:
