@@ -22,10 +22,10 @@ demo: $(VENV)/.run-stamp ## a research agent that is killed twice and goes on
 	@$(BIN)/python -m examples.research.demo $(ARGS)
 
 test: $(VENV)/.dev-stamp ## all tests; ARGS="-k name" for some
-	$(PYTEST) -n auto $(ARGS)
+	$(PYTEST) -n auto --dist worksteal $(ARGS)
 
 test-fast: $(VENV)/.dev-stamp ## the tests that are not marked slow
-	$(PYTEST) -n auto -m "not slow" $(ARGS)
+	$(PYTEST) -n auto --dist worksteal -m "not slow" $(ARGS)
 
 test-versions: ## the fast tests on every newer Python found here
 	@MAKE="$(MAKE)" scripts/test-versions
@@ -41,7 +41,7 @@ format: $(VENV)/.dev-stamp ## mend style and format
 
 cover: $(VENV)/.dev-stamp ## branch coverage of core, workflow, runtime, store
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -n auto $(ARGS)
+	$(BIN)/coverage run -m pytest -n auto --dist worksteal $(ARGS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
