@@ -13,11 +13,13 @@ import enum
 import json
 import uuid
 import zoneinfo
-from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec.msgpack import Ext
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
 
 BIG_INT, TEXT, TUPLE, SET, FROZENSET = 1, 2, 3, 4, 5
 DATETIME, DATE, TIME, TIMEDELTA, DECIMAL, UUID, BYTEARRAY, COMPLEX = 6, 7, 8, 9, 10, 11, 12, 13
@@ -44,8 +46,8 @@ class NotPlain(Exception):
 def pack(value: Any, *, tags: bool, ordered: bool = False) -> bytes:
     """The bytes of a value made of plain data and models; a model becomes a map of its fields.
 
-    With `tags`, what MessagePack has no form for (a tuple, a set, a big integer, a lone surrogate, a time zone ...) gets
-    an extension code; without, it takes the form that the annotated type brings back. With `ordered`, maps are sorted.
+    With `tags`, what MessagePack has no form for (a tuple, a set, a big integer, a lone surrogate, a zone ...) gets an
+    extension code; without, it takes the form that the annotated type brings back. With `ordered`, maps are sorted.
 
     Raises:
         NotPlain: at the first place that has no form.
@@ -80,14 +82,14 @@ class _Packer:
             return _encode(value)
         except UnicodeEncodeError:
             if self.tags:
-                return _ext(TEXT, value.encode("utf-8", "surrogatepass"))
+                return ext(TEXT, value.encode("utf-8", "surrogatepass"))
             raise NotPlain("holds a lone surrogate, which UTF-8 has no form for") from None
 
     def integer(self, value: int) -> bytes:
         if -(2**63) <= value < 2**64:
             return _encode(value)
         if self.tags:
-            return _ext(BIG_INT, value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True))
+            return ext(BIG_INT, value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True))
         raise NotPlain("is an integer beyond 64 bits")
 
     def items(self, values: Iterable[Any], *, unordered: bool = False) -> bytes:
@@ -110,22 +112,22 @@ class _Packer:
                 raise
         if self.ordered:
             pairs.sort()
-        return _map_head(len(pairs)) + b"".join(part for pair in pairs for part in pair)
+        return map_head(len(pairs)) + b"".join(part for pair in pairs for part in pair)
 
     def sequence(self, value: tuple[Any, ...]) -> bytes:
-        return _ext(TUPLE, self.items(value)) if self.tags else self.items(value)
+        return ext(TUPLE, self.items(value)) if self.tags else self.items(value)
 
     def set(self, value: set[Any] | frozenset[Any]) -> bytes:
         packed = self.items(value, unordered=True)
         if not self.tags:
             return packed
-        return _ext(SET if type(value) is set else FROZENSET, packed)
+        return ext(SET if type(value) is set else FROZENSET, packed)
 
     def scalar(self, value: Any) -> bytes:
         if not self.tags:
             return _encode(value)
         code, form = _SCALARS[type(value)]
-        return _ext(code, form(value))
+        return ext(code, form(value))
 
     def other(self, value: Any) -> bytes:
         if isinstance(value, enum.Enum):
@@ -144,7 +146,9 @@ def model_fields(value: Any) -> dict[str, Any] | None:
     """The encoded names and values of a Struct, dataclass or attrs object; None for any other."""
     kind = type(value)
     if isinstance(value, msgspec.Struct):
-        named = {e: getattr(value, f) for e, f in zip(kind.__struct_encode_fields__, kind.__struct_fields__, strict=True)}
+        named = {
+            e: getattr(value, f) for e, f in zip(kind.__struct_encode_fields__, kind.__struct_fields__, strict=True)
+        }
         config = value.__struct_config__
         head = {config.tag_field: config.tag} if config.tag_field else {}
         return head | {name: item for name, item in named.items() if item is not msgspec.UNSET}
@@ -200,7 +204,8 @@ def _short(value: Any) -> str:
     return text if len(text) <= 40 else f"{text[:39]}…"  # noqa: PLR2004
 
 
-def _ext(code: int, data: bytes) -> bytes:
+def ext(code: int, data: bytes) -> bytes:
+    """The MessagePack of one extension."""
     return _encode(Ext(code, data))
 
 
@@ -210,7 +215,8 @@ def _array_head(size: int) -> bytes:
     return b"\xdc" + size.to_bytes(2, "big") if size < 2**16 else b"\xdd" + size.to_bytes(4, "big")
 
 
-def _map_head(size: int) -> bytes:
+def map_head(size: int) -> bytes:
+    """The head of a MessagePack map of so many pairs."""
     if size < 16:  # noqa: PLR2004
         return bytes((0x80 | size,))
     return b"\xde" + size.to_bytes(2, "big") if size < 2**16 else b"\xdf" + size.to_bytes(4, "big")

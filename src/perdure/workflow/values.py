@@ -1,0 +1,23 @@
+"""Values of users as payloads, exactly or not at all: the names that the rest of the package uses.
+
+Chosen by annotation: msgspec where it supports the type, else pydantic, else an error at decoration. No pickle.
+"""
+
+from __future__ import annotations
+
+from perdure.workflow.values_arguments import Arguments, hints_of
+from perdure.workflow.values_codec import MAX_PAYLOAD_BYTES, Codec, codec_for, digest
+from perdure.workflow.values_failure import failure_info
+from perdure.workflow.values_text import preview, render
+
+__all__ = [
+    "MAX_PAYLOAD_BYTES",
+    "Arguments",
+    "Codec",
+    "codec_for",
+    "digest",
+    "failure_info",
+    "hints_of",
+    "preview",
+    "render",
+]

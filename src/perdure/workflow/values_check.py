@@ -1,0 +1,227 @@
+"""Whether what decoding brings back is what was encoded: the exact comparison behind "never a silently changed value".
+
+Equality alone does not tell: `==` is blind to a lost time zone, to the class of a model, and trusts users' methods.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import enum
+import math
+import zoneinfo
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from perdure.workflow.values_plain import NotPlain, model_fields, type_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Lenient = bool  # positional below, as the functions are private and called for every item
+
+_SEQUENCES = (list, tuple, set, frozenset)
+_NUMBERS = (int, float, Decimal)
+_BYTES = (bytes, bytearray, memoryview)
+
+
+def check_same(value: Any, decoded: Any, *, lenient: Lenient) -> None:
+    """Pass if `decoded` holds all that `value` holds.
+
+    `lenient` allows what the annotation asks for: a tuple given for a list, a dict for a model, text for a date, an int
+    for a float, as long as nothing of it is lost. Without it, types must agree.
+
+    Raises:
+        NotPlain: with the path of the first difference.
+    """
+    if type(value) is type(decoded):
+        same = _SAME.get(type(value))
+        if same is not None:
+            same(value, decoded, lenient)
+        else:
+            _same_object(value, decoded, lenient)
+    elif not _converted(value, decoded, lenient):
+        raise NotPlain(f"is a {type_name(type(value))}, but would come back as {type_name(type(decoded))}")
+
+
+def _differs(value: Any, decoded: Any) -> NotPlain:
+    return NotPlain(f"is {_show(value)}, but would come back as {_show(decoded)}")
+
+
+def _show(value: Any) -> str:
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001 - a user's repr
+        return type_name(type(value))
+    return text if len(text) <= 60 else f"{text[:59]}…"  # noqa: PLR2004
+
+
+def _same_float(value: float, decoded: float, _lenient: Lenient) -> None:
+    both_nan = math.isnan(value) and math.isnan(decoded)
+    if not both_nan and (value != decoded or math.copysign(1, value) != math.copysign(1, decoded)):
+        raise _differs(value, decoded)
+
+
+def _same_decimal(value: Decimal, decoded: Decimal, _lenient: Lenient) -> None:
+    if value.as_tuple() != decoded.as_tuple():
+        raise _differs(value, decoded)
+
+
+def _same_complex(value: complex, decoded: complex, lenient: Lenient) -> None:
+    _same_float(value.real, decoded.real, lenient)
+    _same_float(value.imag, decoded.imag, lenient)
+
+
+def _same_moment(value: dt.datetime | dt.time, decoded: dt.datetime | dt.time, _lenient: Lenient) -> None:
+    zone = value.tzinfo
+    if (
+        value.replace(tzinfo=None, fold=0) != decoded.replace(tzinfo=None, fold=0)
+        or value.utcoffset() != decoded.utcoffset()
+        or (zone is None) != (decoded.tzinfo is None)
+        or (isinstance(zone, zoneinfo.ZoneInfo) and _key(zone) != _key(decoded.tzinfo))
+        or (value.fold != decoded.fold and not isinstance(zone, dt.timezone))
+    ):
+        raise _differs(value, decoded)
+
+
+def _key(zone: dt.tzinfo | None) -> str:
+    return (zone.key or "") if isinstance(zone, zoneinfo.ZoneInfo) else ""
+
+
+def _same_items(value: Any, decoded: Any, lenient: Lenient) -> None:
+    if len(value) != len(decoded):
+        raise NotPlain(f"has {len(value)} items, but would come back with {len(decoded)}")
+    for index, (item, other) in enumerate(zip(value, decoded, strict=True)):
+        try:
+            check_same(item, other, lenient=lenient)
+        except NotPlain as problem:
+            problem.segments.append(f"[{index}]")
+            raise
+
+
+def _same_set(value: Any, decoded: Any, lenient: Lenient) -> None:
+    """Items are paired by equality, and each pair compared; what equals nothing (NaN) is paired by its text."""
+    others = {item: item for item in decoded}
+    left = []
+    for item in value:
+        other = others.pop(item, _MISSING)
+        if other is _MISSING:
+            left.append(item)
+        else:
+            check_same(item, other, lenient=lenient)
+    _same_items(sorted(left, key=repr), sorted(others, key=repr), lenient)
+
+
+def _same_dict(value: dict[Any, Any], decoded: dict[Any, Any], lenient: Lenient) -> None:
+    """The order of the keys is data too; keys that equal nothing (NaN) are compared in order."""
+    _same_items(list(value), list(decoded), lenient)
+    for (key, item), other in zip(value.items(), decoded.values(), strict=True):
+        try:
+            check_same(item, other, lenient=lenient)
+        except NotPlain as problem:
+            problem.segments.append(f".{key}" if isinstance(key, str) else f"[{_show(key)}]")
+            raise
+
+
+def fields_of(value: Any) -> dict[str, Any] | None:
+    """The fields of a model of any kind, by encoded name; None for what is no model."""
+    fields = model_fields(value)
+    if fields is not None:
+        return fields
+    names = getattr(type(value), "__pydantic_fields__", None)
+    if names is None:
+        return None
+    return {name: getattr(value, name) for name in names} | (getattr(value, "__pydantic_extra__", None) or {})
+
+
+def _same_object(value: Any, decoded: Any, lenient: Lenient) -> None:
+    if isinstance(value, tuple | list):  # a NamedTuple, or a list's subclass
+        return _same_items(value, decoded, lenient)
+    if isinstance(value, set | frozenset):
+        return _same_set(value, decoded, lenient)
+    if isinstance(value, dict):
+        return _same_dict(value, decoded, lenient)
+    fields, others = fields_of(value), fields_of(decoded)
+    if fields is None or others is None:
+        if (value == decoded) is not True:
+            raise _differs(value, decoded)
+        return None
+    for name in others.keys() - fields.keys():  # left out of the encoding: a default that decoding fills in
+        fields[name] = getattr(value, name, _MISSING)
+    return _same_fields(fields, others, lenient)
+
+
+def _same_fields(fields: dict[str, Any], others: dict[str, Any], lenient: Lenient) -> None:
+    for name, item in fields.items():
+        try:
+            if name not in others:
+                raise NotPlain("would not come back")  # noqa: TRY301 - gets its path below
+            check_same(item, others[name], lenient=lenient)
+        except NotPlain as problem:
+            problem.segments.append(f".{name}")
+            raise
+
+
+def _converted(value: Any, decoded: Any, lenient: Lenient) -> bool:
+    """Whether a value of another type than given still holds the same data, of the type that the annotation names."""
+    if isinstance(value, dict) and type(decoded) is dict:
+        _same_dict(value, decoded, lenient)
+        return True
+    if isinstance(value, _NUMBERS) and isinstance(decoded, _NUMBERS):
+        return not isinstance(value, bool) and not isinstance(decoded, bool) and value == decoded
+    if isinstance(value, str) and isinstance(decoded, str):
+        return str.__eq__(value, decoded) is True
+    if isinstance(value, dt.datetime) and isinstance(decoded, dt.datetime):
+        _same_moment(value, decoded, lenient)
+        return True
+    return lenient and _asked_for(value, decoded)
+
+
+def _asked_for(value: Any, decoded: Any) -> bool:
+    if isinstance(decoded, _SEQUENCES) and type(value) in _SEQUENCES:
+        unordered = isinstance(decoded, set | frozenset) or isinstance(value, set | frozenset)
+        (_same_set if unordered else _same_items)(value, decoded, True)  # noqa: FBT003
+        return True
+    if isinstance(value, dict):
+        others = fields_of(decoded)
+        if others is None:
+            return False
+        _same_fields(value, others, True)  # noqa: FBT003
+        return True
+    if isinstance(value, _BYTES) and isinstance(decoded, _BYTES):
+        return bytes(value) == bytes(decoded)
+    return isinstance(value, str | int) and not isinstance(value, bool) and _written_form(decoded) == value
+
+
+def _written_form(decoded: Any) -> Any:
+    """The text or number by which a date, UUID, Decimal or Enum is written."""
+    if isinstance(decoded, enum.Enum):
+        return decoded.value
+    try:
+        return msgspec.to_builtins(decoded)
+    except (TypeError, ValueError, OverflowError):
+        return _MISSING
+
+
+_MISSING = object()
+
+
+def _same_plain(value: Any, decoded: Any, _lenient: Lenient) -> None:
+    if value != decoded:
+        raise _differs(value, decoded)
+
+
+_SAME: dict[type, Callable[[Any, Any, bool], None]] = {
+    **dict.fromkeys((type(None), bool, int, str, bytes, bytearray, dt.date, dt.timedelta), _same_plain),
+    float: _same_float,
+    complex: _same_complex,
+    Decimal: _same_decimal,
+    dt.datetime: _same_moment,
+    dt.time: _same_moment,
+    list: _same_items,
+    tuple: _same_items,
+    set: _same_set,
+    frozenset: _same_set,
+    dict: _same_dict,
+}

@@ -1,0 +1,326 @@
+"""The codec of one annotation: values to payloads and back, exactly or not at all.
+
+A value is written, read back and compared before its payload is given out; what would change is written in a richer
+form, and refused if that does not carry it either. The bytes never choose a type: the annotation does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import inspect
+import json
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
+
+import msgspec
+
+from perdure.core.errors import DecodeError, EncodeError, PayloadTooLarge, UnsupportedType
+from perdure.core.events import Payload
+from perdure.workflow.values_check import check_same
+from perdure.workflow.values_plain import NotPlain, canonical, pack, type_name, unpack, untag
+from perdure.workflow.values_types import Adapter, NotSupported, Traits, native_traits
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
+
+MAX_PAYLOAD_BYTES = 64 * 1024 * 1024
+"""A value that takes more is refused; read at each call."""
+
+DIGEST_BYTES = 16
+
+_encode = msgspec.msgpack.Encoder().encode
+_encode_sets_sorted = msgspec.msgpack.Encoder(order="deterministic").encode
+_EXACT = frozenset({str, int, float, bool, bytes, type(None)})
+_TOO_DEEP = "is nested too deeply, or contains itself"
+
+
+class Codec(Generic[T]):
+    """Encodes and decodes values of one annotation. Made by `codec_for`.
+
+    `content_type` is the form that values usually get: "msgpack" where msgspec supports the whole type, else "json".
+
+    Example:
+        >>> codec = codec_for(list[int], "the result of step 'count'")
+        >>> codec.decode(codec.encode([1, 2], "counts"), "counts")
+        [1, 2]
+    """
+
+    def __init__(self, annotation: Any) -> None:
+        self.annotation = annotation
+        self.type_name = type_name(annotation)
+        self._exact = annotation if annotation in _EXACT_OR_NONE else None
+        self._built = False
+
+    def build(self) -> None:
+        """Look at the type; again at first use if it names what is not defined yet.
+
+        Raises:
+            NotSupported: nobody can encode it.
+            NameError: not yet.
+        """
+        traits = native_traits(self.annotation)
+        self._adapter = None if traits is not None else Adapter(self.annotation)
+        self._traits = traits or Traits(has_any=True, equality_tells=False)
+        self._decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(
+            Any if traits is None else self.annotation, ext_hook=untag
+        )
+        self._built = True
+
+    @property
+    def content_type(self) -> str:
+        """Either "msgpack" or "json"."""
+        self.ensure_built("a value")
+        return "json" if self._adapter is not None else "msgpack"
+
+    @property
+    def exact_type(self) -> type | None:
+        """The builtin type whose own values need no check, if the annotation is one."""
+        return self._exact
+
+    @property
+    def bytes_tell(self) -> bool:
+        """Whether equal values have equal payloads, so that a digest needs no other form."""
+        return self._exact is not None or not (self._traits.has_maps or self._traits.has_any)
+
+    @property
+    def reader(self) -> Callable[[bytes], Any]:
+        """The decoder of the usual form, msgspec's own: without our messages."""
+        return self._decoder.decode
+
+    def ensure_built(self, what: str) -> None:
+        """Build, if that had to wait for a name.
+
+        Raises:
+            UnsupportedType: the name is still missing, or its type cannot be encoded.
+        """
+        if self._built:
+            return
+        try:
+            self.build()
+        except (NotSupported, NameError) as problem:
+            raise UnsupportedType(what=what, type=f"{self.type_name} ({problem})") from problem
+
+    def encode(self, value: T, what: str) -> Payload:
+        """The payload of a value.
+
+        Raises:
+            EncodeError: with the path of the place that cannot be carried; nothing is ever left out or changed.
+            PayloadTooLarge: above `MAX_PAYLOAD_BYTES`.
+            UnsupportedType: the annotation named something that was defined later, and that cannot be encoded.
+        """
+        if type(value) is self._exact:
+            try:
+                data = _encode(value)
+            except (UnicodeEncodeError, OverflowError):
+                return self._encode_carefully(value, what)
+            if len(data) > MAX_PAYLOAD_BYTES:
+                self._too_large(data, what)
+            return Payload(data)
+        return self._encode_carefully(value, what)
+
+    def _encode_carefully(self, value: T, what: str) -> Payload:
+        self.ensure_built(what)
+        try:
+            payload = self._encode_checked(value)
+        except MemoryError:
+            raise
+        except NotPlain as problem:
+            raise self._encode_error(what, problem.path, problem.reason) from problem
+        except RecursionError:
+            raise self._encode_error(what, "$", _TOO_DEEP) from None
+        except Exception as error:
+            reason = f"fails with {type(error).__name__}: {error}"
+            raise self._encode_error(what, "$", reason) from error
+        if len(payload.data) > MAX_PAYLOAD_BYTES:
+            self._too_large(payload.data, what)
+        return payload
+
+    def _encode_error(self, what: str, path: str, reason: str) -> EncodeError:
+        return EncodeError(what=what, path=path, reason=reason, expected=self.type_name)
+
+    def _too_large(self, data: bytes, what: str) -> NoReturn:
+        raise PayloadTooLarge(what=what, size=len(data), limit=MAX_PAYLOAD_BYTES)
+
+    def _encode_checked(self, value: T) -> Payload:
+        payload = self.try_usual_form(value)
+        if payload is None:
+            payload = Payload(pack(self._tree(value), tags=True))
+            check_same(value, self._read(payload), lenient=True)
+        return payload
+
+    def _tree(self, value: T) -> Any:
+        return value if self._adapter is None else self._adapter.dump_python(value)
+
+    def try_usual_form(self, value: T) -> Payload | None:
+        """The usual payload if it brings back the very value; None if a richer form must be tried."""
+        try:
+            payload = self._usual_form(value)
+            decoded = self._read(payload)
+            if not self._equal(value, decoded, payload.data):
+                check_same(value, decoded, lenient=not self._traits.has_any)
+        except MemoryError:
+            raise
+        except RecursionError:
+            raise
+        except Exception:  # noqa: BLE001 - whatever it is, the richer form finds it again, with its path
+            return None
+        if self._traits.has_floats:
+            return Payload(self._write(decoded))  # an int given for a float: equal values have equal bytes
+        return payload
+
+    def _usual_form(self, value: T) -> Payload:
+        if self._adapter is not None:
+            if self._adapter.has_sets:
+                raise NotPlain("a set in JSON would have the order of its hashes")
+            return Payload(self._adapter.dump_json(value), "json")
+        return Payload(self._write(value))
+
+    def _write(self, value: T) -> bytes:
+        traits = self._traits
+        if not traits.has_sets:
+            return _encode(value)
+        if traits.has_maps or traits.has_any or traits.has_odd_sets:
+            return pack(value, tags=False)
+        return _encode_sets_sorted(value)
+
+    def _equal(self, value: T, decoded: T, data: bytes) -> bool:
+        """Whether `==` says that nothing changed, where it can tell. It cannot for times, whose zone it ignores."""
+        traits = self._traits
+        if not traits.equality_tells or (traits.has_any and _may_hold_times(data)):
+            return False
+        return type(value) is type(decoded) and (value == decoded) is True
+
+    def decode(self, payload: Payload, what: str) -> T:
+        """The value of a payload: of the annotated type, whatever form it was written in.
+
+        Raises:
+            DecodeError: it does not fit the type; the message has the path.
+        """
+        try:
+            self.ensure_built(what)
+            return self._read(payload)  # type: ignore[no-any-return]
+        except MemoryError:
+            raise
+        except NotPlain as problem:
+            reason = f"{problem.path} {problem.reason}"
+        except RecursionError:
+            reason = f"$ {_TOO_DEEP}"
+        except UnsupportedType:
+            raise
+        except Exception as error:  # noqa: BLE001 - users' validators raise what they like
+            reason = str(error) or type(error).__name__
+        raise DecodeError(what=what, expected=self.type_name, reason=reason)
+
+    def _read(self, payload: Payload) -> Any:
+        if payload.content_type == "msgpack" and not payload.key_id:
+            if self._adapter is None:
+                try:
+                    return self._decoder.decode(payload.data)
+                except (msgspec.DecodeError, ValueError):
+                    return self._convert(unpack(payload.data), str_keys=False)
+            return self._adapter.validate_python(unpack(payload.data))
+        if payload.content_type == "json" and not payload.key_id:
+            if self._adapter is not None:
+                return self._adapter.validate_json(payload.data)
+            return self._convert(json.loads(payload.data), str_keys=True)
+        raise NotPlain(_unreadable(payload))
+
+    def _convert(self, tree: Any, *, str_keys: bool) -> Any:
+        if type(tree) is self._exact:
+            return tree  # msgspec refuses a lone surrogate here
+        try:
+            return msgspec.convert(tree, self.annotation, str_keys=str_keys)
+        except msgspec.ValidationError as error:
+            raise _with_path(error) from error
+
+    def digest(self, payload: Payload) -> bytes:
+        """16 bytes: equal for equal values, whatever the order of maps and the process's hash seed."""
+        self.ensure_built("a value")
+        if not self.bytes_tell:
+            return digest(payload)
+        return hashlib.blake2b(payload.data, digest_size=DIGEST_BYTES).digest()
+
+
+_EXACT_OR_NONE: tuple[Any, ...] = (str, int, float, bool, bytes)
+
+
+def _may_hold_times(data: bytes) -> bool:
+    """Whether MessagePack's timestamp could be among these bytes (it may be a chance match)."""
+    return b"\xd6\xff" in data or b"\xd7\xff" in data or b"\xc7\x0c\xff" in data
+
+
+def _unreadable(payload: Payload) -> str:
+    if payload.key_id:
+        return f"is encrypted with key {payload.key_id!r}"
+    if payload.content_type == "text":
+        return "is only a preview, cut for people to read"
+    return f"has the unknown content type {payload.content_type!r}"
+
+
+def _with_path(error: Exception) -> NotPlain:
+    """A message of msgspec's, taken apart: `Expected `int`, got `str` - at `$.a[0]``."""
+    reason, _, path = str(error).partition(" - at `$")
+    problem = NotPlain(reason)
+    if path:
+        problem.segments = [path.rstrip("`")]
+    return problem
+
+
+def digest(payload: Payload) -> bytes:
+    """16 bytes over the canonical form of a payload: equal for equal values.
+
+    >>> one = codec_for(dict[str, int], "it").encode({"a": 1, "b": 2}, "it")
+    >>> two = codec_for(dict[str, int], "it").encode({"b": 2, "a": 1}, "it")
+    >>> digest(one) == digest(two), one == two
+    (True, False)
+    """
+    if payload.content_type == "msgpack":
+        data = canonical(payload.data)
+    elif payload.content_type == "json":
+        data = json.dumps(json.loads(payload.data), sort_keys=True, separators=(",", ":")).encode()
+    else:
+        data = payload.data
+    return hashlib.blake2b(data, digest_size=DIGEST_BYTES).digest()
+
+
+def codec_for(annotation: Any, what: str) -> Codec[Any]:
+    """The codec of an annotation; the same object for the same annotation.
+
+    A missing annotation means Any: plain data as it is. A type that names something not defined yet is looked at again
+    at first use.
+
+    Raises:
+        UnsupportedType: neither msgspec nor pydantic can encode it.
+
+    >>> codec_for(dict[str, int], "the result of step 'count'").content_type
+    'msgpack'
+    """
+    if annotation is inspect.Parameter.empty or annotation is object:
+        annotation = Any
+    elif annotation is None:
+        annotation = type(None)
+    try:
+        try:
+            return _cached(annotation, repr(annotation))
+        except TypeError:  # an annotation that cannot be hashed
+            return _made(annotation)
+    except NotSupported as problem:
+        whole = type_name(annotation)
+        part = str(problem)
+        raise UnsupportedType(what=what, type=whole if part == whole else f"{whole} ({part})") from problem
+
+
+@functools.lru_cache(maxsize=4096)
+def _cached(annotation: Any, _text: str) -> Codec[Any]:
+    """Equal unions may differ in their order, which pydantic heeds: hence the text."""
+    return _made(annotation)
+
+
+def _made(annotation: Any) -> Codec[Any]:
+    codec: Codec[Any] = Codec(annotation)
+    with contextlib.suppress(NameError):  # then it is built at first use
+        codec.build()
+    return codec

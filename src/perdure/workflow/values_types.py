@@ -1,0 +1,189 @@
+"""What is known of an annotation before any value is seen: who can encode it, and what then needs a closer look.
+
+msgspec where it supports the whole type, else pydantic, which is optional and imported only when a type needs it.
+"""
+
+from __future__ import annotations
+
+import typing
+from typing import Any
+
+import msgspec
+from msgspec import inspect as info
+
+from perdure.workflow.values_plain import NotPlain, type_name
+
+if typing.TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from pydantic import TypeAdapter
+
+_SORTABLE = (info.StrType, info.IntType, info.BytesType)
+_DEFAULT_EQ = msgspec.Struct.__eq__
+
+
+class NotSupported(Exception):
+    """Neither msgspec nor pydantic can encode the type; the argument is the part of it that is at fault."""
+
+
+class Traits(msgspec.Struct):
+    """What the parts of a type ask of its codec."""
+
+    has_any: bool = False
+    has_maps: bool = False
+    has_sets: bool = False
+    has_odd_sets: bool = False  # of items that msgspec cannot be trusted to sort
+    has_floats: bool = False
+    equality_tells: bool = True  # `==` on the decoded value finds every change
+
+
+def native_traits(annotation: Any) -> Traits | None:
+    """The traits of a type that msgspec supports as a whole; None for any other.
+
+    Raises:
+        NameError: the type names something that is not defined yet.
+    """
+    try:
+        root = info.type_info(annotation)
+    except NameError:
+        raise
+    except Exception:  # noqa: BLE001 - unions that msgspec refuses, and what users' classes raise when looked at
+        return None
+    traits = Traits()
+    for node in _nodes(root):
+        if isinstance(node, info.CustomType) or _hides_fields(node):
+            return None
+        _note(node, traits)
+    return traits
+
+
+def _nodes(root: info.Type) -> Iterator[info.Type]:
+    seen: set[int] = set()
+    waiting = [root]
+    while waiting:
+        node = waiting.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        yield node
+        for name in node.__struct_fields__:
+            waiting.extend(_types_in(getattr(node, name)))
+
+
+def _types_in(value: Any) -> Iterator[info.Type]:
+    if isinstance(value, info.Type):
+        yield value
+    elif isinstance(value, info.Field):
+        yield value.type
+    elif isinstance(value, tuple):
+        for item in value:
+            yield from _types_in(item)
+
+
+def _hides_fields(node: info.Type) -> bool:
+    """Whether msgspec leaves private attributes of an attrs class out of the encoding."""
+    if not isinstance(node, info.DataclassType):
+        return False
+    kind = typing.get_origin(node.cls) or node.cls
+    return hasattr(kind, "__attrs_attrs__") and any(a.name.startswith("_") for a in kind.__attrs_attrs__)
+
+
+def _note(node: info.Type, traits: Traits) -> None:
+    match node:
+        case info.AnyType() | info.RawType():
+            traits.has_any = True
+        case info.DictType() | info.TypedDictType():
+            traits.has_maps = True
+        case info.SetType() | info.FrozenSetType():
+            traits.has_sets = True
+            traits.has_odd_sets |= not isinstance(node.item_type, _SORTABLE)
+        case info.FloatType():
+            traits.has_floats = True
+        case info.DateTimeType() | info.TimeType() | info.DataclassType() | info.NamedTupleType() | info.DecimalType():
+            traits.equality_tells = False
+        case info.StructType():
+            kind = typing.get_origin(node.cls) or node.cls
+            traits.equality_tells &= kind.__eq__ is _DEFAULT_EQ and kind.__struct_config__.eq
+        case _:
+            pass
+
+
+class Adapter:
+    """pydantic's encoding of one type, with its errors in our terms.
+
+    Raises:
+        NotSupported: pydantic does not know the type either, or is not installed.
+        NameError: the type names something that is not defined yet.
+    """
+
+    def __init__(self, annotation: Any) -> None:
+        try:
+            import pydantic  # noqa: PLC0415 - optional, and slow to import
+        except ImportError:
+            raise NotSupported(type_name(annotation)) from None
+        try:
+            self.adapter: TypeAdapter[Any] = pydantic.TypeAdapter(annotation)
+            schema = self.adapter.core_schema
+        except NameError:
+            raise
+        except pydantic.PydanticUserError as error:
+            if error.code in {"class-not-fully-defined", "undefined-annotation"}:
+                raise NameError(str(error)) from error
+            raise NotSupported(type_name(annotation)) from error
+        except Exception as error:
+            raise NotSupported(type_name(annotation)) from error
+        kinds = set(_schema_kinds(schema))
+        if kinds & _NOT_DATA:
+            raise NotSupported(type_name(annotation))
+        self.has_sets = bool(kinds & {"set", "frozenset"})
+        # Names, not aliases: aliases for reading and writing may differ. Older pydantic has aliases only.
+        self.names: dict[str, bool] = {"by_alias": False, "by_name": True} if _knows_names(self.adapter) else {}
+        self.invalid = pydantic.ValidationError
+
+    def dump_json(self, value: Any) -> bytes:
+        return self.adapter.dump_json(value, by_alias=not self.names, round_trip=True, warnings=False)
+
+    def dump_python(self, value: Any) -> Any:
+        return self.adapter.dump_python(value, by_alias=not self.names, round_trip=True, warnings=False)
+
+    def validate_json(self, data: bytes) -> Any:
+        return self._validate(self.adapter.validate_json, data)
+
+    def validate_python(self, tree: Any) -> Any:
+        return self._validate(self.adapter.validate_python, tree)
+
+    def _validate(self, validate: Callable[..., Any], data: Any) -> Any:
+        try:
+            return validate(data, **self.names)
+        except self.invalid as error:
+            first = error.errors(include_url=False, include_context=False)[0]
+            problem = NotPlain(first["msg"])
+            problem.segments = [f"[{p}]" if isinstance(p, int) else f".{p}" for p in reversed(first["loc"])]
+            raise problem from error
+
+
+_NOT_DATA = {"callable", "is-instance", "is-subclass", "generator"}
+_BRANCH = {"json-or-python": "json_schema", "lax-or-strict": "lax_schema"}
+
+
+def _schema_kinds(schema: Any) -> Iterator[str]:
+    """The kinds of all validators that JSON can reach in a schema of pydantic's."""
+    waiting: list[Any] = [schema]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, list | tuple):
+            waiting.extend(part)
+        elif isinstance(part, dict):
+            kind = part.get("type")
+            if isinstance(kind, str):
+                yield kind
+            branch = _BRANCH.get(kind) if isinstance(kind, str) else None
+            if branch is not None:
+                waiting.append(part[branch])
+            else:
+                waiting.extend(item for key, item in part.items() if key not in {"metadata", "serialization", "config"})
+
+
+def _knows_names(adapter: TypeAdapter[Any]) -> bool:
+    code = getattr(type(adapter).validate_json, "__code__", None)
+    return code is not None and "by_name" in code.co_varnames
