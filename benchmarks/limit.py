@@ -1,6 +1,6 @@
-"""The limit: bare apsw inserting rows of the shape of a journaled step, and nothing else. Prints one line of JSON.
+"""The limit: bare apsw inserting the rows of journaled steps into the store's own table, and nothing else.
 
-limit.py FOLDER --rows N --per-commit M
+limit.py FOLDER --rows N --per-commit M        prints one line of JSON
 """
 
 from __future__ import annotations
@@ -9,30 +9,27 @@ import argparse
 import json
 import os
 import time
+import zlib
 from pathlib import Path
 
 import apsw
 
 EXECUTIONS = 500
 SHARDS = 256
-SCHEMA = """
-CREATE TABLE event (
-    shard INTEGER NOT NULL, namespace TEXT NOT NULL, execution TEXT NOT NULL, run TEXT NOT NULL,
-    position INTEGER NOT NULL, shard_pos INTEGER NOT NULL, at_ms INTEGER NOT NULL, session INTEGER NOT NULL,
-    body BLOB NOT NULL,
-    PRIMARY KEY (shard, namespace, execution, run, position)
-) WITHOUT ROWID;
-CREATE UNIQUE INDEX event_by_shard_pos ON event (shard, shard_pos);
+SCHEMA = Path(__file__).parents[1] / "src" / "perdure" / "store" / "sql" / "0001_initial.sql"
+INSERT = """
+INSERT INTO event (shard_pos, number, position, shard, format, at_ms, session, trace_parent, usage, checksum, body)
+VALUES (?, ?, ?, ?, 0, ?, 1, '', NULL, ?, ?)
 """
-INSERT = "INSERT INTO event VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 
 def rows(count: int) -> list[tuple[object, ...]]:
-    """Rows as concurrent executions would append them: one each in turn; each body holds a result of 100 bytes."""
-    runs = [os.urandom(16).hex() for _ in range(EXECUTIONS)]
+    """Rows as concurrent executions append them: one each in turn; each body holds a result of 100 bytes."""
     body = os.urandom(250)
-    keys = [(n % EXECUTIONS % SHARDS, "default", f"bench-{n % EXECUTIONS}", runs[n % EXECUTIONS]) for n in range(count)]
-    return [(*key, n // EXECUTIONS, n, 1_700_000_000_000 + n, 1, body) for n, key in enumerate(keys)]
+    return [
+        (n, n % EXECUTIONS, n // EXECUTIONS, n % EXECUTIONS % SHARDS, 1_700_000_000_000 + n, zlib.crc32(body), body)
+        for n in range(count)
+    ]
 
 
 def main() -> None:
@@ -45,7 +42,7 @@ def main() -> None:
     connection = apsw.Connection(str(options.folder / "limit.db"))
     mode = connection.pragma("journal_mode", "wal")
     connection.pragma("synchronous", 2)
-    connection.execute(SCHEMA)
+    connection.execute(SCHEMA.read_text(encoding="utf-8"))
     todo = rows(options.rows)
     wall, cpu = time.perf_counter(), time.process_time()
     for start in range(0, options.rows, options.per_commit):
