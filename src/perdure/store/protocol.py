@@ -6,14 +6,16 @@ raise `StoreError` or a subclass, after which nothing of the call happened, unle
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from enum import Enum
-from typing import Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 import msgspec
 
-from perdure.core.events import AnyEvent, ExecutionStarted, Payload, Recorded, Usage
-from perdure.core.identity import Key
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from perdure.core.events import AnyEvent, ExecutionStarted, Payload, Recorded, Usage
+    from perdure.core.identity import Key
 
 Status: TypeAlias = Literal["active", "parked", "stalled", "completed", "failed", "cancelled", "terminated"]
 OPEN_STATUSES: tuple[Status, ...] = ("active", "parked", "stalled")
@@ -244,7 +246,7 @@ class Store(Protocol):
         ...
 
     def ready(self, session: Session, now_ms: int, after: Key | None, limit: int) -> list[Row]:
-        """Rows in owned shards and lanes that are active, or parked and due by `now_ms`, by key, after a key. Read-only."""
+        """Rows in owned shards and lanes, active or parked and due by `now_ms`, by key, after a key. Read-only."""
         ...
 
     def next_wake_ms(self, session: Session) -> int | None:

@@ -1,0 +1,314 @@
+"""The rules of a commit that all stores share: what becomes of batches, mail, starts and letters at a close.
+
+A store provides `Tables`, its primitives inside one open transaction; nothing here knows SQL, time or threads.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from perdure.core import events as ev
+from perdure.store.protocol import (
+    OPEN_STATUSES,
+    Advice,
+    Batch,
+    Committed,
+    Letter,
+    Mail,
+    Outcome,
+    Park,
+    Receipt,
+    Row,
+    Running,
+    Start,
+    Status,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from perdure.core.identity import Key
+
+ANSWERS = (ev.StepCompleted, ev.StepFailed, ev.StepAttemptFailed, ev.StepOutcomeUnknown)
+"""Events after which a step is no longer running."""
+
+
+class Receiver(NamedTuple):
+    """What routing must know of an execution; `number` is the store's own name for its current run."""
+
+    key: Key
+    number: int
+    run: str
+    status: Status
+    parent: str
+
+
+class Parcel(NamedTuple):
+    """Mail on its way out of a run, or the start of a child when there is a `digest`."""
+
+    sender: Key
+    sender_run: str
+    receiver: Key
+    receiver_run: str
+    message_id: str
+    seq: int
+    digest: bytes | None
+    event: ev.AnyEvent
+
+
+class Tables(Protocol):
+    """A store's primitives inside one open transaction."""
+
+    def find(self, key: Key) -> Receiver | None:
+        """The execution with this id, open or closed."""
+        ...
+
+    def row(self, key: Key) -> Row | None:
+        """Its row, as this transaction sees it."""
+        ...
+
+    def owns(self, key: Key) -> bool:
+        """Whether this session may write the execution's journal."""
+        ...
+
+    def insert(self, start: Start, position: int) -> bool:
+        """A new active row; False if its id is taken."""
+        ...
+
+    def holds(self, batch: Batch) -> bool:
+        """Whether the batch's run is current, open, owned, and `expected` events long."""
+        ...
+
+    def advance(self, batch: Batch) -> bool:
+        """Move the row to the batch's end, active or closed; False unless `holds`."""
+        ...
+
+    def append(self, batch: Batch) -> None:
+        """Append the batch's events."""
+        ...
+
+    def waiting(self, key: Key, run: str, limit: int) -> list[str]:
+        """Message ids of letters that wait for a run."""
+        ...
+
+    def take(self, key: Key, run: str, letters: Iterable[Letter]) -> None:
+        """Remove letters from a run's inbox."""
+        ...
+
+    def empty(self, key: Key, run: str) -> list[Letter]:
+        """Remove all letters from a run's inbox, and what is known of its running steps."""
+        ...
+
+    def put(self, receiver: Receiver, message_id: str, event: ev.AnyEvent) -> None:
+        """Add a letter, unless one with this id waits already."""
+        ...
+
+    def wake(self, receiver: Receiver) -> None:
+        """Make a parked or stalled row active."""
+        ...
+
+    def bury(self, key: Key, message_id: str, event: ev.AnyEvent) -> None:
+        """Keep a dead letter, once."""
+        ...
+
+    def queued(self, parcel: Parcel) -> bool:
+        """Whether the outbox holds an earlier parcel from this run to this receiver."""
+        ...
+
+    def queue(self, parcel: Parcel) -> None:
+        """Add to the outbox."""
+        ...
+
+    def end_running(self, batch: Batch) -> None:
+        """Forget the running steps that the batch's events end."""
+        ...
+
+    def note_running(self, running: Running) -> None:
+        """Remember an open step, if its run is current and open."""
+        ...
+
+    def park(self, park: Park) -> None:
+        """Apply the advice, if it still holds."""
+        ...
+
+
+def child_of(start: Start) -> str:
+    """Who started it, as the row tells: execution/run/seq. Empty if it is no child."""
+    parent = start.event.parent
+    return "" if parent is None else f"{parent.execution}/{parent.run}/{parent.seq}"
+
+
+def is_open(status: Status) -> bool:
+    """Whether an execution may still get events."""
+    return status in OPEN_STATUSES
+
+
+def worth_keeping(event: ev.AnyEvent) -> bool:
+    """Whether a letter that can never be journaled still matters to a person.
+
+    Requests to end what has ended, and answers to a run that no longer asks, are moot.
+    """
+    moot = ev.CommandEvent | ev.ExecutionStarted | ev.CancelRequested | ev.TerminateRequested
+    return not isinstance(event, moot)
+
+
+class Router:
+    """Applies batches, mail and starts to the tables of one transaction, and collects whose rows became active."""
+
+    def __init__(self, tables: Tables, *, direct: bool) -> None:
+        self.tables = tables
+        self.direct = direct
+        self._woken: dict[Key, None] = {}
+
+    @property
+    def woken(self) -> list[Key]:
+        """Active executions whose inbox got something, in the order of the first letter."""
+        return list(self._woken)
+
+    def commit(self, batches: Sequence[Batch], advice: Sequence[Advice]) -> Committed:
+        """All of a commit but its fence. Advice on running steps comes first, as a batch may end them."""
+        for each in advice:
+            if isinstance(each, Running):
+                self.tables.note_running(each)
+        outcomes = [self._apply(batch) for batch in batches]
+        for each in advice:
+            if isinstance(each, Park):
+                self.tables.park(each)
+        return Committed(outcomes, self.woken)
+
+    def _apply(self, batch: Batch) -> Outcome:
+        tables = self.tables
+        if batch.inbox_seen and self._overtakes(batch):
+            return Outcome.MAIL if tables.holds(batch) else Outcome.CONFLICT
+        if batch.create is not None and not self._create(batch, batch.create):
+            return Outcome.CONFLICT
+        if (batch.create is None or batch.closes is not None) and not tables.advance(batch):
+            return Outcome.CONFLICT
+        tables.append(batch)
+        tables.end_running(batch)
+        if batch.taken:
+            tables.take(batch.key, batch.run, batch.taken)
+        if batch.closes is not None:
+            self._bury_rest(batch)
+        for start in batch.starts:
+            self.post(_parcel_of_start(batch, start))
+        for mail in batch.mail:
+            self.post(_parcel_of_mail(batch, mail))
+        return Outcome.COMMITTED
+
+    def _create(self, batch: Batch, start: Start) -> bool:
+        assert batch.expected == 0, "a new execution's journal is empty"
+        assert (start.key, start.event.run) == (batch.key, batch.run), "a batch creates its own execution"
+        position = len(batch.events) if batch.closes is None else 0  # a close advances it
+        return self.tables.owns(batch.key) and self.tables.insert(start, position)
+
+    def _bury_rest(self, batch: Batch) -> None:
+        for letter in self.tables.empty(batch.key, batch.run):
+            if worth_keeping(letter.event):
+                self.tables.bury(batch.key, letter.message_id, letter.event)
+
+    def _overtakes(self, batch: Batch) -> bool:
+        taken = {letter.message_id for letter in batch.taken}
+        return any(each not in taken for each in self.tables.waiting(batch.key, batch.run, len(taken) + 1))
+
+    # --- mail ---
+
+    def post(self, parcel: Parcel) -> None:
+        """Deliver at once, or by way of the outbox, which nothing may overtake."""
+        if self.direct and not self.tables.queued(parcel):
+            self.hand_over(parcel)
+        else:
+            self.tables.queue(parcel)
+
+    def hand_over(self, parcel: Parcel) -> None:
+        """Deliver a parcel, or tell its sender why not."""
+        if parcel.digest is not None:
+            self._start_child(parcel)
+            return
+        receiver = self.tables.find(parcel.receiver)
+        reason = _refusal(receiver, parcel.receiver_run)
+        if reason is None:
+            assert receiver is not None
+            self.put(receiver, parcel.message_id, parcel.event)
+        elif worth_keeping(parcel.event) and not _stale(receiver, parcel.receiver_run):
+            self.tables.bury(parcel.receiver, parcel.message_id, parcel.event)
+        if parcel.seq:
+            seq = parcel.seq
+            self._answer(parcel, ev.MessageDelivered(seq) if reason is None else ev.MessageFailed(seq, reason))
+
+    def _start_child(self, parcel: Parcel) -> None:
+        start = Start(parcel.receiver, parcel.event, parcel.digest)  # type: ignore[arg-type]
+        if self.start(start):
+            return
+        taken_by = self.tables.find(start.key)
+        if parcel.seq and (taken_by is None or taken_by.parent != child_of(start)):
+            reason = f"the id {start.key.execution!r} is taken by another execution"
+            self._answer(parcel, ev.ChildStartFailed(parcel.seq, reason))
+
+    def start(self, start: Start) -> bool:
+        """A new execution with `ExecutionStarted` in its inbox; False if the id is taken."""
+        if not self.tables.insert(start, 0):
+            return False
+        created = self.tables.find(start.key)
+        assert created is not None
+        self.put(created, f"start:{start.event.run}", start.event)
+        return True
+
+    def put(self, receiver: Receiver, message_id: str, event: ev.AnyEvent) -> None:
+        """Into the inbox; a parked receiver wakes. To terminate, a stalled one wakes too: no new code is needed."""
+        self.tables.put(receiver, message_id, event)
+        if receiver.status == "stalled" and not isinstance(event, ev.TerminateRequested):
+            return
+        if receiver.status != "active":
+            self.tables.wake(receiver)
+        self._woken[receiver.key] = None
+
+    def _answer(self, parcel: Parcel, event: ev.CommandEvent) -> None:
+        sender = self.tables.find(parcel.sender)
+        if sender is not None and sender.run == parcel.sender_run and is_open(sender.status):
+            name = f"{type(event).__name__}:{parcel.sender_run}:{event.seq}"
+            self.put(sender, name, event)  # type: ignore[arg-type]
+
+    # --- from outside ---
+
+    def deposit_start(self, start: Start) -> Receipt:
+        """A start by a client: idempotent by workflow and input."""
+        created = self.start(start)
+        row = self.tables.row(start.key)
+        assert row is not None
+        same = created or (row.workflow == start.event.workflow and row.start_digest == start.digest)
+        return Receipt("accepted" if same else "exists", row, created)
+
+    def deposit_mail(self, mail: Mail) -> Receipt:
+        """A message by a client, who is told at once if there is no open receiver: nothing is kept then."""
+        receiver = self.tables.find(mail.receiver)
+        if receiver is None:
+            return Receipt("missing")
+        if _refusal(receiver, mail.receiver_run) is not None:
+            return Receipt("closed", self.tables.row(mail.receiver))
+        self.put(receiver, mail.message_id, mail.event)
+        return Receipt("accepted", self.tables.row(mail.receiver))
+
+
+def _parcel_of_mail(batch: Batch, mail: Mail) -> Parcel:
+    return Parcel(batch.key, batch.run, mail.receiver, mail.receiver_run, mail.message_id, mail.seq, None, mail.event)
+
+
+def _parcel_of_start(batch: Batch, start: Start) -> Parcel:
+    seq = 0 if start.event.parent is None else start.event.parent.seq
+    return Parcel(batch.key, batch.run, start.key, "", f"start:{start.event.run}", seq, start.digest, start.event)
+
+
+def _stale(receiver: Receiver | None, run: str) -> bool:
+    return receiver is not None and run not in ("", receiver.run)
+
+
+def _refusal(receiver: Receiver | None, run: str) -> str | None:
+    """Why a message cannot be delivered, or None."""
+    if receiver is None:
+        return "no execution has this id"
+    if _stale(receiver, run):
+        return "that run is over"
+    if not is_open(receiver.status):
+        return f"the execution is closed ({receiver.status})"
+    return None

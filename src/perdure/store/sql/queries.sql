@@ -1,0 +1,194 @@
+-- Named queries of the SQLite store: `-- name: x` starts query x, which lasts until the next.
+
+-- name: begin
+BEGIN IMMEDIATE
+-- name: begin_read
+BEGIN DEFERRED
+-- name: commit
+COMMIT
+-- name: rollback
+ROLLBACK
+
+-- name: meta
+SELECT name, value FROM meta
+-- name: put_meta
+INSERT INTO meta (name, value) VALUES (?, ?)
+-- name: put_shard
+INSERT INTO shard (shard) VALUES (?)
+
+-- name: fence
+SELECT 1 FROM fence WHERE session = ? AND n = 0 AND epoch = ?
+-- name: dead_sessions
+SELECT session FROM session WHERE closed_at_ms IS NULL
+-- name: fence_off
+UPDATE fence SET epoch = epoch + 1 WHERE session = ?
+-- name: end_session
+UPDATE session SET closed_at_ms = ?, clean = ? WHERE session = ? AND closed_at_ms IS NULL
+-- name: count_recoveries
+UPDATE execution SET recoveries = recoveries + 1
+WHERE status = 'active' AND position > 0 AND shard IN (SELECT shard FROM shard WHERE session = ?)
+-- name: free_shards
+UPDATE shard SET session = NULL WHERE session = ?
+-- name: put_session
+INSERT INTO session (worker, fingerprint, lanes, opened_at_ms) VALUES (?, ?, ?, ?)
+-- name: put_fence
+INSERT INTO fence (session, n, epoch) VALUES (?, 0, 1)
+-- name: own_shards
+UPDATE shard SET session = ?
+-- name: fingerprint
+SELECT fingerprint FROM session WHERE session = ?
+-- name: last_shard_pos
+SELECT coalesce(max(shard_pos), 0) FROM event
+
+-- name: number
+SELECT number FROM execution WHERE shard = ? AND namespace = ? AND execution = ? AND run = ?
+-- name: advance
+UPDATE execution SET position = ?, recoveries = 0 WHERE number = ? AND position = ? AND status = 'active'
+-- name: advance_idle
+UPDATE execution
+SET position = ?, recoveries = 0, status = 'active', wake_at_ms = NULL, waits_for = '', problem = ''
+WHERE number = ? AND position = ? AND status IN ('parked', 'stalled')
+-- name: advance_closing
+UPDATE execution
+SET position = ?, recoveries = 0, status = ?, closed_at_ms = ?, wake_at_ms = NULL, waits_for = '', problem = ''
+WHERE number = ? AND position = ? AND status IN ('active', 'parked', 'stalled')
+-- name: at_position
+SELECT 1 FROM execution WHERE number = ? AND position = ? AND status IN ('active', 'parked', 'stalled')
+-- name: append_event
+INSERT INTO event (shard_pos, number, position, shard, format, at_ms, session, trace_parent, usage, checksum, body)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+-- name: put_execution
+INSERT INTO execution
+(shard, namespace, execution, run, lane, workflow, status, position, start_digest, created_at_ms, parent)
+VALUES (?, ?, ?, ?, ?, ?, 'active', ?, ?, ?, ?)
+ON CONFLICT DO NOTHING
+-- name: wake
+UPDATE execution SET status = 'active', wake_at_ms = NULL, waits_for = '', problem = ''
+WHERE number = ? AND status IN ('parked', 'stalled')
+-- name: park
+UPDATE execution SET status = 'parked', wake_at_ms = ?, waits_for = ?, problem = ?
+WHERE number = ? AND position = ? AND status IN ('active', 'parked')
+AND NOT EXISTS (SELECT 1 FROM inbox WHERE inbox.number = execution.number)
+-- name: stall
+UPDATE execution SET status = 'stalled', wake_at_ms = ?, waits_for = ?, problem = ?
+WHERE number = ? AND position = ? AND status IN ('active', 'parked', 'stalled')
+-- name: resume
+UPDATE execution SET status = 'active', recoveries = 0, wake_at_ms = NULL, waits_for = '', problem = ''
+WHERE shard = ? AND namespace = ? AND execution = ? AND status = 'stalled'
+
+-- name: receiver
+SELECT number, run, status, parent FROM execution WHERE shard = ? AND namespace = ? AND execution = ?
+-- name: put_letter
+INSERT INTO inbox (number, arrival, message_id, format, checksum, body)
+VALUES (?1, coalesce((SELECT max(arrival) FROM inbox WHERE number = ?1), 0) + 1, ?2, ?3, ?4, ?5)
+ON CONFLICT (number, message_id) DO NOTHING
+-- name: letters
+SELECT arrival, message_id, format, checksum, body FROM inbox WHERE number = ? ORDER BY arrival LIMIT ?
+-- name: waiting
+SELECT message_id FROM inbox WHERE number = ? LIMIT ?
+-- name: take_letter
+DELETE FROM inbox WHERE number = ? AND message_id = ?
+-- name: empty_inbox
+DELETE FROM inbox WHERE number = ?
+-- name: bury
+INSERT INTO dead_letter (shard, namespace, execution, n, message_id, format, checksum, body)
+VALUES (?1, ?2, ?3, coalesce(
+    (SELECT max(n) FROM dead_letter WHERE shard = ?1 AND namespace = ?2 AND execution = ?3), 0
+) + 1, ?4, ?5, ?6, ?7)
+ON CONFLICT (shard, namespace, execution, message_id) DO NOTHING
+-- name: dead_letters
+SELECT n, message_id, format, checksum, body FROM dead_letter
+WHERE shard = ? AND namespace = ? AND execution = ? ORDER BY n LIMIT ?
+
+-- name: outbox_used
+SELECT EXISTS (SELECT 1 FROM outbox)
+-- name: queued
+SELECT 1 FROM outbox WHERE shard = ? AND namespace = ? AND execution = ? AND run = ?
+AND receiver_shard = ? AND receiver_namespace = ? AND receiver_execution = ? LIMIT 1
+-- name: queue
+INSERT INTO outbox
+(shard, namespace, execution, run, receiver_shard, receiver_namespace, receiver_execution, n,
+ receiver_run, message_id, seq, digest, format, checksum, body)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, coalesce(
+    (SELECT max(n) FROM outbox WHERE shard = ?1 AND namespace = ?2 AND execution = ?3 AND run = ?4
+     AND receiver_shard = ?5 AND receiver_namespace = ?6 AND receiver_execution = ?7), 0
+) + 1, ?8, ?9, ?10, ?11, ?12, ?13, ?14)
+-- name: outbox
+SELECT shard, namespace, execution, run, receiver_shard, receiver_namespace, receiver_execution, n,
+       receiver_run, message_id, seq, digest, format, checksum, body
+FROM outbox
+ORDER BY shard, namespace, execution, run, receiver_shard, receiver_namespace, receiver_execution, n LIMIT ?
+-- name: dequeue
+DELETE FROM outbox WHERE shard = ? AND namespace = ? AND execution = ? AND run = ?
+AND receiver_shard = ? AND receiver_namespace = ? AND receiver_execution = ? AND n = ?
+
+-- name: running_used
+SELECT EXISTS (SELECT 1 FROM running)
+-- name: put_running
+INSERT INTO running (number, seq, name, attempt, started_at_ms, progress) VALUES (?, ?, ?, ?, ?, ?)
+ON CONFLICT (number, seq) DO UPDATE
+SET name = excluded.name, attempt = excluded.attempt, started_at_ms = excluded.started_at_ms,
+    progress = excluded.progress
+-- name: end_running
+DELETE FROM running WHERE number = ? AND seq = ?
+-- name: end_all_running
+DELETE FROM running WHERE number = ?
+-- name: running
+SELECT execution.run, seq, name, attempt, started_at_ms, progress FROM running JOIN execution USING (number)
+WHERE shard = ? AND namespace = ? AND execution = ? ORDER BY seq
+
+-- name: journal
+SELECT number, position FROM execution WHERE shard = ? AND namespace = ? AND execution = ? AND run = ?
+-- name: load
+SELECT position, at_ms, session, trace_parent, usage, format, checksum, body
+FROM event WHERE number = ? AND position >= ? ORDER BY position LIMIT ?
+-- name: inbox
+SELECT arrival, message_id, format, checksum, body FROM inbox JOIN execution USING (number)
+WHERE shard = ? AND namespace = ? AND execution = ? ORDER BY arrival LIMIT ?
+-- name: tail
+SELECT shard_pos, namespace, execution, run,
+       event.position, at_ms, session, trace_parent, usage, format, checksum, body
+FROM event CROSS JOIN execution USING (number)
+WHERE shard_pos > ? AND event.shard = ? ORDER BY shard_pos LIMIT ?
+
+-- name: row
+SELECT shard, namespace, execution, run, lane, workflow, status, position, start_digest, created_at_ms,
+       closed_at_ms, wake_at_ms, waits_for, recoveries, problem, parent
+FROM execution WHERE shard = ? AND namespace = ? AND execution = ?
+-- name: rows
+SELECT shard, namespace, execution, run, lane, workflow, status, position, start_digest, created_at_ms,
+       closed_at_ms, wake_at_ms, waits_for, recoveries, problem, parent
+FROM execution
+WHERE (shard, namespace, execution) > (?1, ?2, ?3) AND namespace = ?4
+AND (?5 = '[]' OR status IN (SELECT value FROM json_each(?5))) AND (?6 = '' OR workflow = ?6)
+ORDER BY shard, namespace, execution LIMIT ?7
+-- name: active
+SELECT shard, namespace, execution, run, lane, workflow, status, position, start_digest, created_at_ms,
+       closed_at_ms, wake_at_ms, waits_for, recoveries, problem, parent
+FROM execution
+WHERE status = 'active' AND (shard, namespace, execution) > (?1, ?2, ?3)
+AND lane IN (SELECT value FROM json_each(?4))
+ORDER BY shard, namespace, execution LIMIT ?5
+-- name: due
+SELECT e.shard, e.namespace, e.execution, e.run, e.lane, e.workflow, e.status, e.position, e.start_digest,
+       e.created_at_ms, e.closed_at_ms, e.wake_at_ms, e.waits_for, e.recoveries, e.problem, e.parent
+FROM shard CROSS JOIN execution AS e INDEXED BY execution_due ON e.shard = shard.shard
+WHERE shard.shard >= ?1 AND shard.session = ?6 AND e.status = 'parked' AND e.wake_at_ms <= ?5
+AND (e.shard, e.namespace, e.execution) > (?1, ?2, ?3)
+AND e.lane IN (SELECT value FROM json_each(?4))
+ORDER BY shard.shard, e.namespace, e.execution LIMIT ?7
+-- name: next_wake
+SELECT min((
+    SELECT wake_at_ms FROM execution INDEXED BY execution_due
+    WHERE execution.shard = shard.shard AND status = 'parked' AND wake_at_ms IS NOT NULL
+    ORDER BY wake_at_ms LIMIT 1
+)) FROM shard WHERE session = ?
+
+-- name: data_version
+PRAGMA data_version
+-- name: user_version
+PRAGMA user_version
+-- name: application_id
+PRAGMA application_id
+-- name: object_count
+SELECT count(*) FROM sqlite_schema

@@ -1,0 +1,429 @@
+"""The store of one machine: a SQLite file in WAL mode, through apsw, owned by one engine at a time.
+
+One connection writes under a lock; another reads and never waits for a commit. Ownership is a lock on a side file
+(`ownership.py`); the fence row in the file makes sure that whoever lost it records nothing any more.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import uuid
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Final
+
+import apsw
+import msgspec
+
+from perdure.core.errors import (
+    CorruptJournal,
+    InvalidOption,
+    OwnershipLost,
+    StoreBusy,
+    StoreError,
+)
+from perdure.core.identity import DEFAULT_SHARDS, ExecutionId, Key, Namespace
+from perdure.store import faults, ownership, schema
+from perdure.store.protocol import (
+    Advice,
+    Batch,
+    Committed,
+    Lease,
+    Letter,
+    Mail,
+    Receipt,
+    Row,
+    Running,
+    Session,
+    Start,
+    Status,
+)
+from perdure.store.queries import SQL
+from perdure.store.records import journal, letter, recorded, row_of, running_of, unseal
+from perdure.store.routing import Parcel, Router, is_open
+from perdure.store.sqlite_tables import SqliteTables
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from perdure.core.events import Recorded
+    from perdure.store.ownership import Owner, Ownership
+    from perdure.store.records import EventRow
+    from perdure.store.schema import Durability
+
+_BEFORE_ALL: Final = (-1, "", "")  # sorts before every key
+_MOST_SHARDS: Final = 65_536
+_WAIT_S: Final = 0.05  # between two tries to become owner
+_CHECK_LOG_S: Final = 1.0  # between two looks at the write-ahead log's identity
+
+
+def _system_clock_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+class SqliteStore:
+    """A store in one file; made and migrated when it is opened.
+
+    Args:
+        path: the file. Beside it: `-wal` and `-shm` of SQLite, and `-owner`, which tells who runs an engine on it.
+        durability: "full": what is acknowledged survives a power cut. "process": only a crash of the process.
+        wait: `open_session` waits while another engine owns the file, up to `wait_timeout_s` if that is given.
+        create: make the file if it is missing.
+        shards: number of slices, fixed when the file is made.
+        direct: deliver mail in the sender's transaction where that keeps the order; False is for tests.
+        busy_ms: how long another program's transaction on the file is waited for.
+        allow_network: skip the check for network file systems.
+        vfs: a registered apsw VFS, for fault injection.
+        clock: milliseconds since 1970, UTC.
+
+    Raises:
+        StoreReadOnly, StoreLocked, StoreCorrupt, SchemaFromTheFuture, NetworkFileSystem, StoreError.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        durability: Durability = "full",
+        wait: bool = False,
+        wait_timeout_s: float | None = None,
+        create: bool = True,
+        shards: int = DEFAULT_SHARDS,
+        direct: bool = True,
+        busy_ms: int = 5_000,
+        allow_network: bool = False,
+        vfs: str | None = None,
+        clock: Callable[[], int] = _system_clock_ms,
+    ) -> None:
+        self.path = os.path.abspath(path)  # noqa: PTH100 - a string is wanted
+        _check_options(str(path), durability, shards)
+        self._wait, self._wait_timeout_s = wait, wait_timeout_s
+        self._direct = direct
+        self.now_ms = clock
+        if not allow_network:
+            faults.refuse_network(self.path)
+        self._write_lock, self._read_lock = threading.Lock(), threading.Lock()
+        self._closing = threading.Event()
+        self._ownership: Ownership | None = None
+        self._fingerprints: dict[int, str] = {}
+        try:
+            self._writer = schema.connect(self.path, durability=durability, busy_ms=busy_ms, create=create, vfs=vfs)
+            schema.migrate(
+                self._writer, self.path, shards=shards, store_id=uuid.uuid4().hex, created_at_ms=self.now_ms()
+            )
+            self._reader = schema.connect(self.path, durability=durability, busy_ms=busy_ms, create=False, vfs=vfs)
+            meta = schema.read_meta(self._reader, self.path)
+        except apsw.Error as error:
+            self._close_connections()
+            raise faults.translate(error, self.path) from error
+        except BaseException:
+            self._close_connections()
+            raise
+        self.shards = int(meta["shards"])
+        self.store_id = meta.get("store_id", "")
+        self._tables = SqliteTables(self._writer, self.now_ms)
+        self._file = faults.Identity(self.path)
+        self._log = faults.Identity(f"{self.path}-wal")
+        self._log_checked_at = time.monotonic()
+        self._data_version = self._ask_data_version()
+
+    # --- transactions ---
+
+    @contextmanager
+    def _writing(self, session: Session | None = None) -> Iterator[SqliteTables]:
+        """One durable transaction, with the session's fence checked in it."""
+        with self._write_lock, self._faults():
+            tables = self._tables
+            try:
+                self._check_files()
+                tables.begin(0 if session is None else session.session)
+                if session is not None:
+                    self._check_fence(self._writer, session)
+                yield tables
+                tables.commit()
+            except BaseException:
+                with suppress(apsw.Error):
+                    tables.rollback()
+                raise
+            self._file.check()  # what went to a file that is gone by now was not recorded
+            if self._ownership is None:
+                tables.forget()
+
+    @contextmanager
+    def _reading(self) -> Iterator[apsw.Cursor]:
+        """One snapshot."""
+        with self._read_lock, self._faults():
+            cursor = self._reader.cursor()
+            cursor.execute(SQL["begin_read"])
+            try:
+                yield cursor
+            finally:
+                with suppress(apsw.Error):
+                    cursor.close(True)  # noqa: FBT003 - apsw's own signature
+                    self._reader.execute(SQL["rollback"])
+
+    @contextmanager
+    def _faults(self) -> Iterator[None]:
+        try:
+            yield
+        except apsw.Error as error:
+            if not self._closing.is_set():
+                self._file.check()
+            raise faults.translate(error, self.path) from error
+
+    def _check_files(self) -> None:
+        self._file.check()
+        now = time.monotonic()
+        if now - self._log_checked_at >= _CHECK_LOG_S:
+            self._log.check()
+            self._log_checked_at = now
+
+    def _check_fence(self, connection: apsw.Connection, session: Session) -> None:
+        if connection.execute(SQL["fence"], (session.session, session.epoch)).fetchone() is None:
+            raise OwnershipLost(path=self.path, detail=f"session {session.session} was taken over or closed")
+
+    # --- sessions ---
+
+    def owner(self) -> Owner | None:
+        """Who runs an engine on this file now; None if nobody does."""
+        return ownership.owner_of(ownership.side_file(self.path))
+
+    def announce(self, address: str) -> None:
+        """Tell clients where this store's engine listens: they find it in `owner().address`."""
+        if self._ownership is None:
+            raise OwnershipLost(path=self.path, detail="no session is open")
+        try:
+            self._ownership.announce(address)
+        except OSError as error:
+            raise StoreError(path=self._ownership.path, detail=str(error)) from error
+
+    def open_session(self, worker: str, lanes: Sequence[str], fingerprint: str) -> Session:
+        """See `Store.open_session`. With `wait`, a busy file is waited for."""
+        held = self._acquire()
+        try:
+            self._ownership = held
+            with self._writing() as tables:
+                tables.forget()
+                session = self._register(worker, lanes, fingerprint)
+        except BaseException:
+            self._ownership = None
+            held.release()
+            raise
+        return session
+
+    def _acquire(self) -> Ownership:
+        end = None if self._wait_timeout_s is None else time.monotonic() + self._wait_timeout_s
+        while True:
+            try:
+                return ownership.acquire(ownership.side_file(self.path), store=self.path)
+            except StoreBusy:
+                if not self._wait or (end is not None and time.monotonic() >= end) or self._closing.wait(_WAIT_S):
+                    raise
+
+    def _register(self, worker: str, lanes: Sequence[str], fingerprint: str) -> Session:
+        execute, now = self._writer.execute, self.now_ms()
+        for (dead,) in execute(SQL["dead_sessions"]).fetchall():
+            execute(SQL["fence_off"], (dead,))
+            execute(SQL["end_session"], (now, 0, dead))
+            execute(SQL["count_recoveries"], (dead,))
+            execute(SQL["free_shards"], (dead,))
+        lanes_json = msgspec.json.encode(list(lanes)).decode()
+        execute(SQL["put_session"], (worker, fingerprint, lanes_json, now))
+        number = self._writer.last_insert_rowid()
+        execute(SQL["put_fence"], (number,))
+        execute(SQL["own_shards"], (number,))
+        return Session(number, 1, worker, fingerprint, tuple(lanes))
+
+    def renew(self, session: Session) -> Lease:
+        """See `Store.renew`. Nothing expires here: it makes sure that the files are still the ones that were opened."""
+        held = self._ownership
+        if held is None:
+            raise OwnershipLost(path=self.path, detail="no session is open")
+        self._file.check()
+        self._log.check()
+        try:
+            held.identity.check()
+        except StoreError as error:
+            raise OwnershipLost(path=self.path, detail=f"its lock file {held.path} was deleted or replaced") from error
+        with self._reading():
+            self._check_fence(self._reader, session)
+        return Lease(frozenset(range(self.shards)))
+
+    def close_session(self, session: Session) -> None:
+        """See `Store.close_session`."""
+        held = self._ownership
+        if held is None:
+            return
+        with self._writing() as tables:
+            try:
+                self._check_fence(self._writer, session)
+            except OwnershipLost:
+                return
+            for query, bindings in (
+                ("fence_off", (session.session,)),
+                ("end_session", (self.now_ms(), 1, session.session)),
+                ("free_shards", (session.session,)),
+            ):
+                self._writer.execute(SQL[query], bindings)
+            tables.forget()
+        self._ownership = None
+        held.release()
+
+    # --- writing ---
+
+    def commit(self, session: Session, batches: Sequence[Batch], advice: Sequence[Advice] = ()) -> Committed:
+        """See `Store.commit`."""
+        with self._writing(session) as tables:
+            return Router(tables, direct=self._direct).commit(batches, advice)
+
+    def deposit(self, starts: Sequence[Start] = (), mail: Sequence[Mail] = ()) -> list[Receipt]:
+        """See `Store.deposit`."""
+        with self._writing() as tables:
+            router = Router(tables, direct=True)
+            receipts = [router.deposit_start(each) for each in starts]
+            return receipts + [router.deposit_mail(each) for each in mail]
+
+    def resume(self, key: Key) -> Receipt:
+        """See `Store.resume`."""
+        with self._writing() as tables:
+            self._writer.execute(SQL["resume"], key)
+            row = tables.row(key)
+            if row is None:
+                return Receipt("missing")
+            return Receipt("accepted" if is_open(row.status) else "closed", row)
+
+    def deliver(self, session: Session, limit: int) -> list[Key]:
+        """See `Store.deliver`."""
+        with self._writing(session) as tables:
+            router = Router(tables, direct=True)
+            rows: list[Any] = self._writer.execute(SQL["outbox"], (limit,)).fetchall()
+            for row in rows:
+                run, message_id, seq, digest, *body = row[8:]
+                event = unseal(body, f"message {message_id}")
+                router.hand_over(Parcel(_key(row), row[3], _key(row[4:]), run, message_id, seq, digest, event))
+                self._writer.execute(SQL["dequeue"], row[:8])
+            return router.woken
+
+    # --- reading ---
+
+    def load(self, key: Key, run: str, position: int, limit: int) -> list[Recorded]:
+        """See `Store.load`."""
+        with self._reading() as cursor:
+            found = cursor.execute(SQL["journal"], (*key, run)).fetchone()
+            if found is None:
+                return []
+            number, end = found
+            rows: list[Any] = cursor.execute(SQL["load"], (number, position, limit)).fetchall()
+            events = journal(rows, position, key, self._fingerprint)
+        if len(rows) < limit and position <= end != position + len(rows):
+            detail = f"execution {key.execution!r} has {end} events by its row, {position + len(rows)} in its journal"
+            raise CorruptJournal(detail=detail)
+        return events
+
+    def _fingerprint(self, session: int) -> str:
+        """Of the code behind a session. The caller reads."""
+        known = self._fingerprints.get(session)
+        if known is None:
+            found: Any = self._reader.execute(SQL["fingerprint"], (session,)).fetchone()
+            if found is None:
+                raise CorruptJournal(detail=f"an event names session {session}, which does not exist")
+            known = self._fingerprints[session] = found[0]
+        return known
+
+    def inbox(self, key: Key, limit: int) -> list[Letter]:
+        """See `Store.inbox`."""
+        return [letter(row) for row in self._all("inbox", (*key, limit))]
+
+    def ready(self, session: Session, now_ms: int, after: Key | None, limit: int) -> list[Row]:
+        """See `Store.ready`."""
+        start, lanes = after or _BEFORE_ALL, msgspec.json.encode(session.lanes).decode()
+        with self._reading() as cursor:
+            found: list[Any] = cursor.execute(SQL["active"], (*start, lanes, limit)).fetchall()
+            found += cursor.execute(SQL["due"], (*start, lanes, now_ms, session.session, limit)).fetchall()
+        return [row_of(columns) for columns in sorted(found)[:limit]]
+
+    def next_wake_ms(self, session: Session) -> int | None:
+        """See `Store.next_wake_ms`."""
+        [(found,)] = self._all("next_wake", (session.session,))
+        return None if found is None else int(found)
+
+    def row(self, key: Key) -> Row | None:
+        """See `Store.row`."""
+        found = self._all("row", key)
+        return row_of(found[0]) if found else None
+
+    def rows(
+        self, namespace: str, statuses: Sequence[Status], workflow: str, after: Key | None, limit: int
+    ) -> list[Row]:
+        """See `Store.rows`."""
+        wanted = msgspec.json.encode(list(statuses)).decode()
+        found = self._all("rows", (*(after or _BEFORE_ALL), namespace, wanted, workflow, limit))
+        return [row_of(columns) for columns in found]
+
+    def running(self, key: Key) -> list[Running]:
+        """See `Store.running`."""
+        return [running_of(key, columns) for columns in self._all("running", key)]
+
+    def dead_letters(self, key: Key, limit: int) -> list[Letter]:
+        """See `Store.dead_letters`."""
+        return [letter(row) for row in self._all("dead_letters", (*key, limit))]
+
+    def tail(self, shard: int, after: int, limit: int) -> list[tuple[int, Key, str, Recorded]]:
+        """See `Store.tail`. `shard_pos` counts all shards of the file, so that it has gaps within one."""
+        with self._reading() as cursor:
+            rows: list[Any] = cursor.execute(SQL["tail"], (after, shard, limit)).fetchall()
+            return [(row[0], _key((shard, *row[1:])), row[3], self._recorded(row[4:])) for row in rows]
+
+    def _recorded(self, row: EventRow) -> Recorded:
+        return recorded(row, self._fingerprint(row[2]))
+
+    def _all(self, query: str, bindings: tuple[Any, ...]) -> list[Any]:
+        with self._read_lock, self._faults():
+            return self._reader.execute(SQL[query], bindings).fetchall()
+
+    def changes(self) -> int:
+        """See `Store.changes`. While a commit runs, the answer is the last one known: the next call sees the rest."""
+        if self._write_lock.acquire(blocking=False):
+            try:
+                with self._faults():
+                    self._data_version = self._ask_data_version()
+            finally:
+                self._write_lock.release()
+        return self._data_version
+
+    def _ask_data_version(self) -> int:
+        found: Any = self._writer.execute(SQL["data_version"]).fetchall()
+        return int(found[0][0])
+
+    # --- the end ---
+
+    def close(self) -> None:
+        """See `Store.close`. A session that is still open ends as if its process had died."""
+        self._closing.set()
+        with self._write_lock, self._read_lock:
+            self._close_connections()
+            if self._ownership is not None:
+                self._ownership.release()
+                self._ownership = None
+
+    def _close_connections(self) -> None:
+        for name in ("_reader", "_writer"):
+            connection: apsw.Connection | None = getattr(self, name, None)
+            if connection is not None:
+                with suppress(apsw.Error):
+                    connection.close(True)  # noqa: FBT003 - apsw's own signature
+
+
+def _key(columns: Sequence[Any]) -> Key:
+    shard, namespace, execution = columns[:3]
+    return Key(shard, Namespace(namespace), ExecutionId(execution))
+
+
+def _check_options(path: str, durability: str, shards: int) -> None:
+    if path in ("", ":memory:"):
+        raise InvalidOption(option="store", value=repr(path), expected="a file's path")
+    if durability not in ("full", "process"):
+        raise InvalidOption(option="durability", value=repr(durability), expected='"full" or "process"')
+    if not 1 <= shards <= _MOST_SHARDS:
+        raise InvalidOption(option="shards", value=repr(shards), expected="1 to 65,536")

@@ -1,0 +1,205 @@
+"""`routing.Tables` over one SQLite connection, inside a transaction that its owner begins and ends.
+
+Events of a transaction are gathered and inserted at once by `flush`. What is cached here (numbers of runs, the last
+`shard_pos`) is true only while this session owns the file; `forget` drops it after a rollback.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from perdure.store.queries import SQL
+from perdure.store.records import header, letter, plain, progress_bytes, row_of, seal
+from perdure.store.routing import ANSWERS, Parcel, Receiver, child_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    import apsw
+
+    from perdure.core import events as ev
+    from perdure.core.identity import Key
+    from perdure.store.protocol import Batch, Letter, Park, Row, Running, Start
+
+_ADVANCE, _APPEND = SQL["advance"], SQL["append_event"]  # looked up once: the hot path
+_MOST_NUMBERS = 100_000
+_ALL = -1  # LIMIT without a limit
+
+
+class SqliteTables:
+    """The tables of one file; not thread-safe: the store's write lock guards it."""
+
+    def __init__(self, connection: apsw.Connection, now_ms: Callable[[], int]) -> None:
+        self._connection = connection
+        self._now_ms = now_ms
+        self._execute = connection.cursor().execute
+        self._executemany = connection.cursor().executemany
+        self._numbers: dict[tuple[Key, str], int] = {}
+        self._last_pos: int | None = None
+        self._events: list[tuple[Any, ...]] = []
+        self._outbox_used = True
+        self._running_used = True
+        self.session = 0
+
+    # --- one transaction ---
+
+    def begin(self, session: int = 0) -> None:
+        """Start a transaction for a session; 0 is for writers from outside, who append no events."""
+        if self._connection.in_transaction:
+            self.rollback()  # the last one's rollback failed
+        self._execute(SQL["begin"])
+        self.session = session
+        if session:
+            self._outbox_used = bool(self._one(SQL["outbox_used"]))
+            self._running_used = bool(self._one(SQL["running_used"]))
+
+    def flush(self) -> None:
+        """Write what was gathered."""
+        if self._events:
+            self._executemany(_APPEND, self._events)
+            self._events = []
+
+    def commit(self) -> None:
+        """Make all of it durable."""
+        self.flush()
+        self._execute(SQL["commit"])
+
+    def rollback(self) -> None:
+        """Undo all of it, whatever state the transaction is in."""
+        self.forget()
+        if self._connection.in_transaction:
+            self._execute(SQL["rollback"])
+
+    def forget(self) -> None:
+        """Drop what was cached and gathered."""
+        self._events = []
+        self._numbers.clear()
+        self._last_pos = None
+
+    def _one(self, query: str, bindings: tuple[Any, ...] = ()) -> Any:
+        row = self._execute(query, bindings).fetchone()
+        return None if row is None else row[0]
+
+    def _number(self, key: Key, run: str) -> int | None:
+        """The short name of an execution's current run; None if it is not current."""
+        number = self._numbers.get((key, run))
+        if number is None:
+            number = self._one(SQL["number"], (*key, run))
+            if number is not None:
+                if len(self._numbers) >= _MOST_NUMBERS:
+                    self._numbers.clear()
+                self._numbers[key, run] = number
+        return number
+
+    # --- executions and their journals ---
+
+    def find(self, key: Key) -> Receiver | None:
+        found = self._execute(SQL["receiver"], key).fetchone()
+        return None if found is None else Receiver(key, *found)
+
+    def row(self, key: Key) -> Row | None:
+        found = self._execute(SQL["row"], key).fetchone()
+        return None if found is None else row_of(found)
+
+    def owns(self, key: Key) -> bool:  # noqa: ARG002 - one session owns all of the file
+        return bool(self.session)
+
+    def insert(self, start: Start, position: int) -> bool:
+        event = start.event
+        columns = (event.run, event.lane, event.workflow, position, start.digest, self._now_ms(), child_of(start))
+        self._execute(SQL["put_execution"], (*start.key, *columns))
+        return self._connection.changes() == 1
+
+    def holds(self, batch: Batch) -> bool:
+        return self._one(SQL["at_position"], (self._number(batch.key, batch.run), batch.expected)) is not None
+
+    def advance(self, batch: Batch) -> bool:
+        number = self._number(batch.key, batch.run)
+        if number is None:
+            return False
+        after = batch.expected + len(batch.events)
+        if batch.closes is not None:
+            closed_at_ms = batch.events[-1].at_ms if batch.events else None
+            self._execute(SQL["advance_closing"], (after, batch.closes, closed_at_ms, number, batch.expected))
+            return self._connection.changes() == 1
+        self._execute(_ADVANCE, (after, number, batch.expected))
+        if self._connection.changes() == 1:
+            return True
+        self._execute(SQL["advance_idle"], (after, number, batch.expected))
+        return self._connection.changes() == 1
+
+    def append(self, batch: Batch) -> None:
+        number, shard, session = self._number(batch.key, batch.run), batch.key.shard, self.session
+        pos = self._last_pos
+        if pos is None:
+            pos = self._one(SQL["last_shard_pos"])
+            assert pos is not None
+        for position, new in enumerate(batch.events, batch.expected):
+            pos += 1
+            version, at_ms, trace, usage, check, body = header(new, position)
+            self._events.append((pos, number, position, shard, version, at_ms, session, trace, usage, check, body))
+        self._last_pos = pos
+
+    def park(self, park: Park) -> None:
+        number = self._number(park.key, park.run)
+        query = SQL["stall"] if park.status == "stalled" else SQL["park"]
+        told = (park.wake_at_ms, plain(park.waits_for), plain(park.problem))
+        self._execute(query, (*told, number, park.position))
+
+    def wake(self, receiver: Receiver) -> None:
+        self._execute(SQL["wake"], (receiver.number,))
+
+    # --- letters ---
+
+    def waiting(self, key: Key, run: str, limit: int) -> list[str]:
+        found = self._execute(SQL["waiting"], (self._number(key, run), limit))
+        return [message_id for (message_id,) in found]
+
+    def take(self, key: Key, run: str, letters: Iterable[Letter]) -> None:
+        number = self._number(key, run)
+        self._executemany(SQL["take_letter"], [(number, each.message_id) for each in letters])
+
+    def empty(self, key: Key, run: str) -> list[Letter]:
+        number = self._number(key, run)
+        left = [letter(row) for row in self._execute(SQL["letters"], (number, _ALL)).fetchall()]
+        if left:
+            self._execute(SQL["empty_inbox"], (number,))
+        if self._running_used:
+            self._execute(SQL["end_all_running"], (number,))
+        return left
+
+    def put(self, receiver: Receiver, message_id: str, event: ev.AnyEvent) -> None:
+        self._execute(SQL["put_letter"], (receiver.number, message_id, *seal(event)))
+
+    def bury(self, key: Key, message_id: str, event: ev.AnyEvent) -> None:
+        self._execute(SQL["bury"], (*key, message_id, *seal(event)))
+
+    # --- outbox ---
+
+    def queued(self, parcel: Parcel) -> bool:
+        if not self._outbox_used:
+            return False
+        return self._one(SQL["queued"], (*parcel.sender, parcel.sender_run, *parcel.receiver)) is not None
+
+    def queue(self, parcel: Parcel) -> None:
+        self._outbox_used = True
+        sender, run, receiver, *told, event = parcel
+        self._execute(SQL["queue"], (*sender, run, *receiver, *told, *seal(event)))
+
+    # --- running steps ---
+
+    def end_running(self, batch: Batch) -> None:
+        if not self._running_used:
+            return
+        number = self._number(batch.key, batch.run)
+        ended = [(number, new.event.seq) for new in batch.events if isinstance(new.event, ANSWERS)]
+        if ended:
+            self._executemany(SQL["end_running"], ended)
+
+    def note_running(self, running: Running) -> None:
+        found = self.find(running.key)
+        if found is None or found.run != running.run or found.status not in ("active", "parked", "stalled"):
+            return
+        self._running_used = True
+        told = (running.seq, running.name, running.attempt, running.started_at_ms, progress_bytes(running))
+        self._execute(SQL["put_running"], (found.number, *told))
