@@ -52,13 +52,9 @@ bench: $(VENV)/.run-stamp .venv-dbos/.stamp ## speed, beside DBOS and the limit 
 clean: ## remove everything that set-up made
 	rm -rf .venv .venv-* .cache .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
 
-# Set-up: again only when what it installs has changed.
+# Set-up: again only when what it installs has changed; an environment that works is kept.
 $(VENV)/.run-stamp: requirements/run.txt pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-	  || { echo 'Perdure needs Python 3.11 or newer: make PYTHON=/path/to/python3.11'; exit 1; }
-	@echo 'Setting up $(VENV) ...'
-	@$(PYTHON) -m venv $(VENV) \
-	  || { echo 'This Python cannot make environments: install its venv module, or make PYTHON=...'; exit 1; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || scripts/make-venv $(PYTHON) $(VENV)
 	@$(PIP) install -r requirements/run.txt
 	@$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $@
@@ -68,7 +64,6 @@ $(VENV)/.dev-stamp: requirements/dev.txt $(VENV)/.run-stamp
 	@touch $@
 
 .venv-dbos/.stamp: benchmarks/dbos_side/requirements.txt
-	@echo 'Setting up .venv-dbos ...'
-	@$(PYTHON) -m venv .venv-dbos
+	@scripts/make-venv $(PYTHON) .venv-dbos
 	@.venv-dbos/bin/python -m pip --disable-pip-version-check --quiet install -r $<
 	@touch $@
