@@ -1,0 +1,75 @@
+"""Perdure: durable execution for AI agents. An agent is an ordinary `async def`; kill it, and it goes on."""
+
+from perdure.core.errors import (
+    ChildNotStarted,
+    ExecutionCancelled,
+    ExecutionClosed,
+    ExecutionExists,
+    ExecutionFailed,
+    ExecutionNotFound,
+    ExecutionStalled,
+    ExecutionTerminated,
+    MessageNotDelivered,
+    NondeterminismError,
+    PerdureError,
+    StepFailed,
+    StepTimeout,
+    StoreBusy,
+    StoreError,
+)
+from perdure.core.retry import Retry
+from perdure.runtime.client import Client
+from perdure.runtime.engine import Engine, run
+from perdure.runtime.handle import Handle
+from perdure.workflow.context import (
+    Attempt,
+    ChildHandle,
+    current_step,
+    external,
+    info,
+    now,
+    random,
+    receive,
+    start_child,
+    uuid4,
+)
+from perdure.workflow.definitions import Step, Workflow, step, workflow
+
+__version__ = "0.1.0.dev0"
+
+__all__ = [
+    "Attempt",
+    "ChildHandle",
+    "ChildNotStarted",
+    "Client",
+    "Engine",
+    "ExecutionCancelled",
+    "ExecutionClosed",
+    "ExecutionExists",
+    "ExecutionFailed",
+    "ExecutionNotFound",
+    "ExecutionStalled",
+    "ExecutionTerminated",
+    "Handle",
+    "MessageNotDelivered",
+    "NondeterminismError",
+    "PerdureError",
+    "Retry",
+    "Step",
+    "StepFailed",
+    "StepTimeout",
+    "StoreBusy",
+    "StoreError",
+    "Workflow",
+    "current_step",
+    "external",
+    "info",
+    "now",
+    "random",
+    "receive",
+    "run",
+    "start_child",
+    "step",
+    "uuid4",
+    "workflow",
+]

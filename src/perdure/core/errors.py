@@ -109,6 +109,12 @@ class StalledByBug(TheirError):
     cure = "Nothing is lost. Fix the cause and `perdure resume`; if it is Perdure's own fault, please report it."
 
 
+class PoisonedExecution(YourError):
+    code = "P0108"
+    text = "The worker died each time this execution ran, even alone; these steps were open: {steps}."
+    cure = "Find out why (memory? a crash in native code?), then `perdure resume`."
+
+
 # --- P02: values --------------------------------------------------------------------------------------------------
 
 
@@ -134,6 +140,12 @@ class PayloadTooLarge(YourError):
     code = "P0204"
     text = "{what} takes {size} bytes encoded; the limit is {limit}."
     cure = "Keep large data outside (a file, a bucket) and pass its name."
+
+
+class UnencodableResult(YourError):
+    code = "P0205"
+    text = "Step {name!r} at {location} ran, but its result cannot be recorded: {reason}\nThe result was: {value}\n"
+    cure = "Return data of the annotated type. After the fix, `perdure resume` runs the step again."
 
 
 # --- P03: definitions and options ---------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from perdure.core import events as ev
 from perdure.core.commands import AnyCommand, CloseRun, RunStep, SendMessage, StartChild
-from perdure.core.errors import PerdureError, StalledByBug
+from perdure.core.errors import PerdureError, PoisonedExecution, StalledByBug
 from perdure.core.identity import Key, derived_id, shard_of
 from perdure.core.table import RunState
 from perdure.runtime.closing import closing_event, closing_mail
@@ -47,6 +47,8 @@ class Host(Protocol):
     def closed(self, driver: Driver, event: ev.AnyEvent) -> None: ...
     def stalled(self, driver: Driver, error: PerdureError) -> None: ...
     def lost(self, driver: Driver) -> None: ...
+    def refused(self, driver: Driver) -> None: ...
+    def progressed(self, driver: Driver) -> None: ...
 
 
 class Driver:
@@ -63,6 +65,10 @@ class Driver:
         self.attempts: set[int] = set()  # seqs of steps that the step runner has
         self.progress: dict[int, ev.Payload] = {}  # what attempts of an earlier process last told
         self.dead = False
+        self.length = 0  # of the durable journal
+        self.watched = False  # the worker wants to hear of progress: it died too often with this one
+        self.poisoned = False  # it died again: do not run its steps any more
+        self.created: Callable[[bool], None] | None = None  # told whether the id was free
         self.size = 0  # bytes of journal behind this execution, roughly
         self._letters: dict[int, Letter] = {}
         self._results: list[ev.AnyEvent] = []
@@ -74,7 +80,9 @@ class Driver:
         self._retries: dict[int, RunStep] = {}
         self._closing: CloseRun | None = None
         self._committing: Batch | None = None
+        self._writing = 0  # how many of the results are in it
         self._scheduled = False
+        self._unreadable: PerdureError | None = None
 
     # --- what happens to it ---
 
@@ -82,6 +90,7 @@ class Driver:
         """Begin from what the store holds."""
         self.run = run
         self._feeding.extend(journal)
+        self.length = len(self._feeding)
         self.letters_arrived(letters)
         self.poke()
 
@@ -96,6 +105,12 @@ class Driver:
         if not self.dead:
             self._results.append(event)
             self.poke()
+
+    def step_unreadable(self, seq: int, error: PerdureError) -> None:
+        """A step ran, but its result cannot be recorded: never a reason to run it again by itself."""
+        self.attempts.discard(seq)
+        self._unreadable = error
+        self.poke()
 
     def poke(self) -> None:
         """Something may be to be done: look at the end of this turn of the loop, so that answers gather."""
@@ -113,9 +128,14 @@ class Driver:
             or self._feeding
             or self._results
             or self._own
-            or self._retries
+            or self._again
             or self._closing
         )
+
+    @property
+    def unwritten(self) -> bool:
+        """Whether something that happened is not in the journal yet."""
+        return bool(self._committing or self._results or self._own)
 
     def discard(self) -> None:
         """Leave memory. What was committed stays; everything else is forgotten, as after a crash."""
@@ -171,6 +191,8 @@ class Driver:
     def _advance(self) -> None:
         """Every committed event has been fed: start what the code asked for, and write what there is to write."""
         todo = self.execution.take()
+        if self.poisoned and self.open_steps():
+            raise PoisonedExecution(steps=", ".join(self.open_steps()))
         for command in todo.stop:
             self._stop(command.seq)
         for command in todo.start:
@@ -186,7 +208,9 @@ class Driver:
             self._committing = batch
             self.host.commit(batch, self._committed)
             return
-        self.host.wake_at(self, self._next_wake_ms())
+        if self._unreadable is not None:
+            raise self._unreadable  # only now: what other steps answered has been written
+        self.host.wake_at(self, self.next_wake_ms())
         if self.resting:
             self.host.rested(self)
 
@@ -196,22 +220,37 @@ class Driver:
             return
         match outcome:
             case Outcome.CONFLICT:
-                self.host.lost(self)
+                self._conflict()
             case Outcome.MAIL:
                 self.host.fetch_letters(self)
             case Outcome.COMMITTED:
                 self._forget_written(batch)
+                self.length += len(batch.events)
                 self._feed_batch(batch)
                 self._turn()
+
+    def _conflict(self) -> None:
+        if self.create is None or self.created is None:
+            self.host.lost(self)
+            return
+        created, self.created = self.created, None
+        self.host.refused(self)
+        created(False)
 
     def _forget_written(self, batch: Batch) -> None:
         for letter in batch.taken:
             self._letters.pop(letter.arrival, None)
-        self._results.clear()  # nothing was added since: `_compose` took all, and `step_done` waits below
+        del self._results[: self._writing]  # later ones came while it was written
         self._own.clear()
         self._mail.clear()
         self._starts.clear()
         self.create = None
+        if self.created is not None:
+            created, self.created = self.created, None
+            created(True)
+        if self.watched:
+            self.watched = False
+            self.host.progressed(self)
 
     def _feed_batch(self, batch: Batch) -> None:
         position, fingerprint = batch.expected, self.host.fingerprint
@@ -313,7 +352,8 @@ class Driver:
         if self._closing is not None:
             return self._final_batch(at_ms, chosen.events, chosen.taken)
         events: list[ev.AnyEvent] = self._opening(chosen.events)
-        events += self._results
+        self._writing = min(len(self._results), RESULTS_PER_BATCH)
+        events += self._results[: self._writing]
         due = [ev.TimerFired(seq) for seq in self.machine.due_timers(at_ms)]
         events += due
         events += self._own
@@ -361,7 +401,7 @@ class Driver:
             closes=status,
         )
 
-    def _next_wake_ms(self) -> int | None:
+    def next_wake_ms(self) -> int | None:
         dues = [command.retry_at_ms for command in self._retries.values()]
         deadline = self.machine.next_deadline_ms()
         if deadline is not None:

@@ -6,16 +6,14 @@ raise `StoreError` or a subclass, after which nothing of the call happened, unle
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import Enum
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 import msgspec
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from perdure.core.events import AnyEvent, ExecutionStarted, Payload, Recorded, Usage
-    from perdure.core.identity import Key
+from perdure.core.events import AnyEvent, ExecutionStarted, Payload, Recorded, Usage
+from perdure.core.identity import Key
 
 Status: TypeAlias = Literal["active", "parked", "stalled", "completed", "failed", "cancelled", "terminated"]
 OPEN_STATUSES: tuple[Status, ...] = ("active", "parked", "stalled")

@@ -1,0 +1,157 @@
+"""The client: starts, messages and questions from any process, beside a running engine or without one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar, overload
+
+from perdure.core.errors import StoreError
+from perdure.core.identity import DEFAULT_NAMESPACE, Key
+from perdure.runtime.environment import Environment, SystemEnvironment
+from perdure.runtime.handle import Handle, key_of
+from perdure.runtime.local import Request, ask
+from perdure.runtime.starting import check_receipt, make_start
+from perdure.store.open import local_owner, open_store
+from perdure.store.protocol import OPEN_STATUSES, Mail, Receipt, Row, Start, Status, Store
+from perdure.workflow.definitions import Workflow
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+POLL_MIN_S = 0.003
+POLL_MAX_S = 0.25
+ASK_TRIES = 20
+
+
+class Executions:
+    """What engine and client have in common: starting executions and getting hold of them."""
+
+    store: Store
+    namespace: str = DEFAULT_NAMESPACE
+    environment: Environment
+
+    async def start(self, workflow: Workflow[P, R], *args: Any, id: str | None = None, **kwargs: Any) -> Handle[R]:  # noqa: A002 - the field's word
+        """Start an execution; returns when that is durable.
+
+        Args:
+            workflow: what to run; its arguments follow.
+            id: chosen by the caller: starting it again with the same workflow and input returns the one there is.
+                By default a random one.
+
+        Raises:
+            ExecutionExists: the id is taken by another workflow or other input.
+            InvalidId, WrongArguments, EncodeError: nothing was started.
+        """
+        execution_id = id if id is not None else self.environment.new_id()
+        key = key_of(self.store, self.namespace, execution_id)
+        start = make_start(workflow, args, kwargs, key, self.environment)
+        await self._start(start, workflow)
+        return Handle(self, key, workflow)
+
+    async def _start(self, start: Start, workflow: Workflow[..., Any]) -> None:
+        check_receipt(start, await self.deposit(start))
+
+    def handle(self, id: str, workflow: Workflow[..., R] | None = None) -> Handle[R]:  # noqa: A002 - the field's word
+        """An execution by id; with its workflow the result is decoded as its type."""
+        return Handle(self, key_of(self.store, self.namespace, id), workflow)
+
+    async def list(
+        self, *, status: Sequence[Status] = (), workflow: str = "", after: Key | None = None, limit: int = 100
+    ) -> list[Row]:
+        """A page of executions by key; go on with `after=` the last one's key."""
+        store, namespace = self.store, self.namespace
+        return await self.read(lambda: store.rows(namespace, status, workflow, after, limit))  # type: ignore[no-any-return]
+
+    # --- the handles' port ---
+
+    async def read(self, call: Callable[[], Any]) -> Any:
+        """Run a reading store call off the loop."""
+        return await asyncio.to_thread(call)
+
+    def new_id(self) -> str:
+        """A random id."""
+        return self.environment.new_id()
+
+    async def deposit(self, item: Start | Mail) -> Receipt:
+        """Have it stored."""
+        raise NotImplementedError
+
+    async def closed(self, key: Key) -> None:
+        """Wait until it is closed or stalled, or found missing."""
+        raise NotImplementedError
+
+    async def resume(self, key: Key) -> Receipt:
+        """Resume a stalled one."""
+        raise NotImplementedError
+
+
+class Client(Executions):
+    """Starts, signals and watches executions that an engine in another process runs, or will run.
+
+    Args:
+        store: path of the SQLite file; by default `PERDURE_STORE`, else `perdure.db` in the working directory.
+        namespace: the tenant's world.
+
+    Example:
+        async with perdure.Client("perdure.db") as client:
+            await client.handle("report-1").signal("approval", Decision(approved=True))
+    """
+
+    def __init__(
+        self, store: str | Store | None = None, *, namespace: str = DEFAULT_NAMESPACE, environment: Environment | None = None
+    ) -> None:
+        self._given = store
+        self.namespace = namespace
+        self.environment = environment or SystemEnvironment()
+
+    async def __aenter__(self) -> Self:
+        self.store = await asyncio.to_thread(open_store, self._given)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._given is not self.store:
+            await asyncio.to_thread(self.store.close)
+
+    async def deposit(self, item: Start | Mail) -> Receipt:
+        """Through the running engine, if there is one; else straight into the store."""
+        request = Request(start=item) if isinstance(item, Start) else Request(mail=item)
+
+        def write() -> Receipt:
+            return self.store.deposit([item], []) [0] if isinstance(item, Start) else self.store.deposit([], [item])[0]
+
+        return await self._ask_or(request, write)
+
+    async def resume(self, key: Key) -> Receipt:
+        """Likewise."""
+        return await self._ask_or(Request(resume=key), lambda: self.store.resume(key))
+
+    async def _ask_or(self, request: Request, write: Callable[[], Receipt]) -> Receipt:
+        for tried in range(ASK_TRIES):
+            address = await asyncio.to_thread(local_owner, self.store)
+            if address is None:
+                return await asyncio.to_thread(write)
+            try:
+                reply = await ask(address, request)
+            except (OSError, EOFError):
+                await asyncio.sleep(0.01 * tried)  # it has just died, or not begun to listen
+                continue
+            if reply.receipt is None:
+                raise StoreError(path=self.store.path, detail=reply.error)
+            return reply.receipt
+        return await asyncio.to_thread(write)  # an engine that does not listen still reads what is in the store
+
+    async def closed(self, key: Key) -> None:
+        """Look again whenever the store has changed."""
+        pause = POLL_MIN_S
+        seen: int | None = None
+        while True:
+            changes = await asyncio.to_thread(self.store.changes)
+            if changes != seen:
+                seen = changes
+                row = await asyncio.to_thread(self.store.row, key)
+                if row is None or row.status not in OPEN_STATUSES or row.status == "stalled":
+                    return
+                pause = POLL_MIN_S
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.5, POLL_MAX_S)

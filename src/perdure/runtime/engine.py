@@ -1,0 +1,526 @@
+"""The engine: client and worker in one, on the loop where it is entered.
+
+Threads: the user's loop runs workflows and async steps; the committer writes; the heartbeat renews the lease; readers
+load journals; `def` steps run in a pool. Each has its own way into the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import inspect
+import logging
+import sys
+import threading
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Self, TypeVar
+
+from perdure.core import events as ev
+from perdure.core.errors import DuplicateName, EngineClosed, InvalidDefinition, OwnershipLost, PerdureError, StoreError
+from perdure.core.identity import DEFAULT_LANE, DEFAULT_NAMESPACE, Key
+from perdure.core.retry import Seconds, to_ms
+from perdure.runtime.client import Executions
+from perdure.runtime.committer import ThreadCommitter
+from perdure.runtime.environment import Environment, SystemEnvironment
+from perdure.runtime.handle import raise_if_error
+from perdure.runtime.local import LocalServer, Request, socket_path
+from perdure.runtime.starting import check_same
+from perdure.runtime.steps import StepRunner
+from perdure.runtime.threads import ThreadPool
+from perdure.runtime.worker import Limits, Worker
+from perdure.store.open import open_store
+from perdure.store.protocol import OPEN_STATUSES, Mail, Receipt, Session, Start, Store
+from perdure.workflow import ordered
+from perdure.workflow.definitions import Workflow
+
+R = TypeVar("R")
+log = logging.getLogger("perdure")
+
+TICK_S = 0.5
+DEPOSITS_WAITING = 10_000
+
+
+class Engine(Executions):
+    """Runs workflows. An async context manager.
+
+    Args:
+        store: path of the SQLite file; by default `PERDURE_STORE`, else `perdure.db` in the working directory.
+        workflows: what this engine runs, besides children that they start and what their modules define.
+        namespace: the tenant's world.
+        wait: wait until another engine on the same file ends, instead of raising `StoreBusy`.
+        durability: "full" survives power loss; "process" only the death of the process, and is faster.
+        shutdown_timeout: how long leaving waits for running steps before it cancels them.
+        max_active: executions with something to do at once; `start` waits above that.
+        max_steps: attempts of steps that run at once.
+        step_threads: threads for `def` steps.
+
+    Raises:
+        StoreBusy: another engine works on this file.
+        StoreError: the store cannot be opened; the message says why.
+        DuplicateName, InvalidDefinition: the workflows.
+
+    Example:
+        async with perdure.Engine("perdure.db", workflows=[research]) as engine:
+            handle = await engine.start(research, "durable execution", id="report-1")
+            print(await handle.result())
+    """
+
+    def __init__(
+        self,
+        store: str | Path | Store | None = None,
+        *,
+        workflows: Iterable[Workflow[..., Any]] = (),
+        namespace: str = DEFAULT_NAMESPACE,
+        wait: bool = False,
+        durability: str = "full",
+        shutdown_timeout: Seconds = 10.0,
+        max_active: int = 10_000,
+        max_steps: int = 1_000,
+        step_threads: int = 32,
+        cache: int = 2_000,
+        environment: Environment | None = None,
+    ) -> None:
+        self.namespace = namespace
+        self.environment = environment or SystemEnvironment()
+        self.workflows = named(workflows)
+        self._given = store
+        self._options: dict[str, Any] = {"durability": durability}
+        self._wait = wait
+        self._shutdown_s = to_ms(shutdown_timeout, "shutdown_timeout") / 1000
+        self._limits = Limits(active=max_active, resting=cache)
+        self._max_steps = max_steps
+        self._step_threads = step_threads
+        self._worker: Worker | None = None
+        self._waiters: dict[Key, list[asyncio.Future[None]]] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._deposits = 0
+        self.failure: Exception | None = None
+        self.failed = asyncio.Event()
+
+    # --- life ---
+
+    async def __aenter__(self) -> Self:
+        ordered.install()
+        options = self._options if isinstance(self._given, str | Path | None) else {}
+        self.store = await asyncio.to_thread(open_store, self._given, **options)
+        try:
+            await self._begin()
+        except BaseException:
+            if self.store is not self._given:
+                await asyncio.to_thread(self.store.close)
+            raise
+        return self
+
+    async def _begin(self) -> None:
+        loop = asyncio.get_running_loop()
+        fingerprint = fingerprint_of(self.workflows.values())
+        session = await self._open_session(fingerprint)
+        self._session = session
+        self._threads = ThreadPool(self._step_threads)
+        self._background = ThreadBackground(loop)
+        worker = Worker(
+            store=self.store,
+            session=session,
+            environment=self.environment,
+            background=self._background,
+            workflows=self.workflows.values(),
+            limits=self._limits,
+        )
+        worker.on_closed = lambda key, *_: self._tell(key)
+        worker.on_stalled = lambda key, _: self._tell(key)
+        worker.steps = StepRunner(self.environment, limit=self._max_steps, threads=self._threads)
+        worker.committer = self._committer = ThreadCommitter(
+            self.store,
+            session,
+            post=loop.call_soon_threadsafe,
+            post_here=loop.call_soon,
+            alone=lambda: worker.active <= 1 and len(worker.steps) == 0,
+            woken=worker.woken,
+            lost=self._lost,
+        )
+        self._worker = worker
+        self._committer.start()
+        self._heart = Heart(self.store, session, lambda error: loop.call_soon_threadsafe(self._lost, error))
+        self._heart.start()
+        await self._listen()
+        worker.scan()
+        self._tasks.append(loop.create_task(self._tick(), name="perdure-tick"))
+
+    async def _open_session(self, fingerprint: str) -> Session:
+        from perdure.core.errors import StoreBusy
+
+        name, lanes = self.environment.worker_name(), (DEFAULT_LANE,)
+        while True:
+            try:
+                return await asyncio.to_thread(self.store.open_session, name, lanes, fingerprint)
+            except StoreBusy:
+                if not self._wait:
+                    raise
+                await asyncio.sleep(0.1)
+
+    async def _listen(self) -> None:
+        self._server: LocalServer | None = None
+        announce = getattr(self.store, "announce", None)
+        if announce is not None:
+            self._server = LocalServer(socket_path(self.store.path), self._serve)
+            await self._server.start()
+            await asyncio.to_thread(announce, self._server.path)
+
+    async def __aexit__(self, *_: object) -> None:
+        worker, self._worker = self._worker, None
+        if worker is None:
+            return
+        if self._server is not None:
+            await self._server.stop()
+        worker.stopping = True
+        await worker.steps.drain(self._shutdown_s)
+        await self._settle(worker)
+        worker.stop()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.to_thread(self._committer.stop)
+        self._heart.stop()
+        self._background.close()
+        self._threads.close()
+        for waiters in self._waiters.values():
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_exception(EngineClosed())
+        await asyncio.to_thread(self._close_store)
+
+    async def _settle(self, worker: Worker) -> None:
+        """Let what the last steps answered be written: bounded, because the disk may be full."""
+        for _ in range(200):
+            if self.failure is not None or not (self._committer.depth() or worker.writing()):
+                return
+            await asyncio.sleep(0.01)
+
+    def _close_store(self) -> None:
+        try:
+            if self.failure is None:
+                self.store.close_session(self._session)
+        except StoreError as error:
+            log.warning("could not sign off, the next engine takes over as after a crash: %s", error)
+        if self.store is not self._given:
+            self.store.close()
+
+    def _lost(self, error: Exception) -> None:
+        """This engine may not write any more: everything in memory is void."""
+        if self.failure is not None:
+            return
+        log.critical("this engine stops: %s", error)
+        self.failure = error
+        self.failed.set()
+        if self._worker is not None:
+            self._worker.stop()
+        for key in list(self._waiters):
+            self._tell(key)
+
+    async def run_forever(self) -> None:
+        """Work until cancelled, or until the engine may not go on.
+
+        Raises:
+            OwnershipLost: another engine took over.
+        """
+        await self.failed.wait()
+        assert self.failure is not None
+        raise self.failure
+
+    async def _tick(self) -> None:
+        """Once in a while: tell of long steps, and notice what others wrote into the store."""
+        seen: int | None = None
+        while True:
+            await asyncio.sleep(TICK_S)
+            worker = self._worker
+            if worker is None:
+                return
+            worker.advise_of_steps()
+            try:
+                changes = await self.read(self.store.changes)
+            except StoreError as error:
+                log.warning("cannot look at the store: %s", error)
+                continue
+            if changes != seen:
+                seen = changes
+                worker.scan()
+
+    # --- what the handles need ---
+
+    def _running(self) -> Worker:
+        if self.failure is not None:
+            raise self.failure
+        if self._worker is None:
+            raise EngineClosed()
+        return self._worker
+
+    async def read(self, call: Callable[[], Any]) -> Any:
+        """Run a reading store call off the loop."""
+        future = asyncio.get_running_loop().create_future()
+
+        def done(answer: Any) -> None:
+            if future.done():
+                return
+            if isinstance(answer, Exception):
+                future.set_exception(answer)
+            else:
+                future.set_result(answer)
+
+        self._running()
+        self._background.run(call, done)
+        return await future
+
+    async def _start(self, start: Start, workflow: Workflow[..., Any]) -> None:
+        worker = self._running()
+        known = worker.workflows.setdefault(workflow.name, workflow)
+        if known is not workflow and known.fn is not workflow.fn:
+            raise DuplicateName(kind="workflow", name=workflow.name, first=place_of(known), second=place_of(workflow))
+        await worker.room()
+        worker = self._running()
+        if start.key not in worker.drivers:
+            created = asyncio.get_running_loop().create_future()
+            driver = worker.start(start, workflow)
+            driver.created = lambda free: None if created.done() else created.set_result(free)
+            self._pending(start.key, created)
+            if await created:
+                return
+        check_same(start, await self._row_once_stored(start.key))
+
+    def _pending(self, key: Key, created: asyncio.Future[bool]) -> None:
+        """If the engine stops meanwhile, the start's fate is the store's: nobody may wait for ever."""
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.setdefault(key, []).append(waiter)
+        created.add_done_callback(lambda _: self._forget(key, waiter))
+        waiter.add_done_callback(lambda _: None if created.done() or waiter.cancelled() else created.set_exception(self.failure or EngineClosed()))
+
+    def _forget(self, key: Key, waiter: asyncio.Future[None]) -> None:
+        waiters = self._waiters.get(key, [])
+        if waiter in waiters:
+            waiters.remove(waiter)
+            if not waiters:
+                del self._waiters[key]
+        waiter.cancel()
+
+    async def _row_once_stored(self, key: Key) -> Any:
+        while True:
+            row = await self.read(lambda: self.store.row(key))
+            if row is not None or key not in self._running().drivers:
+                return row
+            await asyncio.sleep(0.005)  # the first start of this id is in the next commit
+
+    async def deposit(self, item: Start | Mail) -> Receipt:
+        """Into the next group commit."""
+        self._running()
+        if self._deposits >= DEPOSITS_WAITING:
+            raise StoreError(path=self.store.path, detail=f"{DEPOSITS_WAITING} messages wait to be written")
+        answered = asyncio.get_running_loop().create_future()
+        self._deposits += 1
+        try:
+            self._committer.deposit(item, lambda answer: None if answered.done() else answered.set_result(answer))
+            return raise_if_error(await answered)
+        finally:
+            self._deposits -= 1
+
+    async def resume(self, key: Key) -> Receipt:
+        """Resume a stalled execution and run it here."""
+        receipt: Receipt = await self.read(lambda: self.store.resume(key))
+        if receipt.status == "accepted":
+            self._running().woken([key])
+        return receipt
+
+    async def closed(self, key: Key) -> None:
+        """Wait until it is closed or stalled, or found missing."""
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.setdefault(key, []).append(waiter)
+        try:
+            row = await self.read(lambda: self.store.row(key))
+            if row is None or row.status not in OPEN_STATUSES or row.status == "stalled":
+                return
+            await waiter
+            await self._stored_end(key)
+        finally:
+            self._forget(key, waiter)
+
+    async def _stored_end(self, key: Key) -> None:
+        """A stall is advice and is written a little later than it is known."""
+        for _ in range(1_000):
+            row = await self.read(lambda: self.store.row(key))
+            if row is None or row.status not in OPEN_STATUSES or row.status == "stalled":
+                return
+            await asyncio.sleep(0.01)
+
+    def _tell(self, key: Key) -> None:
+        for waiter in self._waiters.pop(key, []):
+            if waiter.done():
+                continue
+            if self.failure is not None:
+                waiter.set_exception(self.failure)
+            else:
+                waiter.set_result(None)
+
+    async def _serve(self, request: Request) -> Receipt | None:
+        """What another process asks through the local socket."""
+        if request.start is not None:
+            workflow = self._running().workflows.get(request.start.event.workflow)
+            if workflow is None:
+                return await self.deposit(request.start)
+            try:
+                await self._start(request.start, workflow)
+            except PerdureError:
+                row = await self.read(lambda: self.store.row(request.start.key))  # type: ignore[union-attr]
+                return Receipt("exists", row)
+            return Receipt("accepted")
+        if request.mail is not None:
+            return await self.deposit(request.mail)
+        if request.resume is not None:
+            return await self.resume(request.resume)
+        return None
+
+
+class ThreadBackground:
+    """Blocking reads in two threads; results come back to the loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._pool = ThreadPoolExecutor(2, thread_name_prefix="perdure-reader")
+
+    def run(self, call: Callable[[], Any], done: Callable[[Any], None]) -> None:
+        """Run it off the loop; `done` gets the result or the exception."""
+
+        def work() -> None:
+            try:
+                answer = call()
+            except Exception as error:  # noqa: BLE001 - handed to whoever asked
+                answer = error
+            try:
+                self._loop.call_soon_threadsafe(done, answer)
+            except RuntimeError:
+                log.debug("the engine's loop was closed before a read ended")
+
+        self._pool.submit(work)
+
+    def close(self) -> None:
+        """End the threads."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+class Heart:
+    """Renews the lease in its own thread, so that a step that blocks the loop does not cost the ownership."""
+
+    def __init__(self, store: Store, session: Session, lost: Callable[[Exception], object]) -> None:
+        self._store = store
+        self._session = session
+        self._lost = lost
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="perdure-heart", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End."""
+        self._stop.set()
+
+    def _run(self) -> None:
+        pause_s = 1.0
+        while not self._stop.wait(pause_s):
+            try:
+                lease = self._store.renew(self._session)
+            except OwnershipLost as error:
+                self._lost(error)
+                return
+            except StoreError as error:
+                log.warning("cannot renew the lease, trying again: %s", error)
+                continue
+            pause_s = 1.0 if lease.ttl_ms is None else lease.ttl_ms / 3000
+
+
+def named(workflows: Iterable[Workflow[..., Any]]) -> dict[str, Workflow[..., Any]]:
+    """Workflows by name: the given ones, and others that their modules define.
+
+    Raises:
+        DuplicateName: two different ones have the same name.
+        InvalidDefinition: something is no workflow.
+    """
+    found: dict[str, Workflow[..., Any]] = {}
+    given = list(workflows)
+    for workflow in given:
+        if not isinstance(workflow, Workflow):
+            raise InvalidDefinition(
+                name=repr(workflow), kind="workflow", reason="it was not decorated", fix="Put @perdure.workflow above it."
+            )
+        other = found.setdefault(workflow.name, workflow)
+        if other is not workflow:
+            raise DuplicateName(kind="workflow", name=workflow.name, first=place_of(other), second=place_of(workflow))
+    for workflow in given:
+        module = sys.modules.get(workflow.fn.__module__)
+        for other in vars(module).values() if module is not None else ():
+            if isinstance(other, Workflow):
+                found.setdefault(other.name, other)
+    return found
+
+
+def place_of(workflow: Workflow[..., Any]) -> str:
+    """`module:line` of a definition."""
+    code = workflow.fn.__code__
+    return f"{workflow.fn.__module__}:{code.co_firstlineno}"
+
+
+def fingerprint_of(workflows: Iterable[Workflow[..., Any]]) -> str:
+    """A hash of the source of the modules that define the workflows, and of loaded modules of the same packages."""
+    names = {workflow.fn.__module__ for workflow in workflows}
+    tops = {name.partition(".")[0] for name in names if "." in name}
+    for name in list(sys.modules):
+        if name.partition(".")[0] in tops:
+            names.add(name)
+    digest = hashlib.blake2b(digest_size=8)
+    for name in sorted(names):
+        module = sys.modules.get(name)
+        if module is not None:
+            digest.update(name.encode() if name != "__main__" else b"")
+            digest.update(_source(module))
+    return digest.hexdigest()
+
+
+def _source(module: ModuleType) -> bytes:
+    try:
+        return inspect.getsource(module).encode("utf-8", "surrogatepass")
+    except (OSError, TypeError):
+        return b""
+
+
+def run(
+    workflow: Workflow[..., R],
+    *args: Any,
+    id: str | None = None,  # noqa: A002 - the field's word
+    store: str | Path | Store | None = None,
+    **kwargs: Any,
+) -> R:
+    """Run a workflow to its end and return the result: the three-line entry.
+
+    Run it again with the same id after a crash and it goes on; after its end, it returns the recorded result.
+
+    Args:
+        workflow: what to run; its arguments follow.
+        id: of the execution; by default a random one, so that every call is a new execution.
+        store: path of the SQLite file; by default `PERDURE_STORE`, else `perdure.db` in the working directory.
+
+    Raises:
+        ExecutionFailed, ExecutionCancelled, ExecutionTerminated, ExecutionStalled: how it ended otherwise.
+        StoreBusy: another engine works on this file.
+
+    Example:
+        print(perdure.run(research, "durable execution", id="report-1"))
+    """
+
+    async def main() -> R:
+        async with Engine(store, workflows=[workflow]) as engine:
+            handle = await engine.start(workflow, *args, id=id, **kwargs)
+            return await handle.result()
+
+    return asyncio.run(main())
+
+

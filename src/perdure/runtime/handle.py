@@ -1,0 +1,195 @@
+"""Handles: what holds an execution from outside, and the port through which engine and client serve them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Generic, Protocol, TypeVar
+
+from perdure.core import events as ev
+from perdure.core.errors import (
+    ExecutionCancelled,
+    ExecutionClosed,
+    ExecutionFailed,
+    ExecutionNotFound,
+    ExecutionStalled,
+    ExecutionTerminated,
+    InvalidId,
+    PerdureError,
+    WaitTimeout,
+)
+from perdure.core.identity import MAX_ID_BYTES, ExecutionId, Key, Namespace, shard_of
+from perdure.core.retry import Seconds, to_ms
+from perdure.store.protocol import Mail, Receipt, Row, Running, Start, Store
+from perdure.workflow.definitions import Workflow
+from perdure.workflow.values import codec_for
+
+R = TypeVar("R")
+
+JOURNAL_PAGE = 1_000
+
+
+class Port(Protocol):
+    """How a handle reaches the world: through a running engine, or through the store alone."""
+
+    store: Store
+
+    async def deposit(self, item: Start | Mail) -> Receipt: ...
+    async def read(self, call: Callable[[], Any]) -> Any: ...
+    async def closed(self, key: Key) -> None: ...
+    async def resume(self, key: Key) -> Receipt: ...
+    def new_id(self) -> str: ...
+
+
+def checked_id(value: str, kind: str = "execution id") -> str:
+    """The id itself, if it may be stored and shown.
+
+    Raises:
+        InvalidId: it is empty, too long, or holds surrogates, control or other unprintable characters.
+    """
+    reason = ""
+    if not isinstance(value, str) or not value:
+        reason = "it is empty" if value == "" else f"it is {type(value).__name__}, not text"
+    elif any("\ud800" <= char <= "\udfff" for char in value):
+        reason = "it holds a lone surrogate"
+    elif not value.isprintable():
+        reason = "it holds characters that cannot be printed"
+    elif len(value.encode()) > MAX_ID_BYTES:
+        reason = f"it is longer than {MAX_ID_BYTES} bytes"
+    elif value != value.strip():
+        reason = "it begins or ends with a space"
+    if reason:
+        shown = ascii(value)
+        raise InvalidId(value=shown if len(shown) <= 80 else shown[:80] + "…", kind=kind, reason=reason)
+    return value
+
+
+def key_of(store: Store, namespace: str, execution_id: str) -> Key:
+    """Where an execution lives."""
+    checked_id(namespace, "namespace")
+    checked_id(execution_id)
+    return Key(shard_of(namespace, execution_id, store.shards), Namespace(namespace), ExecutionId(execution_id))
+
+
+class Handle(Generic[R]):
+    """An execution, seen from outside."""
+
+    def __init__(self, port: Port, key: Key, workflow: Workflow[..., R] | None) -> None:
+        self._port = port
+        self.key = key
+        self.id = key.execution
+        self._workflow = workflow
+
+    def __repr__(self) -> str:
+        return f"<execution {self.id!r}>"
+
+    async def result(self, *, timeout: Seconds | None = None) -> R:  # noqa: ASYNC109 - a wait for another process
+        """Wait for the end and return the result.
+
+        Args:
+            timeout: seconds or timedelta; the execution goes on if it passes.
+
+        Raises:
+            ExecutionFailed, ExecutionCancelled, ExecutionTerminated: how it ended otherwise.
+            ExecutionStalled: its code failed and waits for a fix.
+            ExecutionNotFound: there is none with this id.
+            WaitTimeout: no end in time.
+        """
+        try:
+            async with asyncio.timeout(None if timeout is None else to_ms(timeout, "timeout") / 1000):
+                await self._port.closed(self.key)
+        except TimeoutError:
+            raise WaitTimeout(execution=self.id, seconds=timeout) from None
+        return await self._outcome()
+
+    async def _outcome(self) -> R:
+        row = await self.describe()
+        if row.status == "stalled":
+            raise ExecutionStalled(execution=self.id, problem=row.problem)
+        store = self._port.store
+        last = await self._port.read(lambda: store.load(self.key, row.run, row.position - 1, 1))
+        event = last[0].event
+        match event:
+            case ev.ExecutionCompleted():
+                codec = self._workflow.result if self._workflow is not None else codec_for(Any, "a result")
+                return codec.decode(event.result, f"the result of execution {self.id!r}")  # type: ignore[no-any-return]
+            case ev.ExecutionFailed():
+                raise ExecutionFailed(execution=self.id, failure=event.failure)
+            case ev.ExecutionCancelled():
+                raise ExecutionCancelled(execution=self.id, reason=event.reason)
+            case _:
+                raise ExecutionTerminated(execution=self.id, reason=getattr(event, "reason", ""))
+
+    async def signal(self, name: str, value: Any = None, *, id: str | None = None) -> None:  # noqa: A002 - the field's word
+        """Send a signal; returns when it is durable.
+
+        Args:
+            name: what the workflow passes to `perdure.receive`.
+            value: data that the receiver's type accepts.
+            id: of this message: sending it again with the same id has no further effect.
+
+        Raises:
+            ExecutionNotFound, ExecutionClosed: it was not delivered.
+            EncodeError: the value cannot be encoded.
+        """
+        payload = codec_for(Any, f"signal {name!r}").encode(value, f"signal {name!r}")
+        message_id = checked_id(id, "message id") if id is not None else self._port.new_id()
+        await self._send(ev.SignalReceived(message_id, checked_id(name, "signal name"), payload))
+
+    async def cancel(self, reason: str = "") -> None:
+        """Ask it to cancel: `asyncio.CancelledError` is raised where it waits, and it may clean up first."""
+        await self._send(ev.CancelRequested(self._port.new_id(), reason))
+
+    async def terminate(self, reason: str = "") -> None:
+        """End it without asking its code."""
+        await self._send(ev.TerminateRequested(self._port.new_id(), reason))
+
+    async def resume(self) -> None:
+        """Let a stalled execution go on, after its code was fixed."""
+        self._check(await self._port.resume(self.key))
+
+    async def describe(self) -> Row:
+        """Its row: status, workflow, what it waits for, when it wakes, why it stalled."""
+        store = self._port.store
+        row: Row | None = await self._port.read(lambda: store.row(self.key))
+        if row is None:
+            raise ExecutionNotFound(execution=self.id, namespace=self.key.namespace)
+        return row
+
+    async def journal(self) -> list[ev.Recorded]:
+        """All events of its current run, in order."""
+        row = await self.describe()
+        store, events = self._port.store, list[ev.Recorded]()
+        while len(events) < row.position:
+            start = len(events)
+            page = await self._port.read(lambda start=start: store.load(self.key, row.run, start, JOURNAL_PAGE))  # type: ignore[misc]
+            if not page:
+                break
+            events.extend(page)
+        return events
+
+    async def running(self) -> list[Running]:
+        """Steps that have been open for a while, as last told."""
+        store = self._port.store
+        return await self._port.read(lambda: store.running(self.key))  # type: ignore[no-any-return]
+
+    async def _send(self, event: ev.AnyEvent) -> None:
+        message_id: str = getattr(event, "message_id")  # noqa: B009 - every message has one
+        self._check(await self._port.deposit(Mail(receiver=self.key, message_id=message_id, event=event)))
+
+    def _check(self, receipt: Receipt) -> None:
+        if receipt.status == "missing":
+            raise ExecutionNotFound(execution=self.id, namespace=self.key.namespace)
+        if receipt.status == "closed":
+            status = receipt.row.status if receipt.row is not None else "closed"
+            raise ExecutionClosed(execution=self.id, status=status)
+
+
+def raise_if_error(answer: Receipt | PerdureError) -> Receipt:
+    """A receipt, or the error raised."""
+    if isinstance(answer, PerdureError):
+        raise answer
+    return answer
+
+
+Closer = Callable[[], Awaitable[None]]

@@ -1,0 +1,366 @@
+"""Runs attempts of steps: decode the arguments, call, limit in time, encode, and say what came of it as an event.
+
+`async def` steps run as tasks on the engine's loop, `def` steps in threads. What an attempt returns goes to its driver
+as `StepCompleted`, `StepFailed` or `StepAttemptFailed`; a stopped attempt says nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from perdure.core import events as ev
+from perdure.core.commands import RunStep
+from perdure.core.errors import EncodeError, PayloadTooLarge, PerdureError, StepTimeout, UnencodableResult
+from perdure.core.identity import Key, derived_id, noise
+from perdure.runtime.environment import Environment
+from perdure.runtime.threads import ThreadPool, Work
+from perdure.store.protocol import Running
+from perdure.workflow.context import Attempt, current_attempt
+from perdure.workflow.values import codec_for, failure_info, preview
+
+
+log = logging.getLogger("perdure")
+
+
+class Driven(Protocol):
+    """What the step runner needs of the driver whose step it runs."""
+
+    key: Key
+    run: str
+    dead: bool
+    attempts: set[int]
+
+    def step_done(self, seq: int, event: ev.AnyEvent) -> None:
+        """The attempt ended."""
+        ...
+
+    def step_unreadable(self, seq: int, error: PerdureError) -> None:
+        """The attempt ended, but what it returned cannot be recorded."""
+        ...
+
+
+ADVISE_AFTER_MS = 1_000
+_progress_codec = codec_for(Any, "a heartbeat's progress")
+
+
+class StepRun:
+    """One attempt under way."""
+
+    __slots__ = (
+        "attempt",
+        "command",
+        "driver",
+        "last_beat_ms",
+        "number",
+        "progress",
+        "started_at_ms",
+        "started_mono_ms",
+        "stopped",
+        "task",
+        "timed_out",
+        "told",
+        "watch",
+        "work",
+    )
+
+    def __init__(self, driver: Driven, command: RunStep, now_ms: int, monotonic_ms: int) -> None:
+        self.driver = driver
+        self.command = command
+        self.number = command.attempt + 1
+        self.started_at_ms = now_ms
+        self.started_mono_ms = monotonic_ms
+        self.last_beat_ms = monotonic_ms
+        self.progress: ev.Payload | None = command.progress
+        self.told: ev.Payload | None | bool = False  # what the store was told of it: not at all, or its progress
+        self.stopped = False
+        self.timed_out: StepTimeout | None = None
+        self.task: asyncio.Task[Any] | None = None
+        self.work: Work | None = None
+        self.watch: asyncio.TimerHandle | None = None
+        self.attempt: Attempt | None = None
+
+
+class StepRunner:
+    """All attempts of one worker. Belongs to the engine's thread."""
+
+    def __init__(self, environment: Environment, *, limit: int, threads: ThreadPool) -> None:
+        self._environment = environment
+        self._limit = limit
+        self._threads = threads
+        self._runs: dict[tuple[Any, int], StepRun] = {}
+        self._waiting: deque[tuple[Driven, RunStep]] = deque()
+        self._per_step: dict[str, int] = {}
+        self._held: dict[str, deque[tuple[Driven, RunStep]]] = {}
+        self._loop = asyncio.get_running_loop()
+        self.alone: Key | None = None  # while set, only steps of this execution run
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def begin(self, driver: Driven, command: RunStep) -> None:
+        """Run the next attempt as soon as the limits allow."""
+        if not self._has_room(driver):
+            self._waiting.append((driver, command))
+            return
+        limit = command.options.concurrency
+        if limit is not None and self._per_step.get(command.name, 0) >= limit:
+            self._held.setdefault(command.name, deque()).append((driver, command))
+            return
+        self._launch(driver, command)
+
+    def _has_room(self, driver: Driven) -> bool:
+        if self.alone is not None and (driver.key != self.alone or any(key != self.alone for key, _ in self._runs)):
+            return False
+        return len(self._runs) < self._limit
+
+    def pump(self) -> None:
+        """Limits have changed: begin what may begin now."""
+        waiting, self._waiting = self._waiting, deque()
+        for driver, command in waiting:
+            if command.seq in driver.attempts and not driver.dead:
+                self.begin(driver, command)
+
+    def stop(self, driver: Driven, seq: int) -> None:
+        """Cancel an attempt, or forget one that waits; its driver hears no more of it."""
+        run = self._runs.get((driver.key, seq))
+        if run is not None and run.driver is driver:
+            run.stopped = True
+            self._cancel(run)
+
+    def advice(self) -> list[Running]:
+        """What people and the next attempt should know of attempts that take long."""
+        oldest = self._environment.monotonic_ms() - ADVISE_AFTER_MS
+        found: list[Running] = []
+        for run in self._runs.values():
+            if run.told is not run.progress and (run.started_mono_ms <= oldest or run.progress is not None):
+                run.told = run.progress
+                found.append(
+                    Running(
+                        key=run.driver.key,
+                        run=run.driver.run,
+                        seq=run.command.seq,
+                        name=run.command.name,
+                        attempt=run.number,
+                        started_at_ms=run.started_at_ms,
+                        progress=run.progress,
+                    )
+                )
+        return found
+
+    async def drain(self, seconds: float) -> None:
+        """Wait that long for running attempts, then cancel what is left. Nothing recorded is lost."""
+        self._waiting.clear()
+        self._held.clear()
+        tasks = [run.task for run in self._runs.values() if run.task is not None]
+        if tasks and seconds > 0:
+            await asyncio.wait(tasks, timeout=seconds)
+        for run in list(self._runs.values()):
+            run.stopped = True
+            self._cancel(run)
+        left = [task for task in tasks if not task.done()]
+        if left:
+            await asyncio.wait(left, timeout=1.0)
+
+    # --- one attempt ---
+
+    def _launch(self, driver: Driven, command: RunStep) -> None:
+        environment = self._environment
+        run = StepRun(driver, command, environment.now_ms(), environment.monotonic_ms())
+        self._runs[driver.key, command.seq] = run
+        self._per_step[command.name] = self._per_step.get(command.name, 0) + 1
+        run.attempt = Attempt(
+            execution=driver.key.execution,
+            run=driver.run,
+            seq=command.seq,
+            name=command.name,
+            attempt=run.number,
+            idempotency_key=derived_id("step", driver.key.execution, driver.run, command.seq),
+            progress=None if run.progress is None else _progress_codec.decode(run.progress, "progress"),
+            on_heartbeat=lambda progress: self._heartbeat(run, progress),
+        )
+        context = contextvars.copy_context()
+        context.run(current_attempt.set, run.attempt)
+        run.task = self._loop.create_task(self._attempt(run), context=context)
+        self._watch(run)
+
+    async def _attempt(self, run: StepRun) -> None:
+        command = run.command
+        step = command.target
+        event: ev.AnyEvent | PerdureError | None
+        try:
+            args, kwargs = step.arguments.decode(command.input, f"the input of step {step.name!r}")
+            value = await (step.fn(*args, **kwargs) if step.is_async else self._in_thread(run, step.fn, args, kwargs))
+            event = self._completed(run, value)
+        except asyncio.CancelledError as error:
+            event = None if run.stopped else self._failed(run, run.timed_out or error)
+        except Exception as error:
+            event = None if run.stopped else self._failed(run, run.timed_out or error)
+        except BaseException as error:  # SystemExit and such: the step's failure, not the engine's end
+            event = None if run.stopped else self._failed(run, error)
+            if isinstance(error, KeyboardInterrupt):
+                raise
+        finally:
+            self._ended(run)
+        if run.stopped or event is None:
+            return
+        if isinstance(event, PerdureError):
+            run.driver.step_unreadable(command.seq, event)
+        else:
+            run.driver.step_done(command.seq, event)
+
+    def _completed(self, run: StepRun, value: Any) -> ev.AnyEvent | PerdureError:
+        command = run.command
+        try:
+            result = command.target.result.encode(value, f"the result of step {command.name!r}")
+        except (EncodeError, PayloadTooLarge) as error:
+            return UnencodableResult(name=command.name, location=command.location, reason=error, value=_short_repr(value))
+        return ev.StepCompleted(
+            seq=command.seq,
+            name=command.name,
+            digest=command.digest,
+            location=command.location,
+            preview=preview(command.input),
+            result=result,
+            attempt=run.number,
+            started_at_ms=run.started_at_ms,
+        )
+
+    def _failed(self, run: StepRun, error: BaseException) -> ev.AnyEvent:
+        command, options = run.command, run.command.options
+        took_ms = self._environment.monotonic_ms() - run.started_mono_ms
+        jitter = noise(run.driver.run, command.seq, run.number)
+        pause_ms = None if _is_final(error) else _pause(options.retry, run.number, error, jitter)
+        spent_ms = command.spent_ms + took_ms + (pause_ms or 0)
+        common: dict[str, Any] = {
+            "seq": command.seq,
+            "name": command.name,
+            "digest": command.digest,
+            "location": command.location,
+            "preview": preview(command.input),
+            "failure": failure_info(error),
+            "attempt": run.number,
+            "started_at_ms": run.started_at_ms,
+        }
+        out_of_time = options.total_timeout_ms is not None and spent_ms >= options.total_timeout_ms
+        if pause_ms is None or out_of_time:
+            return ev.StepFailed(**common)
+        retry_at_ms = self._environment.now_ms() + pause_ms
+        return ev.StepAttemptFailed(**common, retry_at_ms=retry_at_ms, spent_ms=spent_ms, progress=run.progress)
+
+    async def _in_thread(self, run: StepRun, fn: Any, args: Any, kwargs: Any) -> Any:
+        future = self._loop.create_future()
+        loop = self._loop
+
+        def settle(method: Callable[[Any], None], value: Any) -> None:
+            if not future.done():
+                method(value)
+
+        def call() -> None:
+            try:
+                result, settled = fn(*args, **kwargs), future.set_result
+            except StopIteration as error:  # a future refuses it
+                result, settled = RuntimeError(f"the step raised StopIteration: {error}"), future.set_exception
+            except BaseException as error:  # noqa: BLE001 - every way a step can fail is the step's failure
+                result, settled = error, future.set_exception
+            try:
+                loop.call_soon_threadsafe(settle, settled, result)
+            except RuntimeError:
+                log.debug("a step's thread ended after the engine's loop was closed")
+
+        run.work = self._threads.submit(call, contextvars.copy_context())
+        try:
+            return await future
+        except asyncio.CancelledError:
+            self._threads.abandon(run.work)
+            raise
+
+    def _ended(self, run: StepRun) -> None:
+        del self._runs[run.driver.key, run.command.seq]
+        if run.watch is not None:
+            run.watch.cancel()
+        name = run.command.name
+        self._per_step[name] -= 1
+        if not self._per_step[name]:
+            del self._per_step[name]
+        held = self._held.get(name)
+        if self.alone is not None:
+            self.pump()
+        elif held:
+            self._next_of(held)
+        elif self._waiting:
+            self._next_of(self._waiting)
+
+    def _next_of(self, queue: deque[tuple[Driven, RunStep]]) -> None:
+        while queue:
+            driver, command = queue.popleft()
+            if command.seq in driver.attempts and not driver.dead:
+                self.begin(driver, command)
+                return
+
+    def _cancel(self, run: StepRun) -> None:
+        if run.attempt is not None:
+            run.attempt.cancelled = True
+        if run.task is not None:
+            run.task.cancel()
+
+    # --- time limits ---
+
+    def _heartbeat(self, run: StepRun, progress: Any) -> None:
+        if progress is not None:
+            run.progress = _progress_codec.encode(progress, "a heartbeat's progress")
+        run.last_beat_ms = self._environment.monotonic_ms()
+
+    def _watch(self, run: StepRun) -> None:
+        """Arm the next check of this attempt's limits."""
+        limits = self._limits(run)
+        if limits:
+            due_ms = min(due for due, _, _ in limits)
+            pause = max(0, due_ms - self._environment.monotonic_ms()) / 1000
+            run.watch = self._loop.call_later(pause, self._check, run)
+
+    def _limits(self, run: StepRun) -> list[tuple[int, str, int]]:
+        options = run.command.options
+        found: list[tuple[int, str, int]] = []
+        if options.timeout_ms is not None:
+            found.append((run.started_mono_ms + options.timeout_ms, "timeout", options.timeout_ms))
+        if options.total_timeout_ms is not None:
+            left = max(0, options.total_timeout_ms - run.command.spent_ms)
+            found.append((run.started_mono_ms + left, "total_timeout", options.total_timeout_ms))
+        if options.heartbeat_timeout_ms is not None:
+            due = run.last_beat_ms + options.heartbeat_timeout_ms
+            found.append((due, "heartbeat_timeout", options.heartbeat_timeout_ms))
+        return found
+
+    def _check(self, run: StepRun) -> None:
+        now_ms = self._environment.monotonic_ms()
+        for due_ms, kind, limit_ms in self._limits(run):
+            if due_ms <= now_ms:
+                run.timed_out = StepTimeout(kind=kind, limit_ms=limit_ms)
+                self._cancel(run)
+                return
+        self._watch(run)
+
+
+def _is_final(error: BaseException) -> bool:
+    return isinstance(error, StepTimeout) and error.fields["kind"] == "total_timeout"
+
+
+def _pause(retry: Any, attempt: int, error: BaseException, jitter: float) -> int | None:
+    try:
+        return retry.pause_ms(attempt, error, jitter)  # type: ignore[no-any-return]
+    except Exception:
+        log.exception("the retry policy itself raised: the step is not retried")
+        return None
+
+
+def _short_repr(value: Any) -> str:
+    try:
+        text = repr(value)
+    except Exception as error:  # noqa: BLE001 - a repr is the user's code
+        text = f"<{type(value).__name__}, whose repr raised {type(error).__name__}>"
+    return text if len(text) <= 2_000 else text[:2_000] + "…"

@@ -1,0 +1,448 @@
+"""A worker: the executions that it has in memory, how they come in from the store, and how they leave again.
+
+All of it runs on the engine's loop. What blocks (loading, committing, renewing the lease) goes through the ports
+`Background` and `Committer`, so that the simulator runs this very code in one thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from perdure.core import events as ev
+from perdure.core.commands import RunStep
+from perdure.core.errors import CorruptJournal, ExecutionStalled, PerdureError, StalledByBug, StoreError
+from perdure.core.identity import Key
+from perdure.runtime.alarm import Alarm
+from perdure.runtime.committer import Committer
+from perdure.runtime.driver import Driver
+from perdure.runtime.environment import Environment
+from perdure.runtime.steps import StepRunner
+from perdure.store.protocol import Batch, Letter, Outcome, Park, Row, Running, Session, Start, Store
+from perdure.workflow.definitions import Workflow
+from perdure.workflow.values import failure_info
+
+log = logging.getLogger("perdure")
+
+LOAD_PAGE = 5_000
+INBOX_PAGE = 1_000
+READY_PAGE = 200
+RECOVERIES_ALONE = 3
+RECOVERIES_STALL = 4
+PARK_WORTH_MS = 1_000
+ALONE_AT_MOST_S = 60.0
+
+
+class Background(Protocol):
+    """Where blocking reads run. `done` is called on the engine's thread with the result, or with the exception."""
+
+    def run(self, call: Callable[[], Any], done: Callable[[Any], None]) -> None:
+        """Run it off the loop."""
+        ...
+
+
+class Limits(NamedTuple):
+    """Bounds of one worker."""
+
+    active: int = 10_000  # executions with something to do, in memory
+    resting: int = 2_000  # executions that wait, kept in memory to save a replay
+    resting_bytes: int = 256 * 2**20
+
+
+class Loaded(NamedTuple):
+    """An execution as read from the store in one go."""
+
+    row: Row
+    journal: list[ev.Recorded]
+    letters: list[Letter]
+    running: list[Running]
+
+
+class Worker:
+    """Runs executions of the workflows it knows, for one session of one store."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        session: Session,
+        environment: Environment,
+        background: Background,
+        workflows: Iterable[Workflow[..., Any]],
+        limits: Limits,
+    ) -> None:
+        self.store = store
+        self.session = session
+        self.environment = environment
+        self.background = background
+        self.fingerprint = session.fingerprint
+        self.shards = store.shards
+        self.limits = limits
+        self.workflows = {workflow.name: workflow for workflow in workflows}
+        self.drivers: dict[Key, Driver] = {}
+        self.resting: OrderedDict[Key, int] = OrderedDict()  # in order of rest, with what each takes
+        self.on_closed: Callable[[Key, str, ev.AnyEvent], None] = lambda *_: None
+        self.on_stalled: Callable[[Key, PerdureError], None] = lambda *_: None
+        self.committer: Committer
+        self.steps: StepRunner
+        self._loop = asyncio.get_running_loop()
+        self._alarm = Alarm(self._loop, self.now_ms, self._ring)
+        self._resting_bytes = 0
+        self._loading: set[Key] = set()
+        self._woken_while_loading: set[Key] = set()
+        self._scanning = False
+        self._scan_again = False
+        self._suspects: list[Row] = []
+        self._suspect: Key | None = None
+        self._unserved: set[str] = set()
+        self._room: list[asyncio.Future[None]] = []
+        self.stopping = False
+
+    # --- the driver's host ---
+
+    def now_ms(self) -> int:
+        """The database's time as this worker estimates it."""
+        return self.environment.now_ms()
+
+    def soon(self, callback: Callable[[], object]) -> None:
+        """At the end of what is ready now."""
+        self._loop.call_soon(callback)
+
+    def commit(self, batch: Batch, done: Callable[[Outcome], None]) -> None:
+        """Into the next group."""
+        self.committer.submit(batch, done)
+
+    def begin_step(self, driver: Driver, command: RunStep) -> None:
+        """Run a step's next attempt."""
+        progress = driver.progress.pop(command.seq, None)
+        if progress is not None:
+            command.progress = progress
+        self.steps.begin(driver, command)
+
+    def stop_step(self, driver: Driver, seq: int) -> None:
+        """Nobody waits for this step any more."""
+        self.steps.stop(driver, seq)
+
+    def know(self, workflow: Workflow[..., Any]) -> None:
+        """A child's workflow: its executions are ours to run from now on."""
+        self.workflows.setdefault(workflow.name, workflow)
+
+    def wake_at(self, driver: Driver, due_ms: int | None) -> None:
+        """Call its `timer_due` then."""
+        self._alarm.set(driver, due_ms)
+
+    def fetch_letters(self, driver: Driver) -> None:
+        """Read its inbox."""
+
+        def fetched(letters: Any) -> None:
+            if isinstance(letters, Exception):
+                log.warning("cannot read the inbox of %s, trying again: %s", driver.key.execution, letters)
+                self._loop.call_later(0.5, self.fetch_letters, driver)
+            elif not driver.dead:
+                driver.letters_arrived(letters)
+
+        self.background.run(lambda: self.store.inbox(driver.key, INBOX_PAGE), fetched)
+
+    def rested(self, driver: Driver) -> None:
+        """It waits: remember that in its row, and make it a candidate for eviction."""
+        key = driver.key
+        wake_at_ms = driver.next_wake_ms()
+        if wake_at_ms is None or wake_at_ms > self.now_ms() + PARK_WORTH_MS:
+            self.committer.advise(
+                Park(
+                    key=key,
+                    run=driver.run,
+                    position=driver.length,
+                    wake_at_ms=wake_at_ms,
+                    waits_for=driver.execution.waits_for(),
+                )
+            )
+            self._rouse(driver)
+            self.resting[key] = driver.size
+            self._resting_bytes += driver.size
+            self._evict_some()
+        self._suspect_passed(key)
+        self._made_room()
+
+    def closed(self, driver: Driver, event: ev.AnyEvent) -> None:
+        """Its journal has ended."""
+        self._drop(driver)
+        self.on_closed(driver.key, driver.run, event)
+
+    def stalled(self, driver: Driver, error: PerdureError) -> None:
+        """Its code failed: keep it, say so, and leave it until somebody resumes it."""
+        log.error("execution %s stalled: %s", driver.key.execution, error)
+        self.committer.advise(
+            Park(
+                key=driver.key,
+                run=driver.run,
+                position=driver.length,
+                status="stalled",
+                waits_for=type(error).__name__,
+                problem=str(error),
+            )
+        )
+        self._drop(driver)
+        self.on_stalled(driver.key, ExecutionStalled(execution=driver.key.execution, problem=str(error)))
+
+    def lost(self, driver: Driver) -> None:
+        """Somebody else has written to its journal: forget it, and look at the store again."""
+        log.warning("execution %s moved on without this worker: dropped from memory", driver.key.execution)
+        self._drop(driver)
+        self.woken([driver.key])
+
+    def refused(self, driver: Driver) -> None:
+        """Its id was taken: it never existed."""
+        self._drop(driver)
+
+    # --- coming in ---
+
+    def start(self, start: Start, workflow: Workflow[..., Any]) -> Driver:
+        """Begin a new execution; its first commit tells whether the id was free."""
+        driver = Driver(self, start.key, workflow, create=start)
+        self.drivers[start.key] = driver
+        driver.poke()
+        return driver
+
+    @property
+    def active(self) -> int:
+        """Executions in memory that have something to do."""
+        return len(self.drivers) - len(self.resting) + len(self._loading)
+
+    async def room(self) -> None:
+        """Wait until another execution may become active: back-pressure for starts."""
+        while self.active >= self.limits.active and not self.stopping:
+            waiter = self._loop.create_future()
+            self._room.append(waiter)
+            await waiter
+
+    def woken(self, keys: Sequence[Key]) -> None:
+        """These executions have mail, or are new."""
+        for key in keys:
+            driver = self.drivers.get(key)
+            if driver is not None:
+                self._rouse(driver)
+                self.fetch_letters(driver)
+            elif key in self._loading:
+                self._woken_while_loading.add(key)
+            elif self.active < self.limits.active:
+                self._load_key(key)
+            else:
+                self.scan()  # it is in the store, `active`: found when there is room
+
+    def scan(self) -> None:
+        """Look in the store for what is active or due and not in memory."""
+        if self.stopping:
+            return
+        if self._scanning:
+            self._scan_again = True
+            return
+        self._scanning = True
+        self._scan_again = False
+        self._scan_page(None)
+
+    def _scan_page(self, after: Key | None) -> None:
+        room = self.limits.active - self.active
+        if room <= 0 or self.stopping:
+            self._scanning = False  # `_made_room` scans again
+            self._scan_again = True
+            return
+        limit = min(READY_PAGE, room)
+
+        def scanned(rows: Any) -> None:
+            if isinstance(rows, Exception):
+                log.warning("cannot look for work, trying again: %s", rows)
+                self._scanning = False
+                self._loop.call_later(0.5, self.scan)
+                return
+            self._load_rows(rows)
+            if len(rows) == limit:
+                self._scan_page(rows[-1].key)
+            else:
+                self._scanning = False
+                self._arm_scan()
+
+        self.background.run(lambda: self.store.ready(self.session, self.now_ms(), after, limit), scanned)
+
+    def _arm_scan(self) -> None:
+        if self._scan_again:
+            self._loop.call_soon(self.scan)
+            return
+
+        def told(wake_at_ms: Any) -> None:
+            if wake_at_ms is None or isinstance(wake_at_ms, int):
+                self._alarm.set("scan", wake_at_ms)
+
+        self.background.run(lambda: self.store.next_wake_ms(self.session), told)
+
+    def _load_key(self, key: Key) -> None:
+        self._loading.add(key)
+        self.background.run(lambda: self.store.row(key), lambda row: self._row_read(key, row))
+
+    def _row_read(self, key: Key, row: Any) -> None:
+        self._loading.discard(key)
+        if isinstance(row, Exception):
+            log.warning("cannot read %s, trying again: %s", key.execution, row)
+            self._loop.call_later(0.5, self.woken, [key])
+        elif row is not None and row.status == "active":
+            self._load_rows([row])
+
+    def _load_rows(self, rows: Sequence[Row]) -> None:
+        for row in rows:
+            resting = self.drivers.get(row.key)
+            if resting is not None:
+                self._rouse(resting)  # parked in memory: its timer is due
+                resting.timer_due()
+            elif row.key not in self._loading and self._serves(row):
+                if row.recoveries >= RECOVERIES_ALONE:
+                    self._suspects.append(row)
+                else:
+                    self._load(row)
+        self._next_suspect()
+
+    def _serves(self, row: Row) -> bool:
+        if row.workflow in self.workflows:
+            return True
+        if row.workflow not in self._unserved:
+            self._unserved.add(row.workflow)
+            log.warning("nobody here runs workflow %r: its executions wait for a worker that does", row.workflow)
+        return False
+
+    def _load(self, row: Row) -> None:
+        self._loading.add(row.key)
+        self.background.run(lambda: read(self.store, row), lambda loaded: self._loaded(row, loaded))
+
+    def _loaded(self, row: Row, loaded: Any) -> None:
+        self._loading.discard(row.key)
+        again = row.key in self._woken_while_loading
+        self._woken_while_loading.discard(row.key)
+        if self.stopping or row.key in self.drivers:
+            return
+        driver = Driver(self, row.key, self.workflows[row.workflow])
+        driver.run = row.run
+        if isinstance(loaded, StoreError):
+            log.warning("cannot load %s, trying again: %s", row.key.execution, loaded)
+            self._loop.call_later(0.5, self._load, row)
+            return
+        self.drivers[row.key] = driver
+        if isinstance(loaded, Exception):
+            driver.length = row.position
+            unexpected = StalledByBug(failure=failure_info(loaded))
+            self.stalled(driver, loaded if isinstance(loaded, PerdureError) else unexpected)
+            return
+        driver.watched = self._suspect == row.key
+        driver.poisoned = row.recoveries >= RECOVERIES_STALL
+        driver.size = sum(_size(recorded.event) for recorded in loaded.journal)
+        driver.progress = {r.seq: r.progress for r in loaded.running if r.run == row.run and r.progress is not None}
+        driver.replay(row.run, loaded.journal, loaded.letters)
+        if again:
+            self.fetch_letters(driver)
+
+    # --- suspects: executions that were active when their worker died, three times without progress ---
+
+    def _next_suspect(self) -> None:
+        """Run the next one alone: no step of another execution runs beside it, until it made progress or waits."""
+        if self._suspect is not None or not self._suspects:
+            return
+        row = self._suspects.pop(0)
+        self._suspect = self.steps.alone = row.key
+        log.warning("execution %s was active at %d unclean deaths: it runs alone", row.key.execution, row.recoveries)
+        self._loop.call_later(ALONE_AT_MOST_S, self._suspect_passed, row.key)
+        self._load(row)
+
+    def progressed(self, driver: Driver) -> None:
+        """A suspect had something committed."""
+        self._suspect_passed(driver.key)
+
+    def _suspect_passed(self, key: Key) -> None:
+        if self._suspect == key:
+            self._suspect = self.steps.alone = None
+            self.steps.pump()
+            self._next_suspect()
+
+    # --- leaving ---
+
+    def _rouse(self, driver: Driver) -> None:
+        size = self.resting.pop(driver.key, None)
+        if size is not None:
+            self._resting_bytes -= size
+
+    def _drop(self, driver: Driver) -> None:
+        if self.drivers.get(driver.key) is driver:
+            del self.drivers[driver.key]
+        self._rouse(driver)
+        driver.discard()
+        self._suspect_passed(driver.key)
+        self._made_room()
+
+    def _evict_some(self) -> None:
+        while self.resting and (
+            len(self.resting) > self.limits.resting or self._resting_bytes > self.limits.resting_bytes
+        ):
+            key = next(iter(self.resting))
+            driver = self.drivers[key]
+            if driver.resting:
+                due_ms = driver.next_wake_ms()
+                self._drop(driver)
+                self._hear_of(due_ms)
+            else:
+                self._rouse(driver)
+
+    def _hear_of(self, due_ms: int | None) -> None:
+        armed = self._alarm.due("scan")
+        if due_ms is not None and (armed is None or due_ms < armed):
+            self._alarm.set("scan", due_ms)
+
+    def _made_room(self) -> None:
+        while self._room and self.active < self.limits.active:
+            waiter = self._room.pop(0)
+            if not waiter.done():
+                waiter.set_result(None)
+                break
+        if self._scan_again and not self._scanning and not self.stopping:
+            self._loop.call_soon(self.scan)
+
+    def _ring(self, who: Any) -> None:
+        if isinstance(who, Driver):
+            self._rouse(who)
+            who.timer_due()
+        else:
+            self.scan()
+
+    def writing(self) -> bool:
+        """Whether any execution in memory has something that is not written yet."""
+        return any(driver.unwritten for driver in self.drivers.values())
+
+    def advise_of_steps(self) -> None:
+        """Tell the store of attempts that take long. Called every second or so."""
+        for running in self.steps.advice():
+            self.committer.advise(running)
+
+    def stop(self) -> None:
+        """Drop everything from memory; the journal has it."""
+        self.stopping = True
+        self._alarm.close()
+        for driver in list(self.drivers.values()):
+            self._drop(driver)
+        for waiter in self._room:
+            if not waiter.done():
+                waiter.set_result(None)
+
+
+def read(store: Store, row: Row) -> Loaded:
+    """An execution's journal, inbox and open steps, page by page."""
+    journal: list[ev.Recorded] = []
+    while len(journal) < row.position:
+        page = store.load(row.key, row.run, len(journal), LOAD_PAGE)
+        journal.extend(page)
+        if not page:
+            raise CorruptJournal(detail=f"the row says {row.position} events, the journal holds {len(journal)}")
+    return Loaded(row, journal, store.inbox(row.key, INBOX_PAGE), store.running(row.key))
+
+
+def _size(event: ev.AnyEvent) -> int:
+    result = getattr(event, "result", None)
+    return 400 + (len(result.data) if result is not None else 0)
