@@ -1,0 +1,154 @@
+"""A research agent that does not lose its work.
+
+It plans, searches, reads and takes notes on many sources at once, drafts, waits up to three days for a human's word,
+revises, and hands in a report with its sources. Kill it at any moment and start it again: it goes on where it was.
+"""
+
+import asyncio
+import os
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from examples.research import corpus, prompts, prose
+from examples.research.corpus import Passage
+from examples.research.model import ModelRefused, Usage, chat
+from examples.research.witness import witnessed
+
+import perdure
+from perdure import step, workflow
+
+
+@dataclass(frozen=True)
+class Plan:
+    questions: list[str]
+    usage: Usage
+
+
+@dataclass(frozen=True)
+class Excerpt:
+    passage: Passage
+    quote: str
+
+
+@dataclass(frozen=True)
+class Note:
+    question: str
+    text: str
+    by_model: bool
+    source: Excerpt
+    usage: Usage
+
+
+@dataclass(frozen=True)
+class Summary:
+    text: str
+    by_model: bool
+    usage: Usage
+
+
+@dataclass(frozen=True)
+class Decision:
+    approved: bool
+    comment: str = ""
+
+
+@dataclass(frozen=True)
+class Report:
+    topic: str
+    summary: Summary
+    notes: list[Note]
+    comments: list[str]
+    written_at: datetime
+
+
+# --- the workflow: an ordinary coroutine, and the journal of what it has done decides where it goes on ----------------
+
+
+@workflow
+async def research(topic: str) -> Report:
+    """Research a topic until a human approves of the report."""
+    plan = await make_plan(topic)
+    notes = await investigate(topic, plan.questions, known=[])
+    summary = await summarise(topic, notes)
+    comments: list[str] = []
+
+    while True:
+        report = Report(topic, summary, notes, comments, perdure.now())
+        perdure.publish(report)
+        decision = await perdure.receive("approval", Decision, timeout=timedelta(days=3))
+        if decision.approved:
+            return report
+        comments = [*comments, decision.comment]
+        notes = notes + await investigate(topic, [decision.comment], known=notes)
+        summary = await summarise(topic, notes)
+
+
+async def investigate(topic: str, questions: list[str], known: list[Note]) -> list[Note]:
+    """Search for all questions at once, then read and note every new source at once."""
+    found = await asyncio.gather(*[search(f"{topic}: {question}") for question in questions])
+    places = {note.source.passage.place for note in known}
+    tasks = []
+    for question, passages in zip(questions, found, strict=True):
+        fresh = [passage for passage in passages if passage.place not in places][:SOURCES_PER_QUESTION]
+        places.update(passage.place for passage in fresh)
+        tasks += [note_on(question, passage) for passage in fresh]
+    return await asyncio.gather(*tasks)
+
+
+async def note_on(question: str, passage: Passage) -> Note:
+    """Read one source, and note what it says."""
+    return await take_note(question, await read(question, passage))
+
+
+# --- the steps: they touch the world, and what they return is recorded ------------------------------------------------
+
+SOURCES_PER_QUESTION = 3
+PATIENT = perdure.Retry(attempts=6, delay=1, never=(ModelRefused,))
+
+
+@step(retry=PATIENT, timeout=300)
+@witnessed
+def make_plan(topic: str) -> Plan:
+    """Ask the model what to look up; the topic itself is always looked up."""
+    titles = [passage.title for passage in library().search(topic, limit=4)]
+    reply = chat(prompts.plan_prompt(topic, titles), max_tokens=prompts.PLAN_TOKENS)
+    return Plan([topic, *prose.list_items(reply.text, limit=4)], reply.usage)
+
+
+@step
+@witnessed
+def search(query: str) -> list[Passage]:
+    """Find the passages that fit best; more than needed, since questions find the same ones."""
+    return library().search(query, limit=2 * SOURCES_PER_QUESTION)
+
+
+@step
+@witnessed
+def read(question: str, passage: Passage) -> Excerpt:
+    """Read on from a passage, and quote what speaks to the question."""
+    return Excerpt(passage, prose.best_sentences(library().read_on(passage), question))
+
+
+@step(retry=PATIENT, timeout=300)
+@witnessed
+def take_note(question: str, source: Excerpt) -> Note:
+    """Have the model say it plainly; where it strays from the source, the source speaks for itself."""
+    title, quote = source.passage.title, source.quote
+    reply = chat(prompts.note_prompt(title, quote), max_tokens=prompts.NOTE_TOKENS)
+    text = prose.faithful(reply.text, [title, quote])
+    return Note(question, text or prose.sentences(quote)[0], bool(text), source, reply.usage)
+
+
+@step(retry=PATIENT, timeout=300)
+@witnessed
+def summarise(topic: str, notes: list[Note]) -> Summary:
+    """Have the model sum up the notes that matter most; where it strays, they open the report as they are."""
+    facts = [note.text for note in notes[:4] + notes[-1:]]
+    reply = chat(prompts.summary_prompt(topic, facts), max_tokens=prompts.SUMMARY_TOKENS)
+    text = prose.faithful(reply.text, [topic, *facts])
+    return Summary(text or " ".join(facts[:3]), bool(text), reply.usage)
+
+
+def library() -> corpus.Corpus:
+    """What the agent may read: the folder in RESEARCH_CORPUS, else this Python's own documentation."""
+    return corpus.load(os.environ.get("RESEARCH_CORPUS", ""))

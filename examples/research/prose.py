@@ -1,0 +1,70 @@
+"""Sentences: taking them apart, choosing among them, and telling whether one says what its source says."""
+
+import re
+from collections.abc import Sequence
+
+from examples.research.corpus import words
+
+SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[\"'`*(]*[A-Z])|\s+(?=>>> )|:: ")
+LIST_MARK = re.compile(r"^[\s>*\-•]*(?:\d+[.)]\s*)?[\"'“]*")
+QUOTE_WORDS = 50
+ITEM_WORDS_MAX = 12
+WORDS_MIN = 3
+GROUNDED = 0.7
+VARIED = 0.6
+
+
+def sentences(text: str) -> list[str]:
+    """The sentences of a text, in order."""
+    return [part.strip() for part in SENTENCE_END.split(text) if part.strip()]
+
+
+def best_sentences(text: str, question: str) -> str:
+    """A quotation: the sentences of the text that speak most of the question, in the order of the text.
+
+    The first sentence of a docstring says what a thing is, so it has an advantage.
+    """
+    wanted = set(words(question))
+    parts = [part for part in sentences(text) if part[-1] in ".!?" and ">>>" not in part] or [text]
+    value = {part: len(wanted & set(words(part))) + (2 if part is parts[0] else 0) for part in parts}
+    chosen: set[str] = set()
+    room = QUOTE_WORDS
+    for part in sorted(parts, key=lambda part: -value[part]):
+        if not chosen or len(part.split()) <= room:
+            chosen.add(part)
+            room -= len(part.split())
+    return shortened(" ".join(part for part in parts if part in chosen))
+
+
+def shortened(text: str, *, limit: int = QUOTE_WORDS) -> str:
+    """The text up to a number of words, with a sign where something was cut."""
+    parts = text.split()
+    return text if len(parts) <= limit else " ".join(parts[:limit]) + " …"
+
+
+def list_items(text: str, *, limit: int) -> list[str]:
+    """The items of a list that a model wrote: one a line, however it marked them, none twice."""
+    items: dict[str, str] = {}
+    for line in text.splitlines():
+        item = LIST_MARK.sub("", line).strip(" \"'”.,;")
+        if 1 <= len(words(item)) <= ITEM_WORDS_MAX:
+            items.setdefault(" ".join(sorted(set(words(item)))), item)
+    return list(items.values())[:limit]
+
+
+def faithful(text: str, sources: Sequence[str]) -> str:
+    """The whole sentences of an answer that are made of their sources' words and do not go round in circles.
+
+    A blunt test that catches what small models do: inventing, repeating themselves, and stopping in mid-sentence
+    where their limit of tokens is reached.
+    """
+    known = {word for source in sources for word in words(source)}
+    kept: dict[str, None] = {}
+    for sentence in sentences(" ".join(text.split())):
+        said = words(sentence)
+        if len(said) < WORDS_MIN or sentence[-1] not in ".!?":
+            continue
+        grounded = sum(word in known for word in said) / len(said)
+        if grounded >= GROUNDED and len(set(said)) / len(said) >= VARIED:
+            kept[sentence] = None
+    return " ".join(kept)
