@@ -332,24 +332,23 @@ class Engine(Executions):
 
     async def closed(self, key: Key) -> None:
         """Wait until it is closed or stalled, or found missing."""
-        waiter = asyncio.get_running_loop().create_future()
-        self._waiters.setdefault(key, []).append(waiter)
-        try:
-            row = await self.read(lambda: self.store.row(key))
-            if row is None or row.status not in OPEN_STATUSES or row.status == "stalled":
-                return
-            await waiter
-            await self._stored_end(key)
-        finally:
-            self._forget(key, waiter)
-
-    async def _stored_end(self, key: Key) -> None:
-        """A stall is advice and is written a little later than it is known."""
-        for _ in range(1_000):
-            row = await self.read(lambda: self.store.row(key))
-            if row is None or row.status not in OPEN_STATUSES or row.status == "stalled":
-                return
-            await asyncio.sleep(0.01)
+        pause_s = 0.01
+        while True:
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiters.setdefault(key, []).append(waiter)
+            try:
+                row = await self.read(lambda: self.store.row(key))
+                if row is None or row.status not in OPEN_STATUSES or row.status == "stalled":
+                    return
+                # In memory its end is told; else (evicted, or a stall that is not written yet) look again.
+                in_memory = key in self._running().drivers
+                await asyncio.wait([waiter], timeout=None if in_memory else pause_s)
+                if waiter.done():
+                    waiter.result()
+                else:
+                    pause_s = min(pause_s * 2, TICK_S)
+            finally:
+                self._forget(key, waiter)
 
     def _tell(self, key: Key) -> None:
         for waiter in self._waiters.pop(key, []):

@@ -21,6 +21,7 @@ from perdure.core.errors import (
 from perdure.core.identity import MAX_ID_BYTES, ExecutionId, Key, Namespace, shard_of
 from perdure.core.retry import Seconds, to_ms
 from perdure.store.protocol import Mail, Receipt, Row, Running, Start, Store
+from perdure.workflow.context import signal_payload
 from perdure.workflow.definitions import Workflow
 from perdure.workflow.values import codec_for
 
@@ -132,7 +133,7 @@ class Handle(Generic[R]):
             ExecutionNotFound, ExecutionClosed: it was not delivered.
             EncodeError: the value cannot be encoded.
         """
-        payload = codec_for(Any, f"signal {name!r}").encode(value, f"signal {name!r}")
+        payload = signal_payload(name, value)
         message_id = checked_id(id, "message id") if id is not None else self._port.new_id()
         await self._send(ev.SignalReceived(message_id, checked_id(name, "signal name"), payload))
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from perdure.core.errors import InvalidOption
-from perdure.store.protocol import Store
+
+if TYPE_CHECKING:
+    from perdure.store.protocol import Store
 
 DEFAULT_PATH = "perdure.db"
 

@@ -16,6 +16,7 @@ import msgspec
 
 from perdure.core.commands import SendMessage, StartChild
 from perdure.core.errors import DecodeError, OutsideWorkflow
+from perdure.core.events import Payload
 from perdure.core.retry import Seconds, to_ms
 from perdure.workflow.definitions import ParentClose, Workflow
 from perdure.workflow.execution import Execution
@@ -144,8 +145,14 @@ class ExternalHandle:
 
 
 async def _send_signal(execution: Execution, receiver: str, name: str, value: Any, location: str) -> None:
-    payload = codec_for(Any, f"signal {name!r}").encode(value, f"signal {name!r}")
+    payload = signal_payload(name, value)
     await execution.send(SendMessage(kind="signal", receiver=receiver, name=name, value=payload, location=location))
+
+
+def signal_payload(name: str, value: Any) -> Payload:
+    """A signal's value, encoded as what it is: its receiver says what it is decoded as."""
+    what = f"signal {name!r}"
+    return codec_for(type(value), what).encode(value, what)
 
 
 def external(execution_id: str) -> ExternalHandle:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from functools import lru_cache
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-_OWN = str(Path(__file__).resolve().parent.parent)
-_ASYNCIO = str(Path(asyncio.__file__).resolve().parent)
+# As code objects spell them: unresolved, and with the separator, so that a neighbour `perdure_app` is not ours.
+_OWN = str(Path(__file__).parent.parent) + os.sep
+_ASYNCIO = str(Path(asyncio.__file__).parent) + os.sep
 
 
 @lru_cache(maxsize=4096)

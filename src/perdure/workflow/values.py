@@ -6,7 +6,7 @@ Chosen by annotation: msgspec where it supports the type, else pydantic, else an
 from __future__ import annotations
 
 from perdure.workflow.values_arguments import Arguments, hints_of
-from perdure.workflow.values_codec import MAX_PAYLOAD_BYTES, Codec, codec_for, digest
+from perdure.workflow.values_codec import MAX_PAYLOAD_BYTES, Codec, codec_for, digest, encode_untyped
 from perdure.workflow.values_failure import failure_info
 from perdure.workflow.values_text import preview, render
 
@@ -16,6 +16,7 @@ __all__ = [
     "Codec",
     "codec_for",
     "digest",
+    "encode_untyped",
     "failure_info",
     "hints_of",
     "preview",

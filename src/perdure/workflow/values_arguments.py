@@ -74,6 +74,7 @@ class Arguments:
         self.signature = _signature(fn, self.name, skip_self=skip_self)
         self._built = False
         self._count = -1  # of positional arguments that a plain call has; -1: no call is plain
+        self._positional = -1  # how many parameters can be given by position, if none has stars; else -1
         self._exact_types: tuple[type | None, ...] | None = None
         with contextlib.suppress(NameError):  # then it is built at first use
             self._build()
@@ -88,8 +89,10 @@ class Arguments:
         ]
         self._by_key = {parameter.key: parameter for parameter in self._parameters}
         self._needs_canonical = any(not parameter.codec.bytes_tell for parameter in self._parameters)
-        self._keyword_only = [p.key for p in self._parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
-        self._all_positional = all(p.kind in _POSITIONAL for p in self._parameters)
+        self._defaults = [(p.key, p.default) for p in self._parameters]
+        if not any(p.kind in _STARS for p in self._parameters):
+            self._positional = sum(p.kind in _POSITIONAL for p in self._parameters)
+        self._by_name = all(p.kind is not inspect.Parameter.POSITIONAL_ONLY for p in self._parameters)
         self._record: Callable[..., Any] = _no_record
         if all(p.codec.content_type == "msgpack" and not p.leave_out for p in self._parameters):
             self._make_record()
@@ -103,7 +106,7 @@ class Arguments:
         self._record = record
         self._record_codec: Codec[Any] = codec_for(record, self._what)
         self._read_record = self._record_codec.reader
-        if self._all_positional:
+        if self._positional == len(self._parameters):
             self._count = len(self._parameters)
             exact = tuple(p.codec.exact_type for p in self._parameters)
             self._exact_types = None if None in exact else exact
@@ -159,6 +162,12 @@ class Arguments:
         return self._finish(self._encode_checked(args, what), what)
 
     def _bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
+        if self._by_name and len(args) <= self._positional:  # inspect takes its time; but it has all the messages
+            missing = self._defaults[len(args) :]
+            values = [kwargs.get(name, default) for name, default in missing]
+            given = sum([name in kwargs for name, _ in missing])
+            if given == len(kwargs) and not any([value is _NO_DEFAULT for value in values]):
+                return (*args, *values)
         try:
             bound = self.signature.bind(*args, **kwargs)
         except TypeError as error:
@@ -206,12 +215,16 @@ class Arguments:
         Raises:
             DecodeError: what was recorded does not fit the function any more.
         """
-        if self._count >= 0 and payload.content_type == "msgpack" and not payload.key_id:
+        self._ensure_built()
+        if self._record is not _no_record and payload.content_type == "msgpack" and not payload.key_id:
             try:
-                return _values(self._read_record(payload.data)), {}
+                values = _values(self._read_record(payload.data))
             except Exception:  # noqa: BLE001, S110 - below, argument by argument: for the message, or a richer form
                 pass
-        self._ensure_built()
+            else:
+                if self._count >= 0:
+                    return values, {}
+                return self._assemble({p.key: value for p, value in zip(self._parameters, values, strict=True)}, what)
         recorded = self._recorded_parts(payload, what)
         for key in recorded:
             if key not in self._by_key:
@@ -284,22 +297,24 @@ def hints_of(fn: Callable[..., Any]) -> dict[str, Any]:
         NameError: an annotation names something that is not defined yet.
     """
     target = function_of(fn)
-    try:
+    if "<locals>" not in getattr(target, "__qualname__", ""):
         return typing.get_type_hints(target, include_extras=True)
-    except NameError:
-        names = ChainMap(*_enclosing_locals(target))
-        return typing.get_type_hints(target, localns=dict(names), include_extras=True)
+    # Without the module's names, get_type_hints would take ours for both.
+    module = dict(getattr(inspect.unwrap(target), "__globals__", {}))
+    return typing.get_type_hints(target, module, _enclosing_names(target), include_extras=True)
 
 
-def _enclosing_locals(target: Callable[..., Any]) -> list[dict[str, Any]]:
-    module = getattr(inspect.unwrap(target), "__globals__", None)
-    found: list[dict[str, Any]] = []
+def _enclosing_names(target: Callable[..., Any]) -> dict[str, Any]:
+    """What the functions around a definition have defined by now, the innermost first; they run while it is decorated."""
+    code = inspect.unwrap(target)
+    names: list[dict[str, Any]] = []
     frame = inspect.currentframe()
     while frame is not None:
-        if frame.f_globals is module:
-            found.append(dict(frame.f_locals))
+        around = target.__qualname__.startswith(f"{frame.f_code.co_qualname}.")
+        if around and frame.f_globals is getattr(code, "__globals__", None):
+            names.append(dict(frame.f_locals))
         frame = frame.f_back
-    return found
+    return dict(ChainMap(*names))
 
 
 def _signature(fn: Callable[..., Any], name: str, *, skip_self: bool) -> inspect.Signature:

@@ -8,25 +8,27 @@ from __future__ import annotations
 import datetime as dt
 import enum
 import math
+import uuid
 import zoneinfo
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from perdure.workflow.values_plain import NotPlain, model_fields, type_name
+from perdure.workflow.values_plain import NotPlain, model_fields, segment, show, type_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    Lenient = bool  # positional below, as the functions are private and called for every item
+Lenient = bool  # positional below: the functions are private, and called for every item
 
 _SEQUENCES = (list, tuple, set, frozenset)
 _NUMBERS = (int, float, Decimal)
 _BYTES = (bytes, bytearray, memoryview)
+_WRITTEN = (dt.datetime, dt.date, dt.time, dt.timedelta, uuid.UUID, Decimal, enum.Enum)
 
 
-def check_same(value: Any, decoded: Any, *, lenient: Lenient) -> None:
+def check_same(value: Any, decoded: Any, *, lenient: bool) -> None:
     """Pass if `decoded` holds all that `value` holds.
 
     `lenient` allows what the annotation asks for: a tuple given for a list, a dict for a model, text for a date, an int
@@ -42,19 +44,14 @@ def check_same(value: Any, decoded: Any, *, lenient: Lenient) -> None:
         else:
             _same_object(value, decoded, lenient)
     elif not _converted(value, decoded, lenient):
-        raise NotPlain(f"is a {type_name(type(value))}, but would come back as {type_name(type(decoded))}")
+        come_back = f"is of type {type_name(type(value))}, but would come back as {type_name(type(decoded))}"
+        if not lenient and type(decoded) in _UNTYPED:
+            come_back += ", as no annotation tells more"
+        raise NotPlain(come_back)
 
 
 def _differs(value: Any, decoded: Any) -> NotPlain:
-    return NotPlain(f"is {_show(value)}, but would come back as {_show(decoded)}")
-
-
-def _show(value: Any) -> str:
-    try:
-        text = repr(value)
-    except Exception:  # noqa: BLE001 - a user's repr
-        return type_name(type(value))
-    return text if len(text) <= 60 else f"{text[:59]}…"  # noqa: PLR2004
+    return NotPlain(f"is {show(value)}, but would come back as {show(decoded)}")
 
 
 def _same_float(value: float, decoded: float, _lenient: Lenient) -> None:
@@ -101,38 +98,34 @@ def _same_items(value: Any, decoded: Any, lenient: Lenient) -> None:
 
 
 def _same_set(value: Any, decoded: Any, lenient: Lenient) -> None:
-    """Items are paired by equality, and each pair compared; what equals nothing (NaN) is paired by its text."""
+    for item, other in _paired(value, decoded):
+        check_same(item, other, lenient=lenient)
+
+
+def _same_dict(value: dict[Any, Any], decoded: dict[Any, Any], lenient: Lenient) -> None:
+    for key, other in _paired(value, decoded):
+        try:
+            check_same(key, other, lenient=lenient)
+            check_same(value[key], decoded[other], lenient=lenient)
+        except NotPlain as problem:
+            problem.segments.append(segment(key))
+            raise
+
+
+def _paired(values: Any, decoded: Any) -> list[tuple[Any, Any]]:
+    """Items of sets, or keys of dicts, paired by equality; those that equal nothing, as NaN does, by their text."""
+    if len(values) != len(decoded):
+        raise NotPlain(f"has {len(values)} items, but would come back with {len(decoded)}")
     others = {item: item for item in decoded}
+    pairs = []
     left = []
-    for item in value:
+    for item in values:
         other = others.pop(item, _MISSING)
         if other is _MISSING:
             left.append(item)
         else:
-            check_same(item, other, lenient=lenient)
-    _same_items(sorted(left, key=repr), sorted(others, key=repr), lenient)
-
-
-def _same_dict(value: dict[Any, Any], decoded: dict[Any, Any], lenient: Lenient) -> None:
-    """The order of the keys is data too; keys that equal nothing (NaN) are compared in order."""
-    _same_items(list(value), list(decoded), lenient)
-    for (key, item), other in zip(value.items(), decoded.values(), strict=True):
-        try:
-            check_same(item, other, lenient=lenient)
-        except NotPlain as problem:
-            problem.segments.append(f".{key}" if isinstance(key, str) else f"[{_show(key)}]")
-            raise
-
-
-def fields_of(value: Any) -> dict[str, Any] | None:
-    """The fields of a model of any kind, by encoded name; None for what is no model."""
-    fields = model_fields(value)
-    if fields is not None:
-        return fields
-    names = getattr(type(value), "__pydantic_fields__", None)
-    if names is None:
-        return None
-    return {name: getattr(value, name) for name in names} | (getattr(value, "__pydantic_extra__", None) or {})
+            pairs.append((item, other))
+    return pairs + list(zip(sorted(left, key=show), sorted(others, key=show), strict=True))
 
 
 def _same_object(value: Any, decoded: Any, lenient: Lenient) -> None:
@@ -142,7 +135,7 @@ def _same_object(value: Any, decoded: Any, lenient: Lenient) -> None:
         return _same_set(value, decoded, lenient)
     if isinstance(value, dict):
         return _same_dict(value, decoded, lenient)
-    fields, others = fields_of(value), fields_of(decoded)
+    fields, others = model_fields(value), model_fields(decoded)
     if fields is None or others is None:
         if (value == decoded) is not True:
             raise _differs(value, decoded)
@@ -159,7 +152,7 @@ def _same_fields(fields: dict[str, Any], others: dict[str, Any], lenient: Lenien
                 raise NotPlain("would not come back")  # noqa: TRY301 - gets its path below
             check_same(item, others[name], lenient=lenient)
         except NotPlain as problem:
-            problem.segments.append(f".{name}")
+            problem.segments.append(segment(name))
             raise
 
 
@@ -184,27 +177,22 @@ def _asked_for(value: Any, decoded: Any) -> bool:
         (_same_set if unordered else _same_items)(value, decoded, True)  # noqa: FBT003
         return True
     if isinstance(value, dict):
-        others = fields_of(decoded)
+        others = model_fields(decoded)
         if others is None:
             return False
         _same_fields(value, others, True)  # noqa: FBT003
         return True
     if isinstance(value, _BYTES) and isinstance(decoded, _BYTES):
         return bytes(value) == bytes(decoded)
-    return isinstance(value, str | int) and not isinstance(value, bool) and _written_form(decoded) == value
+    return type(value) in {str, int} and isinstance(decoded, _WRITTEN) and _written_form(decoded) == value
 
 
 def _written_form(decoded: Any) -> Any:
-    """The text or number by which a date, UUID, Decimal or Enum is written."""
-    if isinstance(decoded, enum.Enum):
-        return decoded.value
-    try:
-        return msgspec.to_builtins(decoded)
-    except (TypeError, ValueError, OverflowError):
-        return _MISSING
+    return decoded.value if isinstance(decoded, enum.Enum) else msgspec.to_builtins(decoded)
 
 
 _MISSING = object()
+_UNTYPED = {dict, list, str, int, float}
 
 
 def _same_plain(value: Any, decoded: Any, _lenient: Lenient) -> None:

@@ -34,6 +34,8 @@ DIGEST_BYTES = 16
 _encode = msgspec.msgpack.Encoder().encode
 _encode_sets_sorted = msgspec.msgpack.Encoder(order="deterministic").encode
 _EXACT = frozenset({str, int, float, bool, bytes, type(None)})
+_BINARY = (bytes, bytearray, memoryview)
+_PLAIN = "plain data, or any type that the annotation names"
 _TOO_DEEP = "is nested too deeply, or contains itself"
 
 
@@ -50,7 +52,7 @@ class Codec(Generic[T]):
 
     def __init__(self, annotation: Any) -> None:
         self.annotation = annotation
-        self.type_name = type_name(annotation)
+        self.type_name = _PLAIN if annotation is Any else type_name(annotation)
         self._exact = annotation if annotation in _EXACT_OR_NONE else None
         self._built = False
 
@@ -147,8 +149,9 @@ class Codec(Generic[T]):
     def _encode_checked(self, value: T) -> Payload:
         payload = self.try_usual_form(value)
         if payload is None:
-            payload = Payload(pack(self._tree(value), tags=True))
-            check_same(value, self._read(payload), lenient=True)
+            decoded = self._read(Payload(pack(self._tree(value), tags=True)))
+            check_same(value, decoded, lenient=True)
+            payload = Payload(pack(self._tree(decoded), tags=True))
         return payload
 
     def _tree(self, value: T) -> Any:
@@ -159,16 +162,18 @@ class Codec(Generic[T]):
         try:
             payload = self._usual_form(value)
             decoded = self._read(payload)
-            if not self._equal(value, decoded, payload.data):
+            equal = self._equal(value, decoded, payload.data)
+            if not equal:
                 check_same(value, decoded, lenient=not self._traits.has_any)
+            if not equal or self._traits.has_floats:
+                # An int given for a float, a dict for a model: equal values have equal bytes, defaults are filled in.
+                return self._usual_form(decoded)
         except MemoryError:
             raise
         except RecursionError:
             raise
         except Exception:  # noqa: BLE001 - whatever it is, the richer form finds it again, with its path
             return None
-        if self._traits.has_floats:
-            return Payload(self._write(decoded))  # an int given for a float: equal values have equal bytes
         return payload
 
     def _usual_form(self, value: T) -> Payload:
@@ -229,10 +234,9 @@ class Codec(Generic[T]):
         raise NotPlain(_unreadable(payload))
 
     def _convert(self, tree: Any, *, str_keys: bool) -> Any:
-        if type(tree) is self._exact:
-            return tree  # msgspec refuses a lone surrogate here
+        builtin = () if str_keys else _BINARY  # JSON has bytes as base64, MessagePack as they are
         try:
-            return msgspec.convert(tree, self.annotation, str_keys=str_keys)
+            return msgspec.convert(tree, self.annotation, builtin_types=builtin, str_keys=str_keys)
         except msgspec.ValidationError as error:
             raise _with_path(error) from error
 
@@ -244,6 +248,7 @@ class Codec(Generic[T]):
         return hashlib.blake2b(payload.data, digest_size=DIGEST_BYTES).digest()
 
 
+_CONTAINERS = frozenset({list, tuple, dict, set, frozenset})
 _EXACT_OR_NONE: tuple[Any, ...] = (str, int, float, bool, bytes)
 
 
@@ -284,6 +289,33 @@ def digest(payload: Payload) -> bytes:
     else:
         data = payload.data
     return hashlib.blake2b(data, digest_size=DIGEST_BYTES).digest()
+
+
+def encode_untyped(value: Any, what: str) -> Payload:
+    """The payload of a value whose receiver has the annotation: a signal's, for one. Models become maps.
+
+    Unlike `codec_for(Any)`, which must bring back what it was given, this takes models: the receiver names their type.
+
+    Raises:
+        EncodeError: the value is, or holds, what has no encoding.
+        PayloadTooLarge: above `MAX_PAYLOAD_BYTES`.
+
+    >>> payload = encode_untyped({"ok": True}, "signal 'approval'")
+    >>> codec_for(dict[str, bool], "signal 'approval'").decode(payload, "signal 'approval'")
+    {'ok': True}
+    """
+    try:
+        return codec_for(Any, what).encode(value, what)
+    except EncodeError as refused:
+        try:
+            if type(value) not in _CONTAINERS:
+                return codec_for(type(value), what).encode(value, what)
+            payload = Payload(pack(value, tags=True))
+        except (NotPlain, UnsupportedType, RecursionError):
+            raise refused from None
+        if len(payload.data) > MAX_PAYLOAD_BYTES:
+            raise PayloadTooLarge(what=what, size=len(payload.data), limit=MAX_PAYLOAD_BYTES) from None
+        return payload
 
 
 def codec_for(annotation: Any, what: str) -> Codec[Any]:

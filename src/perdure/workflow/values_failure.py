@@ -6,13 +6,14 @@ import os
 import traceback
 from pathlib import Path
 
+from perdure.core.errors import RemoteFailure
 from perdure.core.events import FailureInfo
 
 MAX_CHARS = 16 * 1024
 MAX_DEPTH = 8
 MAX_MEMBERS = 32
 MAX_INFOS = 64  # of one exception in all: groups of groups with causes would multiply
-_OWN = str(Path(__file__).resolve().parents[1]) + os.sep
+_OWN = str(Path(__file__).parents[1]) + os.sep  # not resolved: as code objects have it
 _MAX_FRAMES = 200
 
 
@@ -25,7 +26,10 @@ def failure_info(error: BaseException, *, limit: int = MAX_CHARS) -> FailureInfo
     >>> failure_info(ValueError("no such page")).message
     'no such page'
     """
-    return _Keeper(limit).info(error, 0)
+    try:
+        return _Keeper(limit).info(error, 0)
+    except Exception as problem:  # noqa: BLE001 - its class may lie about causes and members
+        return FailureInfo(_type_name(error), f"<not kept: looking at it raised {_type_name(problem)}>")
 
 
 class _Keeper:
@@ -35,14 +39,19 @@ class _Keeper:
 
     def info(self, error: BaseException, depth: int) -> FailureInfo:
         self.seen.add(id(error))
-        cause = _cause(error)
         return FailureInfo(
             type=_type_name(error),
-            message=_shortened(_message(error), self.limit),
+            message=_shortened(_message(error, self.limit), self.limit),
             traceback=_shortened(_traceback(error), self.limit),
-            cause=self.info(cause, depth + 1) if cause is not None and self.has_room(cause, depth) else None,
+            cause=self.cause(error, depth),
             members=self.members(error, depth),
         )
+
+    def cause(self, error: BaseException, depth: int) -> FailureInfo | None:
+        cause = _cause(error)
+        if cause is not None:
+            return self.info(cause, depth + 1) if self.has_room(cause, depth) else None
+        return error.failure if isinstance(error, RemoteFailure) else None  # what happened there goes on being told
 
     def has_room(self, error: BaseException, depth: int) -> bool:
         return depth < MAX_DEPTH and len(self.seen) < MAX_INFOS and id(error) not in self.seen
@@ -73,9 +82,9 @@ def _type_name(error: BaseException) -> str:
         return "?"
 
 
-def _message(error: BaseException) -> str:
+def _message(error: BaseException, limit: int) -> str:
     try:
-        return _encodable(str(error))
+        return _encodable(str(error)[: 2 * limit])
     except BaseException as problem:  # a user's method, called while a failure is handled
         if isinstance(problem, KeyboardInterrupt):
             raise
@@ -85,10 +94,8 @@ def _message(error: BaseException) -> str:
 def _traceback(error: BaseException) -> str:
     """The frames only: type and message have fields of their own, and formatting those could raise."""
     try:
-        lines: list[str] = []
-        for frame in traceback.extract_tb(error.__traceback__, limit=-_MAX_FRAMES):
-            if not frame.filename.startswith(_OWN):
-                lines.extend(traceback.format_list([frame]))
+        frames = traceback.extract_tb(error.__traceback__, limit=-_MAX_FRAMES)
+        lines = traceback.format_list([frame for frame in frames if not frame.filename.startswith(_OWN)])
         notes = [f"{note}\n" for note in getattr(error, "__notes__", ()) if isinstance(note, str)]
         return _encodable("".join(lines + notes))
     except Exception as problem:  # noqa: BLE001 - source files can be gone, loaders broken
@@ -97,7 +104,7 @@ def _traceback(error: BaseException) -> str:
 
 def _encodable(text: str) -> str:
     """Without lone surrogates, which no journal can hold: they show as escapes."""
-    return text.encode("utf-8", "backslashreplace").decode()
+    return str.encode(text, "utf-8", "backslashreplace").decode()
 
 
 def _shortened(text: str, limit: int) -> str:

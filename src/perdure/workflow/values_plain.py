@@ -25,6 +25,8 @@ BIG_INT, TEXT, TUPLE, SET, FROZENSET = 1, 2, 3, 4, 5
 DATETIME, DATE, TIME, TIMEDELTA, DECIMAL, UUID, BYTEARRAY, COMPLEX = 6, 7, 8, 9, 10, 11, 12, 13
 JSON = 16  # the JSON text of a value whose type only pydantic knows
 
+_SHOWN = 60
+
 _encode = msgspec.msgpack.Encoder().encode
 _encode_sorted = msgspec.msgpack.Encoder(order="deterministic").encode
 
@@ -108,7 +110,7 @@ class _Packer:
             try:
                 pairs.append((self.pack(key), self.pack(item)))
             except NotPlain as problem:
-                problem.segments.append(f".{key}" if type(key) is str else f"[{_short(key)}]")
+                problem.segments.append(segment(key))
                 raise
         if self.ordered:
             pairs.sort()
@@ -137,26 +139,35 @@ class _Packer:
         if isinstance(value, tuple) and hasattr(value, "_fields"):
             return self.items(value)
         fields = model_fields(value)
-        if fields is not None:
-            return self.map(fields)
-        raise NotPlain(f"is a {type_name(type(value))}, for which there is no encoding")
+        if fields is None:
+            raise NotPlain(f"is of type {type_name(type(value))}, for which there is no encoding")
+        if isinstance(value, msgspec.Struct):
+            return self.struct(value, fields)
+        return self.map(fields)
+
+    def struct(self, value: msgspec.Struct, fields: dict[str, Any]) -> bytes:
+        """As msgspec writes it: with its tag, and as an array where it is declared so."""
+        config = value.__struct_config__
+        tag = {config.tag_field: config.tag} if config.tag_field else {}
+        if config.array_like:
+            return self.items([*tag.values(), *fields.values()])
+        return self.map(tag | fields)
 
 
 def model_fields(value: Any) -> dict[str, Any] | None:
-    """The encoded names and values of a Struct, dataclass or attrs object; None for any other."""
+    """The fields of a model of any kind, by the names that they are encoded under; None for what is no model."""
     kind = type(value)
     if isinstance(value, msgspec.Struct):
-        named = {
-            e: getattr(value, f) for e, f in zip(kind.__struct_encode_fields__, kind.__struct_fields__, strict=True)
-        }
-        config = value.__struct_config__
-        head = {config.tag_field: config.tag} if config.tag_field else {}
-        return head | {name: item for name, item in named.items() if item is not msgspec.UNSET}
+        names = zip(kind.__struct_encode_fields__, kind.__struct_fields__, strict=True)
+        fields = {encoded: getattr(value, name) for encoded, name in names}
+        return {name: item for name, item in fields.items() if item is not msgspec.UNSET}
     if dataclasses.is_dataclass(kind):
         return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    attributes = getattr(kind, "__attrs_attrs__", None)
-    if attributes is not None:
-        return {attribute.name: getattr(value, attribute.name) for attribute in attributes}
+    for listing in ("__attrs_attrs__", "__pydantic_fields__"):
+        attributes = getattr(kind, listing, None)
+        if attributes is not None:
+            fields = {name: getattr(value, name) for name in (getattr(a, "name", a) for a in attributes)}
+            return fields | (getattr(value, "__pydantic_extra__", None) or {})
     return None
 
 
@@ -196,12 +207,18 @@ def _refuse(_code: int, _data: memoryview) -> Any:
     raise ValueError
 
 
-def _short(value: Any) -> str:
+def segment(key: Any) -> str:
+    """One step of a path: `.name`, or `[key]` where that is no name."""
+    return f".{key}" if isinstance(key, str) and key.isidentifier() else f"[{show(key)}]"
+
+
+def show(value: Any) -> str:
+    """A value in a message: its repr, cut, and never an error."""
     try:
         text = repr(value)
-    except Exception:  # noqa: BLE001 - a user's repr
-        return "?"
-    return text if len(text) <= 40 else f"{text[:39]}…"  # noqa: PLR2004
+    except Exception:  # noqa: BLE001 - a user's method
+        return type_name(type(value))
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
 
 
 def ext(code: int, data: bytes) -> bytes:

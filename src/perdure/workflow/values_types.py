@@ -51,10 +51,19 @@ def native_traits(annotation: Any) -> Traits | None:
         return None
     traits = Traits()
     for node in _nodes(root):
-        if isinstance(node, info.CustomType) or _hides_fields(node):
+        if isinstance(node, info.CustomType) or _is_not_for_msgspec(node):
             return None
         _note(node, traits)
     return traits
+
+
+def culprit(annotation: Any) -> Any:
+    """The first part of a type that msgspec does not know, or the whole type."""
+    try:
+        parts = [node.cls for node in _nodes(info.type_info(annotation)) if isinstance(node, info.CustomType)]
+    except Exception:  # noqa: BLE001 - as above
+        parts = []
+    return parts[0] if parts else annotation
 
 
 def _nodes(root: info.Type) -> Iterator[info.Type]:
@@ -80,12 +89,13 @@ def _types_in(value: Any) -> Iterator[info.Type]:
             yield from _types_in(item)
 
 
-def _hides_fields(node: info.Type) -> bool:
-    """Whether msgspec leaves private attributes of an attrs class out of the encoding."""
+def _is_not_for_msgspec(node: info.Type) -> bool:
+    """Classes that msgspec takes for its own: pydantic's dataclasses, and attrs with fields that it would leave out."""
     if not isinstance(node, info.DataclassType):
         return False
-    kind = typing.get_origin(node.cls) or node.cls
-    return hasattr(kind, "__attrs_attrs__") and any(a.name.startswith("_") for a in kind.__attrs_attrs__)
+    kind: Any = typing.get_origin(node.cls) or node.cls
+    hides_fields = any(attribute.name.startswith("_") for attribute in getattr(kind, "__attrs_attrs__", ()))
+    return hides_fields or "__pydantic_fields__" in vars(kind)
 
 
 def _note(node: info.Type, traits: Traits) -> None:
@@ -120,7 +130,7 @@ class Adapter:
         try:
             import pydantic  # noqa: PLC0415 - optional, and slow to import
         except ImportError:
-            raise NotSupported(type_name(annotation)) from None
+            raise NotSupported(type_name(culprit(annotation))) from None
         try:
             self.adapter: TypeAdapter[Any] = pydantic.TypeAdapter(annotation)
             schema = self.adapter.core_schema
@@ -129,12 +139,12 @@ class Adapter:
         except pydantic.PydanticUserError as error:
             if error.code in {"class-not-fully-defined", "undefined-annotation"}:
                 raise NameError(str(error)) from error
-            raise NotSupported(type_name(annotation)) from error
+            raise NotSupported(type_name(culprit(annotation))) from error
         except Exception as error:
-            raise NotSupported(type_name(annotation)) from error
+            raise NotSupported(type_name(culprit(annotation))) from error
         kinds = set(_schema_kinds(schema))
         if kinds & _NOT_DATA:
-            raise NotSupported(type_name(annotation))
+            raise NotSupported(type_name(culprit(annotation)))
         self.has_sets = bool(kinds & {"set", "frozenset"})
         # Names, not aliases: aliases for reading and writing may differ. Older pydantic has aliases only.
         self.names: dict[str, bool] = {"by_alias": False, "by_name": True} if _knows_names(self.adapter) else {}

@@ -1,0 +1,308 @@
+"""A store in memory, for the simulator and for tests: the same promises as a file, for any number of workers.
+
+Sessions hold leases that expire by an injected clock; shards are shared evenly, and move when leases are renewed.
+Deterministic: nothing here depends on time but through that clock, on hashing or on threads.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from perdure.core.errors import CorruptJournal, OwnershipLost, StoreError
+from perdure.core.identity import DEFAULT_SHARDS, Key
+from perdure.store.memory_tables import MemoryTables, Registration, World
+from perdure.store.protocol import (
+    Advice,
+    Batch,
+    Committed,
+    Lease,
+    Letter,
+    Mail,
+    Receipt,
+    Row,
+    Running,
+    Session,
+    Start,
+    Status,
+)
+from perdure.store.records import journal, letter, recorded, unseal
+from perdure.store.routing import Router, is_open
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from perdure.core.events import Recorded
+
+
+def _system_clock_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+class MemoryStore:
+    """A store that is gone with its process. `connect` gives another connection to the same one.
+
+    Args:
+        shards: number of slices.
+        direct: deliver mail in the sender's transaction where that keeps the order.
+        lease_ms: how long a session owns its shards without `renew`.
+        clock: milliseconds since 1970, UTC.
+    """
+
+    def __init__(
+        self,
+        *,
+        shards: int = DEFAULT_SHARDS,
+        direct: bool = True,
+        lease_ms: int = 15_000,
+        clock: Callable[[], int] = _system_clock_ms,
+    ) -> None:
+        self.path = "memory"
+        self.shards = shards
+        self.now_ms = clock
+        self._direct = direct
+        self._lease_ms = lease_ms
+        self._world = World(shards)
+        self._shared = _Shared()
+        self._own_writes = 0
+        self._opened: set[int] = set()
+        self._closed = False
+
+    def connect(self) -> MemoryStore:
+        """Another connection to the same store, as another process would have."""
+        other = MemoryStore(shards=self.shards, direct=self._direct, lease_ms=self._lease_ms, clock=self.now_ms)
+        other._world, other._shared = self._world, self._shared  # noqa: SLF001 - its own class
+        other._own_writes = self._shared.writes  # noqa: SLF001
+        return other
+
+    # --- transactions ---
+
+    @contextmanager
+    def _reading(self) -> Iterator[World]:
+        with self._shared.lock:
+            if self._closed:
+                raise StoreError(path=self.path, detail="it is closed")
+            yield self._world
+
+    @contextmanager
+    def _writing(self, session: Session | None = None) -> Iterator[MemoryTables]:
+        with self._reading() as world:
+            if session is not None:
+                self._check_fence(session)
+            tables = MemoryTables(world, 0 if session is None else session.session, self.now_ms)
+            try:
+                yield tables
+            except BaseException:
+                tables.rollback()
+                raise
+            self._shared.writes += 1
+            self._own_writes += 1
+
+    def _check_fence(self, session: Session) -> Registration:
+        found = self._world.sessions.get(session.session)
+        if found is None or found.epoch != session.epoch:
+            raise OwnershipLost(path=self.path, detail=f"session {session.session} was taken over or closed")
+        return found
+
+    # --- sessions ---
+
+    def open_session(self, worker: str, lanes: Sequence[str], fingerprint: str) -> Session:
+        """See `Store.open_session`."""
+        with self._writing() as tables:
+            self._bury_the_dead(tables)
+            number = len(self._world.sessions) + 1
+            opened = Registration(number, 1, fingerprint, self.now_ms() + self._lease_ms)
+            self._world.sessions[number] = opened
+            self._opened.add(number)
+            for shard in range(self.shards):
+                self._world.owners.setdefault(shard, number)
+            return Session(number, 1, worker, fingerprint, tuple(lanes))
+
+    def _bury_the_dead(self, tables: MemoryTables) -> None:
+        """Fence sessions whose lease has expired, and count their executions' recoveries."""
+        now, world = self.now_ms(), self._world
+        for each in world.sessions.values():
+            if not each.open or each.expires_at_ms > now:
+                continue
+            each.open = False
+            each.epoch += 1
+            freed = self._free_shards(each.session)
+            for key, row in world.rows.items():
+                if key.shard in freed and row.status == "active" and row.position > 0:
+                    tables.change(row, recoveries=row.recoveries + 1)
+
+    def _free_shards(self, session: int) -> set[int]:
+        owners = self._world.owners
+        freed = {shard for shard, owner in owners.items() if owner == session}
+        for shard in freed:
+            del owners[shard]
+        return freed
+
+    def renew(self, session: Session) -> Lease:
+        """See `Store.renew`. Gives up what is another's fair share, and takes what is free and this one's."""
+        with self._writing(session) as tables:
+            world = self._world
+            world.sessions[session.session].expires_at_ms = self.now_ms() + self._lease_ms
+            self._bury_the_dead(tables)
+            live = [each.session for each in world.sessions.values() if each.open]
+            for shard in range(self.shards):
+                fair = live[shard % len(live)]
+                if fair != session.session and world.owners.get(shard) == session.session:
+                    del world.owners[shard]
+                elif fair == session.session:
+                    world.owners.setdefault(shard, fair)
+            owned = frozenset(shard for shard, owner in world.owners.items() if owner == session.session)
+        return Lease(owned, self._lease_ms)
+
+    def close_session(self, session: Session) -> None:
+        """See `Store.close_session`."""
+        with self._writing():
+            found = self._world.sessions.get(session.session)
+            if found is None or found.epoch != session.epoch:
+                return
+            found.open = False
+            found.epoch += 1
+            self._free_shards(session.session)
+
+    # --- writing ---
+
+    def commit(self, session: Session, batches: Sequence[Batch], advice: Sequence[Advice] = ()) -> Committed:
+        """See `Store.commit`. A batch for a shard that another session owns by now is a conflict."""
+        with self._writing(session) as tables:
+            return Router(tables, direct=self._direct).commit(batches, advice)
+
+    def deposit(self, starts: Sequence[Start] = (), mail: Sequence[Mail] = ()) -> list[Receipt]:
+        """See `Store.deposit`."""
+        with self._writing() as tables:
+            router = Router(tables, direct=True)
+            receipts = [router.deposit_start(each) for each in starts]
+            return receipts + [router.deposit_mail(each) for each in mail]
+
+    def resume(self, key: Key) -> Receipt:
+        """See `Store.resume`."""
+        with self._writing() as tables:
+            row = tables.row(key)
+            if row is None:
+                return Receipt("missing")
+            if row.status == "stalled":
+                tables.change(row, status="active", recoveries=0, wake_at_ms=None, waits_for="", problem="")
+            return Receipt("accepted" if is_open(row.status) else "closed", tables.row(key))
+
+    def deliver(self, session: Session, limit: int) -> list[Key]:
+        """See `Store.deliver`."""
+        with self._writing(session) as tables:
+            router = Router(tables, direct=True)
+            left = limit
+            for address in sorted(pair for pair, queue in self._world.outbox.items() if queue and tables.owns(pair[0])):
+                while left and self._world.outbox[address]:
+                    parcel, body = tables.dequeue(address)
+                    router.hand_over(parcel._replace(event=unseal(body, f"message {parcel.message_id}")))
+                    left -= 1
+            return router.woken
+
+    # --- reading ---
+
+    def load(self, key: Key, run: str, position: int, limit: int) -> list[Recorded]:
+        """See `Store.load`."""
+        with self._reading() as world:
+            row = world.rows.get(key)
+            if row is None or row.run != run:
+                return []
+            rows = world.journals[world.numbers[key]][position : position + limit]
+            if len(rows) < limit and position <= row.position != position + len(rows):
+                raise CorruptJournal(detail=f"execution {key.execution!r} has {row.position} events by its row")
+            return journal(rows, position, key, self._fingerprint)
+
+    def _fingerprint(self, session: int) -> str:
+        return self._world.sessions[session].fingerprint
+
+    def inbox(self, key: Key, limit: int) -> list[Letter]:
+        """See `Store.inbox`."""
+        with self._reading() as world:
+            found = world.inboxes[world.numbers[key]] if key in world.rows else []
+            return [letter((each.arrival, each.message_id, *each.body)) for each in found[:limit]]
+
+    def ready(self, session: Session, now_ms: int, after: Key | None, limit: int) -> list[Row]:
+        """See `Store.ready`."""
+
+        def wanted(row: Row) -> bool:
+            due = row.status == "parked" and row.wake_at_ms is not None and row.wake_at_ms <= now_ms
+            mine = world.owners.get(row.key.shard) == session.session and row.lane in session.lanes
+            return mine and (row.status == "active" or due)
+
+        with self._reading() as world:
+            return self._page(wanted, after, limit)
+
+    def _page(self, wanted: Callable[[Row], bool], after: Key | None, limit: int) -> list[Row]:
+        found = [row for key, row in self._world.rows.items() if (after is None or key > after) and wanted(row)]
+        return sorted(found, key=lambda row: row.key)[:limit]
+
+    def next_wake_ms(self, session: Session) -> int | None:
+        """See `Store.next_wake_ms`."""
+        with self._reading() as world:
+            mine = [row for key, row in world.rows.items() if world.owners.get(key.shard) == session.session]
+            wakes = [row.wake_at_ms for row in mine if row.status == "parked" and row.wake_at_ms is not None]
+            return min(wakes, default=None)
+
+    def row(self, key: Key) -> Row | None:
+        """See `Store.row`."""
+        with self._reading() as world:
+            return world.rows.get(key)
+
+    def rows(
+        self, namespace: str, statuses: Sequence[Status], workflow: str, after: Key | None, limit: int
+    ) -> list[Row]:
+        """See `Store.rows`."""
+
+        def wanted(row: Row) -> bool:
+            return (
+                row.key.namespace == namespace
+                and (not statuses or row.status in statuses)
+                and workflow in ("", row.workflow)
+            )
+
+        with self._reading():
+            return self._page(wanted, after, limit)
+
+    def running(self, key: Key) -> list[Running]:
+        """See `Store.running`."""
+        with self._reading() as world:
+            steps = world.running[world.numbers[key]] if key in world.rows else {}
+            return [msgspec.msgpack.decode(steps[seq], type=Running) for seq in sorted(steps)]
+
+    def dead_letters(self, key: Key, limit: int) -> list[Letter]:
+        """See `Store.dead_letters`."""
+        with self._reading() as world:
+            return [letter((each.arrival, each.message_id, *each.body)) for each in world.dead.get(key, [])[:limit]]
+
+    def tail(self, shard: int, after: int, limit: int) -> list[tuple[int, Key, str, Recorded]]:
+        """See `Store.tail`."""
+        with self._reading() as world:
+            return [
+                (pos, key, run, recorded(row, self._fingerprint(row[2])))
+                for pos, (key, run, row) in enumerate(world.feeds[shard][after : after + limit], after + 1)
+            ]
+
+    def changes(self) -> int:
+        """See `Store.changes`."""
+        with self._reading():
+            return self._shared.writes - self._own_writes
+
+    def close(self) -> None:
+        """See `Store.close`. Sessions opened through this connection that are still open end as if they had died."""
+        with self._shared.lock:
+            self._closed = True
+            for number in self._opened:
+                self._world.sessions[number].expires_at_ms = self.now_ms()
+
+
+class _Shared:
+    """What the connections of one store share besides the data."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.writes = 0

@@ -1,0 +1,243 @@
+"""`routing.Tables` over dictionaries, with an undo list for what a failed transaction has done.
+
+Everything of users is kept encoded, by the same functions as in a file, so that no object is shared by accident.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from perdure.store.protocol import Batch, Letter, Park, Row, Running, Start
+from perdure.store.records import Body, EventRow, header, letter, plain, seal
+from perdure.store.routing import ANSWERS, Parcel, Receiver, child_of, is_open
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from perdure.core import events as ev
+    from perdure.core.identity import Key
+
+
+class Posted(NamedTuple):
+    """A letter as it is kept."""
+
+    arrival: int
+    message_id: str
+    body: Body
+
+
+class Queued(NamedTuple):
+    """A parcel as it is kept."""
+
+    parcel: Parcel  # its event is in the body, and None here
+    body: Body
+
+
+class Registration(msgspec.Struct):
+    """A session as the store knows it."""
+
+    session: int
+    epoch: int
+    fingerprint: str
+    expires_at_ms: int
+    open: bool = True
+
+
+class World:
+    """All that is stored."""
+
+    def __init__(self, shards: int) -> None:
+        self.shards = shards
+        self.rows: dict[Key, Row] = {}
+        self.numbers: dict[Key, int] = {}
+        self.journals: dict[int, list[EventRow]] = {}
+        self.feeds: dict[int, list[tuple[Key, str, EventRow]]] = {shard: [] for shard in range(shards)}
+        self.inboxes: dict[int, list[Posted]] = {}
+        self.outbox: dict[tuple[Key, str, Key], list[Queued]] = {}
+        self.running: dict[int, dict[int, bytes]] = {}
+        self.dead: dict[Key, list[Posted]] = {}
+        self.sessions: dict[int, Registration] = {}
+        self.owners: dict[int, int] = {}  # session by shard
+
+
+class MemoryTables:
+    """One transaction on the world for a session; 0 is for writers from outside."""
+
+    def __init__(self, world: World, session: int, now_ms: Callable[[], int]) -> None:
+        self._world = world
+        self._session = session
+        self._now_ms = now_ms
+        self._undo: list[Callable[[], object]] = []
+
+    def rollback(self) -> None:
+        """Take everything back."""
+        for undo in reversed(self._undo):
+            undo()
+        self._undo.clear()
+
+    # --- executions and their journals ---
+
+    def find(self, key: Key) -> Receiver | None:
+        row = self._world.rows.get(key)
+        return None if row is None else Receiver(key, self._world.numbers[key], row.run, row.status, row.parent)
+
+    def row(self, key: Key) -> Row | None:
+        return self._world.rows.get(key)
+
+    def set_row(self, row: Row) -> None:
+        """Replace a row."""
+        world, key = self._world, row.key
+        before = world.rows.get(key)
+        world.rows[key] = row
+        self._undo.append(lambda: world.rows.pop(key) if before is None else world.rows.update({key: before}))
+
+    def change(self, row: Row, **fields: object) -> None:
+        """Replace some fields of a row."""
+        self.set_row(msgspec.structs.replace(row, **fields))
+
+    def owns(self, key: Key) -> bool:
+        return bool(self._session) and self._world.owners.get(key.shard) == self._session
+
+    def insert(self, start: Start, position: int) -> bool:
+        world, key, event = self._world, start.key, start.event
+        if key in world.rows:
+            return False
+        number = len(world.numbers) + 1
+        world.numbers[key] = number
+        world.journals[number], world.inboxes[number], world.running[number] = [], [], {}
+        self._undo.append(lambda: world.numbers.pop(key))
+        made = (event.run, event.lane, event.workflow, "active", position, bytes(start.digest), self._now_ms())
+        self.set_row(Row(key, *made, parent=child_of(start)))  # type: ignore[arg-type]
+        return True
+
+    def _current(self, key: Key, run: str) -> tuple[Row, int] | None:
+        row = self._world.rows.get(key)
+        return None if row is None or row.run != run else (row, self._world.numbers[key])
+
+    def holds(self, batch: Batch) -> bool:
+        row = self._world.rows.get(batch.key)
+        return (
+            row is not None
+            and (row.run, row.position) == (batch.run, batch.expected)
+            and is_open(row.status)
+            and self.owns(batch.key)
+        )
+
+    def advance(self, batch: Batch) -> bool:
+        if not self.holds(batch):
+            return False
+        closed_at_ms = batch.events[-1].at_ms if batch.closes is not None and batch.events else None
+        self.change(
+            self._world.rows[batch.key],
+            position=batch.expected + len(batch.events),
+            status=batch.closes or "active",
+            closed_at_ms=closed_at_ms,
+            wake_at_ms=None,
+            waits_for="",
+            recoveries=0,
+            problem="",
+        )
+        return True
+
+    def append(self, batch: Batch) -> None:
+        journal = self._world.journals[self._world.numbers[batch.key]]
+        feed = self._world.feeds[batch.key.shard]
+        for position, new in enumerate(batch.events, batch.expected):
+            version, at_ms, trace, usage, check, body = header(new, position)
+            row = (position, at_ms, self._session, trace, usage, version, check, body)
+            journal.append(row)
+            feed.append((batch.key, batch.run, row))
+            self._undo.extend((journal.pop, feed.pop))
+
+    def park(self, park: Park) -> None:
+        found = self._current(park.key, park.run)
+        if found is None or found[0].position != park.position or not is_open(found[0].status):
+            return
+        row, number = found
+        if park.status == "parked" and (row.status == "stalled" or self._world.inboxes[number]):
+            return
+        told = {"waits_for": plain(park.waits_for), "problem": plain(park.problem)}
+        self.change(row, status=park.status, wake_at_ms=park.wake_at_ms, **told)
+
+    def wake(self, receiver: Receiver) -> None:
+        row = self._world.rows[receiver.key]
+        if row.status in ("parked", "stalled"):
+            self.change(row, status="active", wake_at_ms=None, waits_for="", problem="")
+
+    # --- letters ---
+
+    def _set_inbox(self, number: int, letters: list[Posted]) -> None:
+        inboxes, before = self._world.inboxes, self._world.inboxes[number]
+        inboxes[number] = letters
+        self._undo.append(lambda: inboxes.update({number: before}))
+
+    def waiting(self, key: Key, run: str, limit: int) -> list[str]:
+        found = self._current(key, run)
+        return [] if found is None else [each.message_id for each in self._world.inboxes[found[1]][:limit]]
+
+    def take(self, key: Key, run: str, letters: Iterable[Letter]) -> None:
+        found = self._current(key, run)
+        assert found is not None
+        taken = {each.message_id for each in letters}
+        self._set_inbox(found[1], [each for each in self._world.inboxes[found[1]] if each.message_id not in taken])
+
+    def empty(self, key: Key, run: str) -> list[Letter]:
+        found = self._current(key, run)
+        assert found is not None
+        number = found[1]
+        left = [letter((each.arrival, each.message_id, *each.body)) for each in self._world.inboxes[number]]
+        self._set_inbox(number, [])
+        self._set_running(number, {})
+        return left
+
+    def put(self, receiver: Receiver, message_id: str, event: ev.AnyEvent) -> None:
+        letters = self._world.inboxes[receiver.number]
+        if any(each.message_id == message_id for each in letters):
+            return
+        arrival = letters[-1].arrival + 1 if letters else 1
+        self._set_inbox(receiver.number, [*letters, Posted(arrival, message_id, seal(event))])
+
+    def bury(self, key: Key, message_id: str, event: ev.AnyEvent) -> None:
+        letters = self._world.dead.setdefault(key, [])
+        if not any(each.message_id == message_id for each in letters):
+            letters.append(Posted(len(letters) + 1, message_id, seal(event)))
+            self._undo.append(letters.pop)
+
+    # --- outbox ---
+
+    def queued(self, parcel: Parcel) -> bool:
+        return bool(self._world.outbox.get((parcel.sender, parcel.sender_run, parcel.receiver)))
+
+    def queue(self, parcel: Parcel) -> None:
+        letters = self._world.outbox.setdefault((parcel.sender, parcel.sender_run, parcel.receiver), [])
+        letters.append(Queued(parcel._replace(event=None), seal(parcel.event)))  # type: ignore[arg-type]
+        self._undo.append(letters.pop)
+
+    def dequeue(self, address: tuple[Key, str, Key]) -> Queued:
+        """Remove the first parcel of a pair."""
+        letters = self._world.outbox[address]
+        first = letters.pop(0)
+        self._undo.append(lambda: letters.insert(0, first))
+        return first
+
+    # --- running steps ---
+
+    def _set_running(self, number: int, steps: dict[int, bytes]) -> None:
+        running, before = self._world.running, self._world.running[number]
+        running[number] = steps
+        self._undo.append(lambda: running.update({number: before}))
+
+    def end_running(self, batch: Batch) -> None:
+        number = self._world.numbers[batch.key]
+        steps = self._world.running[number]
+        ended = {new.event.seq for new in batch.events if isinstance(new.event, ANSWERS)}
+        if steps and not ended.isdisjoint(steps):
+            self._set_running(number, {seq: step for seq, step in steps.items() if seq not in ended})
+
+    def note_running(self, running: Running) -> None:
+        found = self._current(running.key, running.run)
+        if found is not None and is_open(found[0].status):
+            steps = self._world.running[found[1]]
+            self._set_running(found[1], {**steps, running.seq: msgspec.msgpack.encode(running)})
