@@ -75,8 +75,8 @@ class MemoryStore:
     def connect(self) -> MemoryStore:
         """Another connection to the same store, as another process would have."""
         other = MemoryStore(shards=self.shards, direct=self._direct, lease_ms=self._lease_ms, clock=self.now_ms)
-        other._world, other._shared = self._world, self._shared  # noqa: SLF001 - its own class
-        other._own_writes = self._shared.writes  # noqa: SLF001
+        other._world, other._shared = self._world, self._shared
+        other._own_writes = self._shared.writes
         return other
 
     # --- transactions ---
