@@ -32,7 +32,8 @@ async def chain(steps: int) -> int:
 
 
 async def run_all(engine: perdure.Engine, prefix: str, executions: int, steps: int) -> None:
-    handles = [await engine.start(chain, steps, id=f"{prefix}-{n}") for n in range(executions)]
+    starts = [engine.start(chain, steps, id=f"{prefix}-{n}") for n in range(executions)]
+    handles = await asyncio.gather(*starts)
     results = await asyncio.gather(*[handle.result() for handle in handles])
     assert results == [steps] * executions
 

@@ -30,7 +30,7 @@ async def chain(steps: int) -> int:
 
 
 async def run_all(executions: int, steps: int) -> None:
-    handles = [await DBOS.start_workflow_async(chain, steps) for _ in range(executions)]
+    handles = await asyncio.gather(*[DBOS.start_workflow_async(chain, steps) for _ in range(executions)])
     results = await asyncio.gather(*[handle.get_result() for handle in handles])
     assert results == [steps] * executions
 
