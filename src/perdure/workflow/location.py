@@ -13,6 +13,7 @@ from typing import Any
 # As code objects spell them: unresolved, and with the separator, so that a neighbour `perdure_app` is not ours.
 _OWN = str(Path(__file__).parent.parent) + os.sep
 _ASYNCIO = str(Path(asyncio.__file__).parent) + os.sep
+_LOOP = str(Path(__file__).with_name("loop.py"))
 
 
 @lru_cache(maxsize=4096)
@@ -35,11 +36,14 @@ def caller() -> str:
 
 
 def user_location(frame: FrameType | None = None) -> str:
-    """The innermost place outside Perdure, asyncio and anyio; "" if there is none."""
+    """The innermost place outside Perdure, asyncio and anyio; "" if there is none below the loop that runs it."""
     frame = frame or sys._getframe(1)
     while frame is not None:
-        if _is_users(frame.f_code.co_filename):
-            return place(frame.f_code.co_filename, frame.f_lineno)
+        code = frame.f_code
+        if _is_users(code.co_filename):
+            return place(code.co_filename, frame.f_lineno)
+        if code.co_name == "drain" and code.co_filename == _LOOP:
+            break  # what is further out started the engine: it is not workflow code
         frame = frame.f_back  # type: ignore[assignment]
     return ""
 

@@ -20,6 +20,7 @@ from perdure.core.errors import Evicted, NotDeterministic, SpinError
 from perdure.workflow.location import stack_of, user_location
 
 MAX_HANDLES_WITHOUT_COMMAND = 100_000
+MAX_HANDLES_PER_DRAIN = 1_000_000
 MAX_CLOSE_TRIES = 1_000
 FAR_FUTURE_MS = 2**53  # sleep(math.inf): never, in a number that every store holds
 
@@ -42,13 +43,15 @@ class Host(Protocol):
 
 
 class Future(asyncio.Future[Any]):
-    """A future that hashes by its creation number."""
+    """A future that hashes by a number of its loop, taken when it is first hashed: few ever are."""
 
-    def __init__(self, *, loop: DeterministicLoop) -> None:
-        self._number = loop.next_number()
-        super().__init__(loop=loop)
+    _number = 0
 
     def __hash__(self) -> int:
+        if not self._number:
+            loop = self.get_loop()
+            assert isinstance(loop, DeterministicLoop)
+            self._number = loop.next_number()
         return self._number
 
 
@@ -97,6 +100,7 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         self._tasks: dict[asyncio.Task[Any], None] = {}
         self._prune_at = 64
         self._asyncgens: list[AsyncGenerator[Any, Any]] = []
+        self._prune_asyncgens_at = 64
         self._numbers = 0
         self._handles_since_command = 0
         self._thread = threading.get_ident()
@@ -107,18 +111,20 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         """Run everything that is ready, and what that makes ready, until idle.
 
         Raises:
-            SpinError: 100,000 callbacks ran without a new command.
+            SpinError: 100,000 callbacks ran without a new command, or a million in all.
         """
         ready = self._ready
+        handles = self._handles_since_command = 0
         previous = asyncio_events._get_running_loop()
         hooks = sys.get_asyncgen_hooks()
         asyncio_events._set_running_loop(self)
         sys.set_asyncgen_hooks(firstiter=self._keep_asyncgen, finalizer=None)
         try:
             while ready:
+                handles += 1
                 self._handles_since_command += 1
-                if self._handles_since_command > MAX_HANDLES_WITHOUT_COMMAND:
-                    raise SpinError(handles=self._handles_since_command - 1, stack=self.stack())
+                if self._handles_since_command > MAX_HANDLES_WITHOUT_COMMAND or handles > MAX_HANDLES_PER_DRAIN:
+                    raise SpinError(handles=handles - 1, stack=self.stack())
                 handle = ready.popleft()
                 if not handle._cancelled:  # type: ignore[attr-defined]
                     try:
@@ -141,7 +147,9 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
 
     def stack(self) -> str:
         """Where the workflow's tasks are, for people."""
-        return "\n".join(stack_of(task) for task in list(self._tasks)[:10] if not task.done())
+        waiting = [task for task in self._tasks if not task.done()]
+        lines = [stack_of(task) for task in waiting[:10]]
+        return "\n".join([*lines, f"  and {len(waiting) - 10} more tasks"] if len(waiting) > 10 else lines)
 
     def lost_exceptions(self) -> list[BaseException]:
         """Exceptions of finished tasks that nobody awaited, once; and of callbacks."""
@@ -169,9 +177,10 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
                 task._log_traceback = False  # type: ignore[attr-defined]
                 coro = task.get_coro()
                 if not task.done() and coro is not None:
-                    _close_fully(coro.close)
+                    _end(coro)
             for agen in self._asyncgens:
-                _close_fully(lambda agen=agen: agen.aclose().send(None))  # type: ignore[misc]
+                if agen.ag_frame is not None:  # type: ignore[attr-defined]
+                    _end(agen.aclose())
         finally:
             asyncio_events._set_running_loop(previous)
             self._tasks.clear()
@@ -279,8 +288,9 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
 
     def _keep_asyncgen(self, agen: AsyncGenerator[Any, Any]) -> None:
         # A strong reference: finalisation must not depend on when the garbage collector runs.
-        if len(self._asyncgens) >= 64:
+        if len(self._asyncgens) >= self._prune_asyncgens_at:
             self._asyncgens = [each for each in self._asyncgens if each.ag_frame is not None]  # type: ignore[attr-defined]
+            self._prune_asyncgens_at = max(64, 2 * len(self._asyncgens))
         self._asyncgens.append(agen)
 
     def _prune(self) -> None:
@@ -299,17 +309,17 @@ def _ceil_ms(seconds: float) -> int:
     return math.ceil(round(seconds * 1000, 3))  # rounding first: 0.1 + 0.2 is not a millisecond late
 
 
-def _close_fully(close: Callable[[], Any]) -> None:
-    """Close a coroutine whose `finally` blocks may await: each call ends one of them."""
+def _end(coro: Any) -> None:
+    """Make a coroutine end, whose `finally` blocks may await: each throw ends one await.
+
+    Not `close`: that leaves an async generator which is being iterated suspended, to be finalised by the garbage
+    collector at any later time, maybe inside another execution.
+    """
     for _ in range(MAX_CLOSE_TRIES):
         try:
-            close()
-        except RuntimeError as error:
-            if "ignored GeneratorExit" in str(error):
-                continue
-        except BaseException:  # noqa: BLE001, S110 - cleanup of discarded code: what it raises means nothing any more
-            pass
-        return
+            coro.throw(Evicted)
+        except BaseException:  # noqa: BLE001 - cleanup of discarded code: what it raises means nothing any more
+            return
 
 
 def _refuse(name: str) -> Callable[..., NoReturn]:
