@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from asyncio import events as asyncio_events
 from collections import deque
-from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Set
 from typing import Any
 
 from perdure.workflow.loop import DeterministicLoop
@@ -19,7 +19,7 @@ _original_as_completed = asyncio.as_completed
 
 
 class OrderedSet(set[Any]):
-    """A set that iterates in the order in which it was filled."""
+    """A set that iterates in the order in which it was filled, whichever operation filled it."""
 
     def __init__(self, items: Iterable[Any] = ()) -> None:
         self._order: dict[Any, None] = dict.fromkeys(items)
@@ -28,6 +28,12 @@ class OrderedSet(set[Any]):
     def __iter__(self) -> Iterator[Any]:
         """In order of insertion."""
         return iter(self._order)
+
+    def __repr__(self) -> str:
+        return f"{{{', '.join(map(repr, self))}}}" if self else "set()"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return OrderedSet, (list(self),)
 
     def add(self, item: Any) -> None:
         """At the end, unless it is there."""
@@ -56,6 +62,67 @@ class OrderedSet(set[Any]):
         """Remove all."""
         super().clear()
         self._order.clear()
+
+    def update(self, *others: Iterable[Any]) -> None:
+        """Add all of these, at the end."""
+        for other in others:
+            for item in list(other):
+                self.add(item)
+
+    def difference_update(self, *others: Iterable[Any]) -> None:
+        """Remove all of these."""
+        for other in others:
+            for item in list(other):
+                self.discard(item)
+
+    def intersection_update(self, *others: Iterable[Any]) -> None:
+        """Keep what is in all of these."""
+        self.difference_update(set(self).difference(set(self).intersection(*others)))
+
+    def symmetric_difference_update(self, other: Iterable[Any]) -> None:
+        """Remove what both have, add what only the other has."""
+        items = OrderedSet(other)
+        common = [item for item in items if item in self]
+        self.update(items)
+        self.difference_update(common)
+
+    def copy(self) -> OrderedSet:
+        """In the same order."""
+        return OrderedSet(self)
+
+
+def _copying(name: str) -> Callable[..., OrderedSet]:
+    def method(self: OrderedSet, *others: Iterable[Any]) -> OrderedSet:
+        result = self.copy()
+        getattr(result, name)(*others)
+        return result
+
+    return method
+
+
+def _operator(
+    name: str, *, target: Callable[[OrderedSet, Any], OrderedSet], swapped: bool = False
+) -> Callable[..., Any]:
+    def method(self: OrderedSet, other: Any) -> Any:
+        if not isinstance(other, Set):
+            return NotImplemented
+        result = target(self, other)
+        getattr(result, name)(self if swapped else other)
+        return result
+
+    return method
+
+
+for _word, _copied, _sign in (
+    ("update", "union", "or"),
+    ("difference_update", "difference", "sub"),
+    ("intersection_update", "intersection", "and"),
+    ("symmetric_difference_update", "symmetric_difference", "xor"),
+):
+    setattr(OrderedSet, _copied, _copying(_word))
+    setattr(OrderedSet, f"__i{_sign}__", _operator(_word, target=lambda self, _: self))
+    setattr(OrderedSet, f"__{_sign}__", _operator(_word, target=lambda self, _: self.copy()))
+    setattr(OrderedSet, f"__r{_sign}__", _operator(_word, target=lambda _, other: OrderedSet(other), swapped=True))
 
 
 async def _wait(
@@ -88,7 +155,10 @@ def _raised(future: asyncio.Future[Any]) -> bool:
 
 
 async def _until(
-    futures: list[asyncio.Future[Any]], pending: int, timeout: float | None, return_when: str  # noqa: ASYNC109 - asyncio's own signature
+    futures: list[asyncio.Future[Any]],
+    pending: int,
+    timeout: float | None,
+    return_when: str,  # noqa: ASYNC109 - asyncio's own signature
 ) -> None:
     loop = asyncio.get_running_loop()
     waiter = loop.create_future()
@@ -134,11 +204,7 @@ class _AsCompleted:
 
     def _put(self, item: asyncio.Future[Any] | None) -> None:
         self._done.append(item)
-        while self._waiters:
-            waiter = self._waiters.popleft()
-            if not waiter.done():
-                waiter.set_result(None)
-                break
+        self._wake_one()
 
     def _finished(self, future: asyncio.Future[Any]) -> None:
         if future in self._todo:
@@ -153,11 +219,23 @@ class _AsCompleted:
             self._put(None)
         self._todo.clear()
 
+    def _wake_one(self) -> None:
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                break
+
     async def _next(self) -> asyncio.Future[Any]:
         while not self._done:
             waiter = asyncio.get_running_loop().create_future()
             self._waiters.append(waiter)
-            await waiter
+            try:
+                await waiter
+            except BaseException:
+                if self._done and not waiter.cancelled():
+                    self._wake_one()  # this consumer was chosen but gives up: the next one gets it
+                raise
         future = self._done.popleft()
         if future is None:
             raise TimeoutError
