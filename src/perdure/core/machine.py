@@ -136,7 +136,8 @@ class Machine:
             answer = self._feed_command_event(event, recorded)
         else:
             answer = self._feed_run_event(event)
-        self._count_message(event)
+        if type(event) in _MESSAGES:
+            self._count_message(event)
         self.position += 1
         self.now_ms = max(self.now_ms, recorded.at_ms)
         return answer
@@ -148,13 +149,14 @@ class Machine:
         return getattr(event, "message_id", "") not in self.seen_messages
 
     def _count_message(self, event: ev.AnyEvent) -> None:
+        if isinstance(event, ev.MessageSent):
+            self.sent[event.receiver] = self.sent.get(event.receiver, 0) + 1
+            return
         sender = getattr(event, "sender_run", "")
         if sender:
             self.received[sender] = getattr(event, "number", 0)
         elif isinstance(event, ev.SignalReceived | ev.CancelRequested):
             self.seen_messages.add(event.message_id)
-        if isinstance(event, ev.MessageSent):
-            self.sent[event.receiver] = self.sent.get(event.receiver, 0) + 1
 
     def _feed_run_event(self, event: ev.AnyEvent) -> Answer:
         after = RUN.get((self.state, type(event)))
@@ -214,11 +216,22 @@ class Machine:
         self.drifts.append(f"step {command.name!r} (seq {command.seq}) at {command.location} has other arguments now")
 
 
+_MESSAGES = frozenset((ev.MessageSent, ev.SignalReceived, ev.CancelRequested, ev.ChildClosed))
+
+_SAME: dict[type, tuple[str, ...]] = {
+    ev.StepAttemptFailed: ("name",),
+    ev.StepCompleted: ("name",),
+    ev.StepFailed: ("name",),
+    ev.ChildInitiated: ("workflow", "execution"),
+    ev.ChildClosed: ("execution",),
+    ev.MessageSent: ("kind", "receiver", "name"),
+}
+
+
 def _names_agree(command: AnyCommand, event: ev.CommandEvent) -> bool:
     """Whether the event speaks of the same step, child or receiver as the command that the code issues now."""
-    for field in ("name", "workflow", "receiver", "execution"):
-        recorded = getattr(event, field, None)
-        if recorded is not None and recorded != getattr(command, field, recorded):
+    for field in _SAME.get(type(event), ()):
+        if getattr(event, field) != getattr(command, field):
             return False
     return True
 

@@ -79,9 +79,9 @@ class CommitQueue:
     def __len__(self) -> int:
         return len(self.urgent) + len(self.starts) + len(self.deposits)
 
-    def add(self, batch: Batch, done: Done) -> None:
-        """Queue a batch."""
-        (self.urgent if batch.create is None else self.starts).append((batch, done))
+    def add(self, entry: tuple[Batch, Done]) -> None:
+        """Queue a batch, and whom to tell."""
+        (self.urgent if entry[0].create is None else self.starts).append(entry)
 
     def advise(self, advice: Advice) -> None:
         """Queue advice; newer advice on the same thing replaces older."""
@@ -142,8 +142,8 @@ class Committer(Protocol):
         """Begin to work."""
         ...
 
-    def submit(self, batch: Batch, done: Done) -> None:
-        """Have a batch committed."""
+    def submit(self, entries: Sequence[tuple[Batch, Done]]) -> None:
+        """Have batches committed, as far as there is room in one transaction."""
         ...
 
     def deposit(self, item: Start | Mail, done: DepositDone) -> None:
@@ -194,23 +194,24 @@ class ThreadCommitter:
         """Start the thread."""
         self._thread.start()
 
-    def submit(self, batch: Batch, done: Done) -> None:
-        """Queue a batch, or commit it inline when nothing else is to be done."""
-        if self._alone() and self._writing.acquire(blocking=False):
+    def submit(self, entries: Sequence[tuple[Batch, Done]]) -> None:
+        """Queue batches; commit them inline when nothing else is to be done."""
+        if len(entries) == 1 and self._alone() and self._writing.acquire(blocking=False):
             try:
-                if self._commit_inline(batch, done):
+                if self._commit_inline(entries[0]):
                     return
             finally:
                 self._writing.release()
         with self._condition:
-            self._queue.add(batch, done)
+            for entry in entries:
+                self._queue.add(entry)
             self._condition.notify()
 
-    def _commit_inline(self, batch: Batch, done: Done) -> bool:
+    def _commit_inline(self, entry: tuple[Batch, Done]) -> bool:
         with self._condition:
             if len(self._queue):
                 return False
-            self._queue.add(batch, done)
+            self._queue.add(entry)
             group = self._queue.gather()
         try:
             answers = perform(self._store, self._session, group)

@@ -17,7 +17,7 @@ from perdure.core.errors import PerdureError, PoisonedExecution, StalledByBug
 from perdure.core.identity import Key, derived_id, shard_of
 from perdure.core.table import RunState
 from perdure.runtime.closing import closing_event, closing_mail
-from perdure.runtime.inbox import choose
+from perdure.runtime.inbox import Chosen, choose
 from perdure.store.protocol import Batch, Letter, Mail, NewEvent, Outcome, Start, Status
 from perdure.workflow.definitions import Workflow
 from perdure.workflow.execution import Execution
@@ -27,6 +27,7 @@ log = logging.getLogger("perdure")
 
 EVENTS_PER_TURN = 256
 RESULTS_PER_BATCH = 1_000
+NONE_CHOSEN = Chosen()
 
 
 class Host(Protocol):
@@ -36,7 +37,7 @@ class Host(Protocol):
     shards: int
 
     def now_ms(self) -> int: ...  # the database's time, as this worker estimates it
-    def soon(self, callback: Callable[[], object]) -> None: ...
+    def soon(self, driver: Driver) -> None: ...
     def commit(self, batch: Batch, done: Callable[[Outcome], None]) -> None: ...
     def begin_step(self, driver: Driver, command: RunStep) -> None: ...
     def stop_step(self, driver: Driver, seq: int) -> None: ...
@@ -116,7 +117,7 @@ class Driver:
         """Something may be to be done: look at the end of this turn of the loop, so that answers gather."""
         if not self._scheduled and not self.dead and self._committing is None:
             self._scheduled = True
-            self.host.soon(self._turn)
+            self.host.soon(self)
 
     @property
     def resting(self) -> bool:
@@ -154,7 +155,8 @@ class Driver:
 
     # --- the cycle ---
 
-    def _turn(self) -> None:
+    def turn(self) -> None:
+        """Feed what is committed; then start, write or rest. Called by the worker after `soon`."""
         self._scheduled = False
         if self.dead or self._committing is not None:
             return
@@ -197,12 +199,12 @@ class Driver:
             self._stop(command.seq)
         for command in todo.start:
             self._start(command)
-        again, self._again = self._again, []
-        for step in again:
-            self._start(step)
-        for drift in self.machine.drifts:
-            log.warning("execution %s: %s", self.key.execution, drift)
-        self.machine.drifts.clear()
+        if self._again:
+            again, self._again = self._again, []
+            for step in again:
+                self._start(step)
+        if self.machine.drifts:
+            self._tell_drifts()
         batch = self._compose()
         if batch is not None:
             self._committing = batch
@@ -213,6 +215,11 @@ class Driver:
         self.host.wake_at(self, self.next_wake_ms())
         if self.resting:
             self.host.rested(self)
+
+    def _tell_drifts(self) -> None:
+        for drift in self.machine.drifts:
+            log.warning("execution %s: %s", self.key.execution, drift)
+        self.machine.drifts.clear()
 
     def _committed(self, outcome: Outcome) -> None:
         batch, self._committing = self._committing, None
@@ -227,7 +234,7 @@ class Driver:
                 self._forget_written(batch)
                 self.length += len(batch.events)
                 self._feed_batch(batch)
-                self._turn()
+                self.turn()
 
     def _conflict(self) -> None:
         if self.create is None or self.created is None:
@@ -345,24 +352,31 @@ class Driver:
     # --- what is written next ---
 
     def _compose(self) -> Batch | None:
-        at_ms = max(self.machine.now_ms, self.host.now_ms())
-        chosen = choose(self.machine, self._letters.values())
+        machine = self.machine
+        deadline_ms = machine.next_deadline_ms()
+        letters, results, own = self._letters, self._results, self._own
+        if not (letters or results or own or self._closing or deadline_ms or self.create):
+            return None
+        at_ms = max(machine.now_ms, self.host.now_ms())
+        chosen = choose(machine, letters.values()) if letters else NONE_CHOSEN
         if chosen.terminate is not None:
             return self._final_batch(at_ms, chosen.events, chosen.taken, terminated=chosen.terminate.reason)
         if self._closing is not None:
             return self._final_batch(at_ms, chosen.events, chosen.taken)
-        events: list[ev.AnyEvent] = self._opening(chosen.events)
-        self._writing = min(len(self._results), RESULTS_PER_BATCH)
-        events += self._results[: self._writing]
-        due = [ev.TimerFired(seq) for seq in self.machine.due_timers(at_ms)]
-        events += due
-        events += self._own
+        self._writing = min(len(results), RESULTS_PER_BATCH)
+        due = machine.due_timers(at_ms) if deadline_ms is not None and deadline_ms <= at_ms else ()
+        events = [
+            *self._opening(chosen.events),
+            *results[: self._writing],
+            *(ev.TimerFired(seq) for seq in due),
+            *own,
+        ]
         if not events and not chosen.taken:
             return None
         return Batch(
             key=self.key,
             run=self.run,
-            expected=self.machine.position,
+            expected=machine.position,
             events=[NewEvent(event, at_ms) for event in events],
             taken=chosen.taken,
             inbox_seen=bool(due),
@@ -371,10 +385,10 @@ class Driver:
             create=self.create,
         )
 
-    def _opening(self, letters: Sequence[ev.AnyEvent]) -> list[ev.AnyEvent]:
+    def _opening(self, letters: Sequence[ev.AnyEvent]) -> Sequence[ev.AnyEvent]:
         """Letters, and at the beginning of a run the start and the claim before them."""
         if self.machine.state is RunState.RUNNING:
-            return list(letters)
+            return letters
         events: list[ev.AnyEvent] = [] if self.create is None else [self.create.event]
         starts = [event for event in letters if isinstance(event, ev.ExecutionStarted)]
         rest = [event for event in letters if not isinstance(event, ev.ExecutionStarted)]
@@ -402,11 +416,11 @@ class Driver:
         )
 
     def next_wake_ms(self) -> int | None:
-        dues = [command.retry_at_ms for command in self._retries.values()]
-        deadline = self.machine.next_deadline_ms()
-        if deadline is not None:
-            dues.append(deadline)
-        return min(dues, default=None)
+        deadline_ms = self.machine.next_deadline_ms()
+        if not self._retries:
+            return deadline_ms
+        first_retry_ms = min(command.retry_at_ms for command in self._retries.values())
+        return first_retry_ms if deadline_ms is None else min(first_retry_ms, deadline_ms)
 
     def timer_due(self) -> None:
         """The worker's clock reached what `wake_at` asked for."""

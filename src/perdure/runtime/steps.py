@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from perdure.core import events as ev
 from perdure.core.commands import RunStep
 from perdure.core.errors import EncodeError, PayloadTooLarge, PerdureError, StepTimeout, UnencodableResult
-from perdure.core.identity import Key, derived_id, noise
+from perdure.core.identity import Key, noise
 from perdure.runtime.environment import Environment
 from perdure.runtime.threads import ThreadPool, Work
 from perdure.store.protocol import Running
@@ -179,7 +179,6 @@ class StepRunner:
             seq=command.seq,
             name=command.name,
             attempt=run.number,
-            idempotency_key=derived_id("step", driver.key.execution, driver.run, command.seq),
             progress=None if run.progress is None else _progress_codec.decode(run.progress, "progress"),
             on_heartbeat=lambda progress: self._heartbeat(run, progress),
         )

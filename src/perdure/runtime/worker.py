@@ -90,6 +90,9 @@ class Worker:
         self.steps: StepRunner
         self._loop = asyncio.get_running_loop()
         self._alarm = Alarm(self._loop, self.now_ms, self._ring)
+        self._turns: list[Driver] = []
+        self._turning = False
+        self._outgoing: list[tuple[Batch, Callable[[Outcome], None]]] = []
         self._resting_bytes = 0
         self._loading: set[Key] = set()
         self._woken_while_loading: set[Key] = set()
@@ -107,13 +110,28 @@ class Worker:
         """The database's time as this worker estimates it."""
         return self.environment.now_ms()
 
-    def soon(self, callback: Callable[[], object]) -> None:
-        """At the end of what is ready now."""
-        self._loop.call_soon(callback)
+    def soon(self, driver: Driver) -> None:
+        """Give it its turn at the end of what is ready now; all in one go, so that what they write joins one group."""
+        self._turns.append(driver)
+        if not self._turning:
+            self._turning = True
+            self._loop.call_soon(self._take_turns)
+
+    def _take_turns(self) -> None:
+        self._turning = False
+        turns, self._turns = self._turns, []
+        for driver in turns:
+            driver.turn()
 
     def commit(self, batch: Batch, done: Callable[[Outcome], None]) -> None:
-        """Into the next group."""
-        self.committer.submit(batch, done)
+        """Into the next group, with whatever else this pass of the loop wants written."""
+        self._outgoing.append((batch, done))
+        if len(self._outgoing) == 1:
+            self._loop.call_soon(self._hand_over)
+
+    def _hand_over(self) -> None:
+        outgoing, self._outgoing = self._outgoing, []
+        self.committer.submit(outgoing)
 
     def begin_step(self, driver: Driver, command: RunStep) -> None:
         """Run a step's next attempt."""

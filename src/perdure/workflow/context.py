@@ -17,6 +17,7 @@ import msgspec
 from perdure.core.commands import SendMessage, StartChild
 from perdure.core.errors import DecodeError, OutsideWorkflow
 from perdure.core.events import Payload
+from perdure.core.identity import derived_id
 from perdure.core.retry import Seconds, to_ms
 from perdure.workflow.definitions import ParentClose, Workflow
 from perdure.workflow.execution import Execution
@@ -191,7 +192,6 @@ class Attempt:
         seq: int,
         name: str,
         attempt: int,
-        idempotency_key: str,
         progress: Any,
         on_heartbeat: Callable[[Any], None],
     ) -> None:
@@ -200,10 +200,14 @@ class Attempt:
         self.seq = seq
         self.name = name
         self.attempt = attempt
-        self.idempotency_key = idempotency_key
         self.progress = progress
         self.cancelled = False
         self._on_heartbeat = on_heartbeat
+
+    @property
+    def idempotency_key(self) -> str:
+        """The same on every attempt and after every crash; another in another run. 32 hexadecimal digits."""
+        return derived_id("step", self.execution, self.run, self.seq)
 
     def heartbeat(self, progress: Any = None) -> None:
         """Say that the step is alive, and how far it is: the next attempt reads it as `progress`. Any thread may call.

@@ -166,7 +166,7 @@ class Arguments:
             missing = self._defaults[len(args) :]
             values = [kwargs.get(name, default) for name, default in missing]
             given = sum([name in kwargs for name, _ in missing])
-            if given == len(kwargs) and not any([value is _NO_DEFAULT for value in values]):
+            if given == len(kwargs) and not any(value is _NO_DEFAULT for value in values):
                 return (*args, *values)
         try:
             bound = self.signature.bind(*args, **kwargs)
@@ -215,7 +215,8 @@ class Arguments:
         Raises:
             DecodeError: what was recorded does not fit the function any more.
         """
-        self._ensure_built()
+        if not self._built:
+            self._ensure_built()
         if self._record is not _no_record and payload.content_type == "msgpack" and not payload.key_id:
             try:
                 values = _values(self._read_record(payload.data))
@@ -305,7 +306,7 @@ def hints_of(fn: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _enclosing_names(target: Callable[..., Any]) -> dict[str, Any]:
-    """What the functions around a definition have defined by now, the innermost first; they run while it is decorated."""
+    """What the functions around a definition have defined by now; they run while it is decorated."""
     code = inspect.unwrap(target)
     names: list[dict[str, Any]] = []
     frame = inspect.currentframe()
