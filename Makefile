@@ -48,6 +48,7 @@ sim: $(VENV)/.dev-stamp ## the simulator: make sim SEEDS=20000
 
 bench: $(VENV)/.run-stamp .venv-dbos/.stamp ## speed, beside DBOS and the limit of the disk
 	$(BIN)/python benchmarks/bench.py $(ARGS)
+	$(BIN)/python benchmarks/restart.py
 
 clean: ## remove everything that set-up made
 	rm -rf .venv .venv-* .cache .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
