@@ -26,7 +26,7 @@ def open_store(given: str | os.PathLike[str] | Store | None, **options: Any) -> 
     if "://" in name and not name.startswith("sqlite://"):
         kind = name.split("://", 1)[0]
         raise InvalidOption(option="store", value=f"{kind}://…", expected="the path of a SQLite file in this release")
-    from perdure.store.sqlite import SqliteStore  # late: the port must not need the driver
+    from perdure.store.sqlite import SqliteStore  # noqa: PLC0415 - the port must not need the driver
 
     return SqliteStore(name.removeprefix("sqlite://"), **options)
 
