@@ -71,21 +71,16 @@ async def research(topic: str) -> Report:
     notes = await investigate(topic, plan.questions, known=[])
     summary = await summarise(topic, notes)
     comments: list[str] = []
-
-    while True:
-        report = Report(topic, summary, notes, comments, perdure.now())
-        perdure.publish(report)
-        decision = await perdure.receive("approval", Decision, timeout=timedelta(days=3))
-        if decision.approved:
-            return report
-        comments = [*comments, decision.comment]
-        notes = notes + await investigate(topic, [decision.comment], known=notes)
+    while not (decision := await perdure.receive("approval", Decision, timeout=timedelta(days=3))).approved:
+        comments.append(decision.comment)
+        notes += await investigate(topic, [decision.comment], known=notes)
         summary = await summarise(topic, notes)
+    return Report(topic, summary, notes, comments, perdure.now())
 
 
 async def investigate(topic: str, questions: list[str], known: list[Note]) -> list[Note]:
     """Search for all questions at once, then read and note every new source at once."""
-    found = await asyncio.gather(*[search(f"{topic}: {question}") for question in questions])
+    found = await asyncio.gather(*[search(topic, question) for question in questions])
     places = {note.source.passage.place for note in known}
     tasks = []
     for question, passages in zip(questions, found, strict=True):
@@ -102,6 +97,7 @@ async def note_on(question: str, passage: Passage) -> Note:
 
 # --- the steps: they touch the world, and what they return is recorded ------------------------------------------------
 
+QUESTIONS = 5
 SOURCES_PER_QUESTION = 3
 PATIENT = perdure.Retry(attempts=6, delay=1, never=(ModelRefused,))
 
@@ -109,17 +105,18 @@ PATIENT = perdure.Retry(attempts=6, delay=1, never=(ModelRefused,))
 @step(retry=PATIENT, timeout=300)
 @witnessed
 def make_plan(topic: str) -> Plan:
-    """Ask the model what to look up; the topic itself is always looked up."""
+    """Ask the model what to look up besides the topic; where its ideas are few, what a first search finds."""
     titles = [passage.title for passage in library().search(topic, limit=4)]
     reply = chat(prompts.plan_prompt(topic, titles), max_tokens=prompts.PLAN_TOKENS)
-    return Plan([topic, *prose.list_items(reply.text, limit=4)], reply.usage)
+    ideas = [topic, *prose.list_items(reply.text, limit=4), *titles]
+    return Plan(list(dict.fromkeys(ideas))[:QUESTIONS], reply.usage)
 
 
 @step
 @witnessed
-def search(query: str) -> list[Passage]:
+def search(topic: str, question: str) -> list[Passage]:
     """Find the passages that fit best; more than needed, since questions find the same ones."""
-    return library().search(query, limit=2 * SOURCES_PER_QUESTION)
+    return library().search(f"{topic} {question}", limit=2 * SOURCES_PER_QUESTION)
 
 
 @step

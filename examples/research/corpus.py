@@ -223,8 +223,8 @@ def language_reference(file: str, source: str) -> Iterator[Passage]:
         if not isinstance(node, ast.Dict):
             continue
         for key, value in zip(node.keys, node.values, strict=True):
-            if isinstance(key, ast.Constant) and isinstance(value, ast.Constant):
-                yield from cut(file, f"language reference, {key.value}", str(value.value), value.lineno)
+            if isinstance(key, ast.Constant) and isinstance(value, ast.Constant) and isinstance(value.value, str):
+                yield from cut(file, f"language reference, {key.value!s}", value.value, value.lineno)
 
 
 def plain_prose(file: str, source: str) -> Iterator[Passage]:

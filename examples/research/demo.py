@@ -27,13 +27,16 @@ COMMENT = "Which errors and exceptions does it raise?"
 EXECUTION = "report-1"
 LOOK_EVERY = 0.1
 PAUSE = 1.0  # between a kill and the restart, and of the reviewer: people want to follow
-WORK_STEPS = 28  # about as many as are recorded before the report can be approved
+WORK_ANSWERS = 14  # of the model: about as many as are recorded before the report can be approved
 HESITATION = 1.5
 
 
 @dataclass
 class KillPlan:
-    """When to kill: random moments, each in its own stretch of the work, counted in recorded steps and seconds."""
+    """When to kill: random moments, each in its own stretch of the work.
+
+    A moment is a number of recorded answers of the model, which are what takes time, and seconds after that.
+    """
 
     moments: list[tuple[int, float]]
     due_at: float | None = None
@@ -41,17 +44,21 @@ class KillPlan:
     @classmethod
     def random(cls, kills: int, seed: int) -> "KillPlan":
         dice = random.Random(seed)  # noqa: S311 - to be reproducible, not secret
-        stretch = WORK_STEPS / max(1, kills)
+        stretch = WORK_ANSWERS / max(1, kills)
         return cls(
             [(1 + int(dice.uniform(n, n + 1) * stretch), dice.uniform(0, HESITATION)) for n in range(kills)],
         )
 
-    def is_due(self, steps: int, *, work_done: bool) -> bool:
-        """Whether the next kill falls now: never before anything was recorded, at the latest before the approval."""
-        if not self.moments or steps == 0:
+    def is_due(self, answers: int, *, progress: bool, work_done: bool) -> bool:
+        """Whether the next kill falls now.
+
+        Never before the worker has recorded something, which also shows that it has replayed what others had; at the
+        latest when nothing is left to do but to approve.
+        """
+        if not self.moments or not (progress or work_done):
             return False
-        at_step, hesitation = self.moments[0]
-        if self.due_at is None and steps >= at_step:
+        at_answer, hesitation = self.moments[0]
+        if self.due_at is None and answers >= at_answer:
             self.due_at = time.time() + hesitation
         if not work_done and (self.due_at is None or time.time() < self.due_at):
             return False
@@ -106,11 +113,16 @@ class Demo:
                 return
             self.check_worker()
             asked = glimpse.drafts > self.decisions
-            if self.kills.is_due(len(glimpse.recorded), work_done=asked and self.decisions > 0):
+            if self.is_time_to_kill(glimpse, work_done=asked and self.decisions > 0):
                 await self.kill(observer)
-            elif asked:
+            elif asked and self.kills.due_at is None:
                 await self.review(observer)
             await asyncio.sleep(LOOK_EVERY)
+
+    def is_time_to_kill(self, glimpse: Glimpse, *, work_done: bool) -> bool:
+        answers = sum(step.tokens > 0 for step in glimpse.recorded)
+        inherited = len(self.lives[-2].recorded) if len(self.lives) > 1 else 0
+        return self.kills.is_due(answers, progress=len(glimpse.recorded) > inherited, work_done=work_done)
 
     def show(self, glimpse: Glimpse) -> None:
         """Lines for what is new in the journal, and what goes on beside it."""
@@ -119,7 +131,7 @@ class Demo:
         self.shown = max(self.shown, len(glimpse.recorded))
         running = in_flight(self.current_life(glimpse), self.ledger("started"))
         tokens = sum(step.tokens for step in glimpse.recorded)
-        to_come = f", {len(self.kills.moments)} kills to come" if self.kills.moments else ""
+        to_come = f", {count(len(self.kills.moments), 'kill')} to come" if self.kills.moments else ""
         self.screen.now(f"{len(glimpse.recorded)} steps recorded, {len(running)} running, {tokens:,} tokens{to_come}")
 
     def current_life(self, glimpse: Glimpse) -> Life:
@@ -145,8 +157,8 @@ class Demo:
         lost = len(in_flight(life, self.ledger("started")))
         self.screen.say(
             "✗",
-            f"kill -9: worker {len(self.lives)} is dead; {len(glimpse.recorded)} results are in the journal, "
-            f"{lost} steps were cut short",
+            f"kill -9: worker {len(self.lives)} is dead; {count(len(glimpse.recorded), 'result')} in the journal, "
+            f"{count(lost, 'step')} cut short",
             style="bold red",
         )
         await asyncio.sleep(PAUSE)
@@ -180,6 +192,10 @@ class Demo:
         path = self.folder / "report.md"
         path.write_text(text, encoding="utf-8")
         return os.path.relpath(path)
+
+
+def count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 class DemoFailed(Exception):

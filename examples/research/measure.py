@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from examples.research.witness import Line
 
@@ -50,15 +51,21 @@ def measure(recorded: Sequence[Recorded], ledger: Sequence[Line], lives: Sequenc
     """
     started = [line for line in ledger if line.what == "started"]
     killed = [life for life in lives if life.killed]
+    inherited = [before.recorded for before, life in pairwise(lives) if went_on(life, started)]
     return Figures(
         steps=len(recorded),
         bodies_run=len(started),
-        replayed=sum(len(life.recorded) for life in killed),
+        replayed=sum(len(steps) for steps in inherited),
         repeated=sum(len(repeated_after(life, started, lives)) for life in killed),
         cut_short=sum(len(in_flight(life, started)) for life in killed),
         tokens_spent=sum(line.tokens for line in ledger),
-        tokens_kept=sum(step.tokens for life in killed for step in life.recorded),
+        tokens_kept=sum(step.tokens for steps in inherited for step in steps),
     )
+
+
+def went_on(life: Life, started: Sequence[Line]) -> bool:
+    """Whether a process got as far as doing something new, before which it replays all that others had recorded."""
+    return not life.killed or any(line.pid == life.pid for line in started)
 
 
 def repeated_after(life: Life, started: Sequence[Line], lives: Sequence[Life]) -> list[Line]:

@@ -1,14 +1,15 @@
 """The demo's view of the run: through a client beside the worker, which may run, be dead, or not be there yet."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import msgspec
 from examples.research import agent
 from examples.research.agent import Decision, Excerpt, Note, Plan, Report, Summary
 from examples.research.measure import Recorded
 
 import perdure
-from perdure.core.events import ExecutionCompleted, StatePublished, StepCompleted
+from perdure.core.events import ExecutionCompleted, StepCompleted
 
 STEPS = {step.name: step for step in (agent.make_plan, agent.search, agent.read, agent.take_note, agent.summarise)}
 
@@ -34,15 +35,15 @@ class Observer:
             journal = await self._handle.journal()
         except perdure.ExecutionNotFound:
             return Glimpse()
-        events = [entry.event for entry in journal]
+        steps = [recorded(entry.event, entry.at_ms) for entry in journal if isinstance(entry.event, StepCompleted)]
         return Glimpse(
-            [recorded(e.event, e.at_ms) for e in journal if isinstance(e.event, StepCompleted)],
-            sum(isinstance(event, StatePublished) for event in events),
-            any(isinstance(event, ExecutionCompleted) for event in events),
+            steps,
+            drafts=sum(step.name == agent.summarise.name for step in steps),
+            completed=isinstance(journal[-1].event, ExecutionCompleted),
         )
 
     async def decide(self, decision: Decision) -> None:
-        await self._handle.signal("approval", decision)
+        await self._handle.signal("approval", asdict(decision))
 
     async def report(self) -> Report:
         return await self._handle.result()
@@ -52,11 +53,20 @@ def recorded(event: StepCompleted, at_ms: int) -> Recorded:
     """A step's result, as the demo shows and counts it."""
     value = STEPS[event.name].result.decode(event.result, f"the result of step {event.name}")
     tokens = value.usage.total if isinstance(value, Plan | Note | Summary) else 0
-    return Recorded(event.seq, event.name, at_ms / 1000, tokens, caption(value))
+    return Recorded(event.seq, event.name, at_ms / 1000, tokens, caption(value, asked(event)))
 
 
-def caption(value: Any) -> str:
-    """A step's result in a few words."""
+def asked(event: StepCompleted) -> dict[str, Any]:
+    """The step's arguments, as far as the journal keeps a preview of them: it is plain data."""
+    preview = event.preview
+    if preview is None or preview.content_type != "msgpack":
+        return {}
+    arguments: dict[str, Any] = msgspec.msgpack.decode(preview.data)
+    return arguments
+
+
+def caption(value: Any, arguments: dict[str, Any]) -> str:
+    """A step's result, and what it was asked, in a few words."""
     match value:
         case Plan(questions=questions):
             return f"{len(questions)} things to look up"
@@ -67,4 +77,4 @@ def caption(value: Any) -> str:
         case Summary(text=text):
             return text
         case _:
-            return f"{len(value)} passages, the best of them {value[0].title}" if value else "nothing"
+            return f"{arguments.get('question', '')}  {len(value)} passages"

@@ -24,7 +24,7 @@ def paragraph(note: Note, number: int) -> str:
     """What the model says and what the source says; where these are the same, once."""
     quote = f"> {note.source.quote}"
     statement = f"**`{note.source.passage.title}`** [{number}]"
-    return f"{statement} {note.text}\n\n{quote}" if note.by_model else f"{statement}\n\n{quote}"
+    return f"{statement}\n\n{quote}" if note.text in note.source.quote else f"{statement} {note.text}\n\n{quote}"
 
 
 def sources(report: Report) -> str:

@@ -123,7 +123,7 @@ class Lab:
         return self.store.row(self.key(name))
 
 
-def make_lab(kind: str, directory: Path) -> Lab:
+def _make_lab(kind: str, directory: Path) -> Lab:
     store, _, way = kind.partition("-")
     direct = way != "outbox"
     if store == "memory":
@@ -138,7 +138,7 @@ def make_lab(kind: str, directory: Path) -> Lab:
 @pytest.fixture(params=["sqlite", "sqlite-outbox", "memory", "memory-outbox"])
 def lab(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Lab]:
     """Each of the stores, with mail delivered directly or by way of the outbox."""
-    made = make_lab(request.param, tmp_path)
+    made = _make_lab(request.param, tmp_path)
     yield made
     made.store.close()
 
@@ -146,3 +146,17 @@ def lab(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Lab]:
 @pytest.fixture
 def nothing() -> ev.Payload:
     return NOTHING
+
+
+@pytest.fixture
+def make_lab() -> Callable[[str, Path], Lab]:
+    """For tests that choose the store's kind and place; they close it."""
+    return _make_lab
+
+
+@pytest.fixture
+def sqlite_lab(tmp_path: Path) -> Iterator[Lab]:
+    """For what only a file can show."""
+    made = _make_lab("sqlite", tmp_path)
+    yield made
+    made.store.close()

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar, overload
 
 from perdure.core.errors import StoreError
+from perdure.core.events import AnyEvent
 from perdure.core.identity import DEFAULT_NAMESPACE, Key
 from perdure.runtime.environment import Environment, SystemEnvironment
 from perdure.runtime.handle import Handle, key_of
@@ -77,8 +78,8 @@ class Executions:
         """Have it stored."""
         raise NotImplementedError
 
-    async def closed(self, key: Key) -> None:
-        """Wait until it is closed or stalled, or found missing."""
+    async def closed(self, key: Key) -> AnyEvent | None:
+        """Wait until it is closed or stalled, or found missing; the closing event, if that is at hand."""
         raise NotImplementedError
 
     async def resume(self, key: Key) -> Receipt:
@@ -141,7 +142,7 @@ class Client(Executions):
             return reply.receipt
         return await asyncio.to_thread(write)  # an engine that does not listen still reads what is in the store
 
-    async def closed(self, key: Key) -> None:
+    async def closed(self, key: Key) -> AnyEvent | None:
         """Look again whenever the store has changed."""
         pause = POLL_MIN_S
         seen: int | None = None
@@ -151,7 +152,7 @@ class Client(Executions):
                 seen = changes
                 row = await asyncio.to_thread(self.store.row, key)
                 if row is None or row.status not in OPEN_STATUSES or row.status == "stalled":
-                    return
+                    return None
                 pause = POLL_MIN_S
             await asyncio.sleep(pause)
             pause = min(pause * 1.5, POLL_MAX_S)

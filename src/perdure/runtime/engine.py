@@ -11,7 +11,6 @@ import hashlib
 import inspect
 import logging
 import sys
-import threading
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,13 +18,14 @@ from types import ModuleType
 from typing import Any, Self, TypeVar
 
 from perdure.core import events as ev
-from perdure.core.errors import DuplicateName, EngineClosed, InvalidDefinition, OwnershipLost, PerdureError, StoreError
+from perdure.core.errors import DuplicateName, EngineClosed, InvalidDefinition, PerdureError, StoreError
 from perdure.core.identity import DEFAULT_LANE, DEFAULT_NAMESPACE, Key
 from perdure.core.retry import Seconds, to_ms
 from perdure.runtime.client import Executions
 from perdure.runtime.committer import ThreadCommitter
 from perdure.runtime.environment import Environment, SystemEnvironment
 from perdure.runtime.handle import raise_if_error
+from perdure.runtime.lease import Heart
 from perdure.runtime.local import LocalServer, Request, socket_path
 from perdure.runtime.starting import check_same
 from perdure.runtime.steps import StepRunner
@@ -94,7 +94,7 @@ class Engine(Executions):
         self._max_steps = max_steps
         self._step_threads = step_threads
         self._worker: Worker | None = None
-        self._waiters: dict[Key, list[asyncio.Future[None]]] = {}
+        self._waiters: dict[Key, list[asyncio.Future[ev.AnyEvent | None]]] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._deposits = 0
         self.failure: Exception | None = None
@@ -129,8 +129,8 @@ class Engine(Executions):
             workflows=self.workflows.values(),
             limits=self._limits,
         )
-        worker.on_closed = lambda key, *_: self._tell(key)
-        worker.on_stalled = lambda key, _: self._tell(key)
+        worker.on_closed = lambda key, _, event: self._tell(key, event)
+        worker.on_stalled = lambda key, _: self._tell(key, None)
         worker.steps = StepRunner(self.environment, limit=self._max_steps, threads=self._threads)
         worker.committer = self._committer = ThreadCommitter(
             self.store,
@@ -143,7 +143,16 @@ class Engine(Executions):
         )
         self._worker = worker
         self._committer.start()
-        self._heart = Heart(self.store, session, lambda error: loop.call_soon_threadsafe(self._lost, error))
+        monotonic_ms = self.environment.monotonic_ms
+        asked_ms = monotonic_ms()
+        worker.renewed(await asyncio.to_thread(self.store.renew, session), asked_ms)
+        self._heart = Heart(
+            self.store,
+            session,
+            monotonic_ms=monotonic_ms,
+            renewed=lambda lease, asked_ms: loop.call_soon_threadsafe(worker.renewed, lease, asked_ms),
+            lost=lambda error: loop.call_soon_threadsafe(self._lost, error),
+        )
         self._heart.start()
         await self._listen()
         worker.scan()
@@ -217,7 +226,7 @@ class Engine(Executions):
         if self._worker is not None:
             self._worker.stop()
         for key in list(self._waiters):
-            self._tell(key)
+            self._tell(key, None)
 
     async def run_forever(self) -> None:
         """Work until cancelled, or until the engine may not go on.
@@ -230,22 +239,11 @@ class Engine(Executions):
         raise self.failure
 
     async def _tick(self) -> None:
-        """Once in a while: tell of long steps, and notice what others wrote into the store."""
-        seen: int | None = None
         while True:
             await asyncio.sleep(TICK_S)
-            worker = self._worker
-            if worker is None:
+            if self._worker is None:
                 return
-            worker.advise_of_steps()
-            try:
-                changes = await self.read(self.store.changes)
-            except StoreError as error:
-                log.warning("cannot look at the store: %s", error)
-                continue
-            if changes != seen:
-                seen = changes
-                worker.scan()
+            self._worker.tick()
 
     # --- what the handles need ---
 
@@ -295,7 +293,7 @@ class Engine(Executions):
         created.add_done_callback(lambda _: self._forget(key, waiter))
         waiter.add_done_callback(lambda _: None if created.done() or waiter.cancelled() else created.set_exception(self.failure or EngineClosed()))
 
-    def _forget(self, key: Key, waiter: asyncio.Future[None]) -> None:
+    def _forget(self, key: Key, waiter: asyncio.Future[ev.AnyEvent | None]) -> None:
         waiters = self._waiters.get(key, [])
         if waiter in waiters:
             waiters.remove(waiter)
@@ -330,34 +328,38 @@ class Engine(Executions):
             self._running().woken([key])
         return receipt
 
-    async def closed(self, key: Key) -> None:
-        """Wait until it is closed or stalled, or found missing."""
+    async def closed(self, key: Key) -> ev.AnyEvent | None:
+        """Wait until it is closed or stalled, or found missing; the closing event, if it ends in this engine."""
         pause_s = 0.01
         while True:
             waiter = asyncio.get_running_loop().create_future()
             self._waiters.setdefault(key, []).append(waiter)
             try:
+                if key in self._running().drivers:
+                    event = await waiter
+                    if event is not None:
+                        return event
+                    await asyncio.sleep(pause_s)  # stalled, and about to be written as such
+                    continue
                 row = await self.read(lambda: self.store.row(key))
                 if row is None or row.status not in OPEN_STATUSES or row.status == "stalled":
-                    return
-                # In memory its end is told; else (evicted, or a stall that is not written yet) look again.
-                in_memory = key in self._running().drivers
-                await asyncio.wait([waiter], timeout=None if in_memory else pause_s)
-                if waiter.done():
-                    waiter.result()
-                else:
-                    pause_s = min(pause_s * 2, TICK_S)
+                    return None
+                # Evicted, or a stall that is not written yet: look again now and then.
+                await asyncio.wait([waiter], timeout=pause_s)
+                if waiter.done() and waiter.result() is not None:
+                    return waiter.result()  # type: ignore[no-any-return]
+                pause_s = min(pause_s * 2, TICK_S)
             finally:
                 self._forget(key, waiter)
 
-    def _tell(self, key: Key) -> None:
+    def _tell(self, key: Key, event: ev.AnyEvent | None) -> None:
         for waiter in self._waiters.pop(key, []):
             if waiter.done():
                 continue
             if self.failure is not None:
                 waiter.set_exception(self.failure)
             else:
-                waiter.set_result(None)
+                waiter.set_result(event)
 
     async def _serve(self, request: Request) -> Receipt | None:
         """What another process asks through the local socket."""
@@ -403,38 +405,6 @@ class ThreadBackground:
     def close(self) -> None:
         """End the threads."""
         self._pool.shutdown(wait=False, cancel_futures=True)
-
-
-class Heart:
-    """Renews the lease in its own thread, so that a step that blocks the loop does not cost the ownership."""
-
-    def __init__(self, store: Store, session: Session, lost: Callable[[Exception], object]) -> None:
-        self._store = store
-        self._session = session
-        self._lost = lost
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="perdure-heart", daemon=True)
-
-    def start(self) -> None:
-        """Begin."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End."""
-        self._stop.set()
-
-    def _run(self) -> None:
-        pause_s = 1.0
-        while not self._stop.wait(pause_s):
-            try:
-                lease = self._store.renew(self._session)
-            except OwnershipLost as error:
-                self._lost(error)
-                return
-            except StoreError as error:
-                log.warning("cannot renew the lease, trying again: %s", error)
-                continue
-            pause_s = 1.0 if lease.ttl_ms is None else lease.ttl_ms / 3000
 
 
 def named(workflows: Iterable[Workflow[..., Any]]) -> dict[str, Workflow[..., Any]]:

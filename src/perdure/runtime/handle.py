@@ -37,7 +37,7 @@ class Port(Protocol):
 
     async def deposit(self, item: Start | Mail) -> Receipt: ...
     async def read(self, call: Callable[[], Any]) -> Any: ...
-    async def closed(self, key: Key) -> None: ...
+    async def closed(self, key: Key) -> ev.AnyEvent | None: ...  # the closing event, if it is at hand
     async def resume(self, key: Key) -> Receipt: ...
     def new_id(self) -> str: ...
 
@@ -96,20 +96,23 @@ class Handle(Generic[R]):
             ExecutionNotFound: there is none with this id.
             WaitTimeout: no end in time.
         """
+        limit_s = None if timeout is None else to_ms(timeout, "timeout") / 1000
         try:
-            async with asyncio.timeout(None if timeout is None else to_ms(timeout, "timeout") / 1000):
-                await self._port.closed(self.key)
+            async with asyncio.timeout(limit_s):
+                event = await self._port.closed(self.key)
         except TimeoutError:
             raise WaitTimeout(execution=self.id, seconds=timeout) from None
-        return await self._outcome()
+        return self._outcome(event or await self._closing_event())
 
-    async def _outcome(self) -> R:
+    async def _closing_event(self) -> ev.AnyEvent:
         row = await self.describe()
         if row.status == "stalled":
             raise ExecutionStalled(execution=self.id, problem=row.problem)
         store = self._port.store
         last = await self._port.read(lambda: store.load(self.key, row.run, row.position - 1, 1))
-        event = last[0].event
+        return last[0].event  # type: ignore[no-any-return]
+
+    def _outcome(self, event: ev.AnyEvent) -> R:
         match event:
             case ev.ExecutionCompleted():
                 codec = self._workflow.result if self._workflow is not None else codec_for(Any, "a result")

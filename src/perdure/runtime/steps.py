@@ -184,8 +184,9 @@ class StepRunner:
         )
         context = contextvars.copy_context()
         context.run(current_attempt.set, run.attempt)
-        run.task = self._loop.create_task(self._attempt(run), context=context)
-        self._watch(run)
+        run.task = asyncio.Task(self._attempt(run), loop=self._loop, context=context)
+        if command.options.is_limited:
+            self._watch(run)
 
     async def _attempt(self, run: StepRun) -> None:
         command = run.command

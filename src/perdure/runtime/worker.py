@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from perdure.core import events as ev
 from perdure.core.commands import RunStep
@@ -20,8 +20,9 @@ from perdure.runtime.alarm import Alarm
 from perdure.runtime.committer import Committer
 from perdure.runtime.driver import Driver
 from perdure.runtime.environment import Environment
+from perdure.runtime.lease import NOTHING, Holding
 from perdure.runtime.steps import StepRunner
-from perdure.store.protocol import Batch, Letter, Outcome, Park, Row, Running, Session, Start, Store
+from perdure.store.protocol import Batch, Lease, Letter, Outcome, Park, Row, Running, Session, Start, Store
 from perdure.workflow.definitions import Workflow
 from perdure.workflow.values import failure_info
 
@@ -34,6 +35,7 @@ RECOVERIES_ALONE = 3
 RECOVERIES_STALL = 4
 PARK_WORTH_MS = 1_000
 ALONE_AT_MOST_S = 60.0
+DELIVERIES_PER_TICK = 1_000
 
 
 class Background(Protocol):
@@ -62,7 +64,12 @@ class Loaded(NamedTuple):
 
 
 class Worker:
-    """Runs executions of the workflows it knows, for one session of one store."""
+    """Runs executions of the workflows it knows, for one session of one store.
+
+    `observer`, if set, is called with every execution that comes to rest or closes, before it may leave memory.
+    """
+
+    observer: ClassVar[Callable[[Worker, Driver], None] | None] = None
 
     def __init__(
         self,
@@ -86,6 +93,9 @@ class Worker:
         self.resting: OrderedDict[Key, int] = OrderedDict()  # in order of rest, with what each takes
         self.on_closed: Callable[[Key, str, ev.AnyEvent], None] = lambda *_: None
         self.on_stalled: Callable[[Key, PerdureError], None] = lambda *_: None
+        self.holding = Holding(store.shards, environment.monotonic_ms)
+        self._lapse: asyncio.TimerHandle | None = None
+        self._changes: int | None = None
         self.committer: Committer
         self.steps: StepRunner
         self._loop = asyncio.get_running_loop()
@@ -134,7 +144,10 @@ class Worker:
         self.committer.submit(outgoing)
 
     def begin_step(self, driver: Driver, command: RunStep) -> None:
-        """Run a step's next attempt."""
+        """Run a step's next attempt, unless another worker may be running it by now."""
+        if self.holding.lapsed():
+            self._loop.call_soon(self._lapsed)
+            return
         progress = driver.progress.pop(command.seq, None)
         if progress is not None:
             command.progress = progress
@@ -166,6 +179,8 @@ class Worker:
 
     def rested(self, driver: Driver) -> None:
         """It waits: remember that in its row, and make it a candidate for eviction."""
+        if Worker.observer is not None:
+            Worker.observer(self, driver)
         key = driver.key
         wake_at_ms = driver.next_wake_ms()
         if wake_at_ms is None or wake_at_ms > self.now_ms() + PARK_WORTH_MS:
@@ -187,6 +202,8 @@ class Worker:
 
     def closed(self, driver: Driver, event: ev.AnyEvent) -> None:
         """Its journal has ended."""
+        if Worker.observer is not None:
+            Worker.observer(self, driver)
         self._drop(driver)
         self.on_closed(driver.key, driver.run, event)
 
@@ -238,8 +255,10 @@ class Worker:
             await waiter
 
     def woken(self, keys: Sequence[Key]) -> None:
-        """These executions have mail, or are new."""
+        """These executions have mail, or are new. Those of other workers are found by them."""
         for key in keys:
+            if key.shard not in self.holding.shards:
+                continue
             driver = self.drivers.get(key)
             if driver is not None:
                 self._rouse(driver)
@@ -322,6 +341,8 @@ class Worker:
         self._next_suspect()
 
     def _serves(self, row: Row) -> bool:
+        if row.key.shard not in self.holding.shards:
+            return False
         if row.workflow in self.workflows:
             return True
         if row.workflow not in self._unserved:
@@ -337,7 +358,7 @@ class Worker:
         self._loading.discard(row.key)
         again = row.key in self._woken_while_loading
         self._woken_while_loading.discard(row.key)
-        if self.stopping or row.key in self.drivers:
+        if self.stopping or row.key in self.drivers or row.key.shard not in self.holding.shards:
             return
         driver = Driver(self, row.key, self.workflows[row.workflow])
         driver.run = row.run
@@ -380,6 +401,49 @@ class Worker:
             self._suspect = self.steps.alone = None
             self.steps.pump()
             self._next_suspect()
+
+    # --- what is ours ---
+
+    def renewed(self, lease: Lease, asked_ms: int) -> None:
+        """The session's lease, asked for at that time of the monotonic clock: leave what is lost, look for what is new.
+
+        A start that is not written yet stays: its own commit tells it.
+        """
+        if self.stopping:
+            return
+        lost, gained = self.holding.renewed(lease, asked_ms)
+        for driver in [each for key, each in self.drivers.items() if key.shard in lost and each.create is None]:
+            self._drop(driver)
+        if gained:
+            self.scan()
+        if self._lapse is not None:
+            self._lapse.cancel()
+        if lease.ttl_ms is not None:
+            left_ms = (self.holding.until_ms or 0) - self.environment.monotonic_ms()
+            self._lapse = self._loop.call_later(max(0, left_ms) / 1000, self._lapsed)
+
+    def _lapsed(self) -> None:
+        if self.holding.lapsed() and not self.stopping:
+            log.warning("the lease could not be renewed in time: steps stop until it is")
+            self.renewed(NOTHING, 0)
+
+    def tick(self) -> None:
+        """Once in a while: tell of long steps, deliver what is queued, notice what others wrote into the store."""
+        self.advise_of_steps()
+
+        def delivered(keys: Any) -> None:
+            if isinstance(keys, list):
+                self.woken(keys)
+
+        def looked(changes: Any) -> None:
+            if isinstance(changes, Exception):
+                log.warning("cannot look at the store: %s", changes)
+            elif changes != self._changes:
+                self._changes = changes
+                self.scan()
+
+        self.background.run(lambda: self.store.deliver(self.session, DELIVERIES_PER_TICK), delivered)
+        self.background.run(self.store.changes, looked)
 
     # --- leaving ---
 
@@ -443,6 +507,8 @@ class Worker:
         """Drop everything from memory; the journal has it."""
         self.stopping = True
         self._alarm.close()
+        if self._lapse is not None:
+            self._lapse.cancel()
         for driver in list(self.drivers.values()):
             self._drop(driver)
         for waiter in self._room:

@@ -37,6 +37,11 @@ class StepOptions(msgspec.Struct, frozen=True):
     heartbeat_timeout_ms: int | None = None
     concurrency: int | None = None
 
+    @property
+    def is_limited(self) -> bool:
+        """Whether an attempt has any limit in time."""
+        return not (self.timeout_ms is None and self.total_timeout_ms is None and self.heartbeat_timeout_ms is None)
+
 
 class _Unset:
     """The option was not given."""

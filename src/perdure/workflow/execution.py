@@ -6,6 +6,7 @@ Everything here is deterministic given the events fed. It performs nothing: `tak
 from __future__ import annotations
 
 import asyncio
+import functools
 import random
 from collections import deque
 from collections.abc import Sequence
@@ -51,7 +52,6 @@ class Execution:
         self.machine = Machine(fingerprint)
         self.loop = DeterministicLoop(self)
         self.run = ""
-        self.random = random.Random()  # noqa: S311 - reproducible on purpose
         self.signals: dict[str, deque[ev.SignalReceived]] = {}
         self.receivers: dict[str, deque[Any]] = {}
         self.problem: PerdureError | None = None
@@ -98,6 +98,11 @@ class Execution:
         self._timers.clear()
         self.receivers.clear()
 
+    @functools.cached_property
+    def random(self) -> random.Random:
+        """The run's generator: a function of its run id."""
+        return random.Random(derived_id("random", self.id, self.run, 0))  # noqa: S311 - reproducible on purpose
+
     @property
     def is_closed(self) -> bool:
         """Whether the closing event has been fed."""
@@ -141,7 +146,7 @@ class Execution:
             case ev.ExecutionStarted():
                 self._started = event
                 self.run = event.run
-                self.random.seed(derived_id("random", self.id, event.run, 0))
+                self.loop.salt_hashes(derived_id("hash", self.id, event.run, 0))
             case ev.ExecutionClaimed():
                 self._begin()
             case ev.SignalReceived():

@@ -13,7 +13,7 @@ import threading
 from asyncio import events as asyncio_events
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine
-from contextvars import Context
+from contextvars import Context, copy_context
 from typing import Any, NoReturn, Protocol
 
 from perdure.core.errors import Evicted, NotDeterministic, SpinError
@@ -74,19 +74,43 @@ class Task(asyncio.Task[Any]):
     """A task that hashes by its creation number."""
 
     def __init__(self, coro: Any, *, loop: DeterministicLoop, **options: Any) -> None:
-        self._number = loop.next_number()  # before the base class hashes it
+        number = loop.next_number()
+        self._hash = loop.salt + number  # before the base class hashes it
         if options.get("name") is None:
-            options["name"] = f"task-{self._number}"
+            options["name"] = f"task-{number}"
         super().__init__(coro, loop=loop, **options)
 
     def __hash__(self) -> int:
-        return self._number
+        return self._hash
+
+
+class Handle(asyncio.Handle):
+    """A callback that is ready. As asyncio's, without what only its own loops need."""
+
+    __slots__ = ()
+
+    def __init__(self, callback: Callable[..., Any], args: tuple[Any, ...], context: Context | None) -> None:
+        self._callback = callback
+        self._args = args
+        self._context = copy_context() if context is None else context
+        self._cancelled = False
+
+    def cancel(self) -> None:
+        """Never run it."""
+        self._cancelled = True
+
+    def __repr__(self) -> str:
+        return f"<handle of {self._callback!r}>"
 
 
 class Timer(asyncio.TimerHandle):
     """A pending timer; only its `TimerFired` runs it."""
 
     seq = 0
+    _callback: Callable[..., Any]
+    _args: tuple[Any, ...]
+    _context: Context
+    _cancelled: bool
 
 
 class DeterministicLoop(asyncio.AbstractEventLoop):
@@ -95,8 +119,9 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
     def __init__(self, host: Host) -> None:
         self.host = host
         self.closing = False
+        self.salt = 0
         self.unretrieved: list[BaseException] = []
-        self._ready: deque[asyncio.Handle] = deque()
+        self._ready: deque[Handle | Timer] = deque()
         self._tasks: dict[asyncio.Task[Any], None] = {}
         self._prune_at = 64
         self._asyncgens: list[AsyncGenerator[Any, Any]] = []
@@ -106,6 +131,10 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         self._thread = threading.get_ident()
 
     # --- driving ---
+
+    def salt_hashes(self, run_digest: str) -> None:
+        """Let tasks of different runs hash differently: asyncio and anyio keep those of all loops in one table."""
+        self.salt = int(run_digest[:8], 16) << 24
 
     def drain(self) -> None:
         """Run everything that is ready, and what that makes ready, until idle.
@@ -126,21 +155,28 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
                 if self._handles_since_command > MAX_HANDLES_WITHOUT_COMMAND or handles > MAX_HANDLES_PER_DRAIN:
                     raise SpinError(handles=handles - 1, stack=self.stack())
                 handle = ready.popleft()
-                if not handle._cancelled:  # type: ignore[attr-defined]
-                    try:
-                        handle._run()
-                    except SystemExit:
-                        pass  # the task holds it: the workflow fails, the process stays
+                if not handle._cancelled:
+                    self._run(handle)
         finally:
             asyncio_events._set_running_loop(previous)
             sys.set_asyncgen_hooks(*hooks)
         self._prune()
 
+    def _run(self, handle: Handle | Timer) -> None:
+        try:
+            handle._context.run(handle._callback, *handle._args)
+        except SystemExit:
+            pass  # the task holds it: the workflow fails, the process stays
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - a callback's, as asyncio treats it
+            self.call_exception_handler({"exception": error})
+
     def command_issued(self) -> None:
         """Progress: the workflow asked for something new, so it does not spin."""
         self._handles_since_command = 0
 
-    def fire(self, timer: asyncio.Handle) -> None:
+    def fire(self, timer: Timer) -> None:
         """Make a due timer ready."""
         if not timer.cancelled():
             self._ready.append(timer)
@@ -199,7 +235,7 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         """Append to the ready queue."""
         if self.closing:
             raise Evicted
-        handle = asyncio.Handle(callback, args, self, context)
+        handle = Handle(callback, args, context)
         self._ready.append(handle)
         return handle
 
