@@ -44,8 +44,8 @@ async def replay(file: Path, steps: int) -> dict[str, Any]:
     """Seconds from a signal's arrival to the result, where the whole journal is replayed in between."""
     async with perdure.Engine(str(file), workflows=[long_then_wait], durability="process") as engine:
         handle = await engine.start(long_then_wait, steps, id="long")
-        while (await handle.describe()).status != "parked":
-            await asyncio.sleep(0.05)  # noqa: ASYNC110 (the row is all there is to look at)
+        while (await handle.describe()).status != "parked":  # noqa: ASYNC110 (the row is all there is to look at)
+            await asyncio.sleep(0.05)
     seconds = []
     for turn in range(ROUNDS):
         copy = file.with_name(f"copy-{turn}.db")
@@ -108,7 +108,7 @@ async def recorded(file: Path, executions: int) -> dict[int, int]:
 
 
 def recover(file: Path, executions: int) -> dict[str, Any]:
-    """Seconds from starting the process anew until every execution is in a step again; recorded steps that ran again."""
+    """Seconds from the process's new start until every execution is in a step; recorded steps that ran again."""
     with worker(file, executions):
         while sum(number == 1 for _, number in begun(file)) < executions:  # each has done one step, and is in another
             time.sleep(0.1)
