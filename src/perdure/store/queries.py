@@ -1,11 +1,12 @@
 """SQL lives in sql/: the named queries of `queries.sql`, and the forward-only migrations beside it.
 
-No SQL is put together in Python.
+Python only repeats a row of placeholders.
 """
 
 from __future__ import annotations
 
 import re
+from functools import cache
 from importlib import resources
 from typing import Final
 
@@ -23,6 +24,13 @@ def _named(text: str) -> dict[str, str]:
 
 SQL: Final = _named(_FILES.joinpath("queries.sql").read_text("utf-8"))
 """Every query by name."""
+
+
+@cache
+def repeated(name: str, rows: int) -> str:
+    """A query whose one row of VALUES stands there `rows` times: one statement, so one switch of threads, for many."""
+    before, row, after = re.fullmatch(r"(.*VALUES )(\([?, ]+\))(.*)", SQL[name]).groups()  # type: ignore[union-attr]
+    return before + ", ".join([row] * rows) + after
 
 
 def migrations() -> list[str]:

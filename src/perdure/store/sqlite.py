@@ -42,7 +42,7 @@ from perdure.store.protocol import (
 from perdure.store.queries import SQL
 from perdure.store.records import journal, letter, recorded, row_of, running_of, unseal
 from perdure.store.routing import Parcel, Router, is_open
-from perdure.store.sqlite_tables import SqliteTables
+from perdure.store.sqlite_tables import Overtaken, SqliteTables
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -274,6 +274,16 @@ class SqliteStore:
 
     def commit(self, session: Session, batches: Sequence[Batch], advice: Sequence[Advice] = ()) -> Committed:
         """See `Store.commit`."""
+        try:
+            return self._commit(session, batches, advice)
+        except Overtaken:  # a batch lost its race: again, one by one, to leave just that one out
+            self._tables.gathering = False
+            try:
+                return self._commit(session, batches, advice)
+            finally:
+                self._tables.gathering = True
+
+    def _commit(self, session: Session, batches: Sequence[Batch], advice: Sequence[Advice]) -> Committed:
         with self._writing(session) as tables:
             return Router(tables, direct=self._direct).commit(batches, advice)
 

@@ -6,14 +6,15 @@ Events of a transaction are gathered and inserted at once by `flush`. What is ca
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from perdure.store.queries import SQL
+from perdure.store.queries import SQL, repeated
 from perdure.store.records import header, letter, plain, progress_bytes, row_of, seal
 from perdure.store.routing import ANSWERS, Parcel, Receiver, child_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     import apsw
 
@@ -21,9 +22,22 @@ if TYPE_CHECKING:
     from perdure.core.identity import Key
     from perdure.store.protocol import Batch, Letter, Park, Row, Running, Start
 
-_ADVANCE, _APPEND = SQL["advance"], SQL["append_event"]  # looked up once: the hot path
+_CHUNKS = (128, 32, 8, 1)  # rows a statement; few sizes, so that their prepared statements are kept
 _MOST_NUMBERS = 100_000
 _ALL = -1  # LIMIT without a limit
+
+
+def _chunks(rows: Sequence[tuple[Any, ...]]) -> Iterator[Sequence[tuple[Any, ...]]]:
+    """All rows, in slices of the sizes of `_CHUNKS`."""
+    start = 0
+    for size in _CHUNKS:
+        while len(rows) - start >= size:
+            yield rows[start : start + size]
+            start += size
+
+
+class Overtaken(Exception):  # noqa: N818 - nothing is wrong yet: the transaction is done again, batch by batch
+    """Some batch of a gathered update did not match."""
 
 
 class SqliteTables:
@@ -37,6 +51,8 @@ class SqliteTables:
         self._numbers: dict[tuple[Key, str], int] = {}
         self._last_pos: int | None = None
         self._events: list[tuple[Any, ...]] = []
+        self._advances: dict[int, tuple[int, int, int]] = {}
+        self.gathering = True  # compare-and-append set-based; off when a batch did not match, to find out which
         self._outbox_used = True
         self._running_used = True
         self.session = 0
@@ -54,10 +70,25 @@ class SqliteTables:
             self._running_used = bool(self._one(SQL["running_used"]))
 
     def flush(self) -> None:
-        """Write what was gathered."""
-        if self._events:
-            self._executemany(_APPEND, self._events)
-            self._events = []
+        """Write what was gathered. Raises `Overtaken` if a batch's position did not match."""
+        self._advance_gathered()
+        events, self._events = self._events, []
+        for chunk in _chunks(events):
+            self._execute(repeated("append_event", len(chunk)), [*chain.from_iterable(chunk)])
+
+    def _advance_gathered(self) -> None:
+        if not self._advances:
+            return
+        advances, self._advances = [*self._advances.values()], {}
+        for chunk in _chunks(advances):
+            bindings = [*chain.from_iterable(chunk)]
+            self._execute(repeated("advance_many", len(chunk)), bindings)
+            moved = self._connection.changes()
+            if moved < len(chunk):
+                self._execute(repeated("advance_idle_many", len(chunk)), bindings)
+                moved += self._connection.changes()
+            if moved != len(chunk):
+                raise Overtaken
 
     def commit(self) -> None:
         """Make all of it durable."""
@@ -73,6 +104,7 @@ class SqliteTables:
     def forget(self) -> None:
         """Drop what was cached and gathered."""
         self._events = []
+        self._advances = {}
         self._numbers.clear()
         self._last_pos = None
 
@@ -111,6 +143,7 @@ class SqliteTables:
         return self._connection.changes() == 1
 
     def holds(self, batch: Batch) -> bool:
+        self._advance_gathered()
         return self._one(SQL["at_position"], (self._number(batch.key, batch.run), batch.expected)) is not None
 
     def advance(self, batch: Batch) -> bool:
@@ -119,14 +152,19 @@ class SqliteTables:
             return False
         after = batch.expected + len(batch.events)
         if batch.closes is not None:
+            self._advance_gathered()
             closed_at_ms = batch.events[-1].at_ms if batch.events else None
             self._execute(SQL["advance_closing"], (after, batch.closes, closed_at_ms, number, batch.expected))
             return self._connection.changes() == 1
-        self._execute(_ADVANCE, (after, number, batch.expected))
-        if self._connection.changes() == 1:
-            return True
-        self._execute(SQL["advance_idle"], (after, number, batch.expected))
-        return self._connection.changes() == 1
+        if number in self._advances:
+            self._advance_gathered()  # a second batch of one execution builds on the first
+        self._advances[number] = (after, number, batch.expected)
+        if not self.gathering:
+            try:
+                self._advance_gathered()
+            except Overtaken:
+                return False
+        return True
 
     def append(self, batch: Batch) -> None:
         number, shard, session = self._number(batch.key, batch.run), batch.key.shard, self.session
@@ -141,6 +179,7 @@ class SqliteTables:
         self._last_pos = pos
 
     def park(self, park: Park) -> None:
+        self._advance_gathered()
         number = self._number(park.key, park.run)
         query = SQL["stall"] if park.status == "stalled" else SQL["park"]
         told = (park.wake_at_ms, plain(park.waits_for), plain(park.problem))

@@ -54,6 +54,14 @@ SET position = ?, recoveries = 0, status = ?, closed_at_ms = ?, wake_at_ms = NUL
 WHERE number = ? AND position = ? AND status IN ('active', 'parked', 'stalled')
 -- name: at_position
 SELECT 1 FROM execution WHERE number = ? AND position = ? AND status IN ('active', 'parked', 'stalled')
+-- name: advance_many
+UPDATE execution SET position = batch.column1, recoveries = 0 FROM (VALUES (?, ?, ?)) AS batch
+WHERE number = batch.column2 AND position = batch.column3 AND status = 'active'
+-- name: advance_idle_many
+UPDATE execution
+SET position = batch.column1, recoveries = 0, status = 'active', wake_at_ms = NULL, waits_for = '', problem = ''
+FROM (VALUES (?, ?, ?)) AS batch
+WHERE number = batch.column2 AND position = batch.column3 AND status IN ('parked', 'stalled')
 -- name: append_event
 INSERT INTO event (shard_pos, number, position, shard, format, at_ms, session, trace_parent, usage, checksum, body)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)

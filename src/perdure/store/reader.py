@@ -1,0 +1,33 @@
+"""Looking at a store that exists: nothing is created, nobody's ownership is touched."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from perdure.core.errors import StoreMissing
+from perdure.store.open import DEFAULT_PATH, local_owner, open_store
+from perdure.store.protocol import Store
+
+__all__ = ["local_owner", "open_existing", "store_name"]
+
+
+def store_name(given: str | None) -> str:
+    """What the user means: what was given, else `PERDURE_STORE`, else `perdure.db`."""
+    return given or os.environ.get("PERDURE_STORE") or DEFAULT_PATH
+
+
+def open_existing(given: str | None) -> Store:
+    """The store that is meant; see `store_name`.
+
+    Raises:
+        StoreMissing: there is none.
+        InvalidOption, StoreError: as `open_store`.
+    """
+    name = store_name(given)
+    if "://" not in name or name.startswith("sqlite://"):
+        path = name.removeprefix("sqlite://")
+        if not Path(path).exists():
+            raise StoreMissing(path=path)
+        return open_store(path, create=False)
+    return open_store(name)
