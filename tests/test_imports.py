@@ -47,8 +47,8 @@ def test_importing_perdure_loads_only_what_every_user_needs(what: str, loaded: s
 
 
 def test_importing_perdure_takes_less_than_150_ms(bytecode: Path) -> None:
-    """The interpreter's own start is not counted; the best of several runs is, as others may be using the machine."""
-    timed = "import time; start = time.perf_counter(); import perdure; print((time.perf_counter() - start) * 1000)"
+    """In CPU time, best of several runs, as others may be using the machine; the interpreter's start is not counted."""
+    timed = "import time; start = time.process_time(); import perdure; print((time.process_time() - start) * 1000)"
     python(bytecode, "-c", "import perdure")  # compiles
     best_ms = min(float(python(bytecode, "-c", timed).stdout) for _ in range(TRIES))
     assert best_ms < BUDGET_MS, "\n".join(
