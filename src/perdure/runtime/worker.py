@@ -33,6 +33,8 @@ INBOX_PAGE = 1_000
 READY_PAGE = 200
 RECOVERIES_ALONE = 3
 RECOVERIES_STALL = 4
+ALONE = "(runs alone)"  # what the store is told, as of a step 0, before a suspect begins
+SURVIVED = -1  # in place of the deaths before, once it did not kill its worker
 PARK_WORTH_MS = 1_000
 ALONE_AT_MOST_S = 60.0
 DELIVERIES_PER_TICK = 1_000
@@ -84,6 +86,7 @@ class Worker:
         self.store = store
         self.session = session
         self.environment = environment
+        self.now_ms = environment.now_ms  # the database's time as this worker estimates it
         self.background = background
         self.fingerprint = session.fingerprint
         self.shards = store.shards
@@ -93,7 +96,7 @@ class Worker:
         self.resting: OrderedDict[Key, int] = OrderedDict()  # in order of rest, with what each takes
         self.on_closed: Callable[[Key, str, ev.AnyEvent], None] = lambda *_: None
         self.on_stalled: Callable[[Key, PerdureError], None] = lambda *_: None
-        self.holding = Holding(store.shards, environment.monotonic_ms)
+        self.holding = Holding(environment.monotonic_ms)
         self._lapse: asyncio.TimerHandle | None = None
         self._changes: int | None = None
         self.committer: Committer
@@ -110,15 +113,12 @@ class Worker:
         self._scan_again = False
         self._suspects: list[Row] = []
         self._suspect: Key | None = None
+        self._suspect_row: Row | None = None
         self._unserved: set[str] = set()
         self._room: list[asyncio.Future[None]] = []
         self.stopping = False
 
     # --- the driver's host ---
-
-    def now_ms(self) -> int:
-        """The database's time as this worker estimates it."""
-        return self.environment.now_ms()
 
     def soon(self, driver: Driver) -> None:
         """Give it its turn at the end of what is ready now; all in one go, so that what they write joins one group."""
@@ -334,10 +334,10 @@ class Worker:
                 self._rouse(resting)  # parked in memory: its timer is due
                 resting.timer_due()
             elif row.key not in self._loading and self._serves(row):
-                if row.recoveries >= RECOVERIES_ALONE:
-                    self._suspects.append(row)
-                else:
+                if row.recoveries < RECOVERIES_ALONE:
                     self._load(row)
+                elif all(suspect.key != row.key for suspect in self._suspects):
+                    self._suspects.append(row)
         self._next_suspect()
 
     def _serves(self, row: Row) -> bool:
@@ -352,13 +352,15 @@ class Worker:
 
     def _load(self, row: Row) -> None:
         self._loading.add(row.key)
-        self.background.run(lambda: read(self.store, row), lambda loaded: self._loaded(row, loaded))
+        reading = self._read_suspect if self._suspect == row.key else read
+        self.background.run(lambda: reading(self.store, row), lambda loaded: self._loaded(row, loaded))
 
     def _loaded(self, row: Row, loaded: Any) -> None:
         self._loading.discard(row.key)
         again = row.key in self._woken_while_loading
         self._woken_while_loading.discard(row.key)
         if self.stopping or row.key in self.drivers or row.key.shard not in self.holding.shards:
+            self._suspect_passed(row.key)
             return
         driver = Driver(self, row.key, self.workflows[row.workflow])
         driver.run = row.run
@@ -373,7 +375,7 @@ class Worker:
             self.stalled(driver, loaded if isinstance(loaded, PerdureError) else unexpected)
             return
         driver.watched = self._suspect == row.key
-        driver.poisoned = row.recoveries >= RECOVERIES_STALL
+        driver.poisoned = died_alone(loaded)
         driver.size = sum(_size(recorded.event) for recorded in loaded.journal)
         driver.progress = {r.seq: r.progress for r in loaded.running if r.run == row.run and r.progress is not None}
         driver.replay(row.run, loaded.journal, loaded.letters)
@@ -388,9 +390,17 @@ class Worker:
             return
         row = self._suspects.pop(0)
         self._suspect = self.steps.alone = row.key
+        self._suspect_row = row
         log.warning("execution %s was active at %d unclean deaths: it runs alone", row.key.execution, row.recoveries)
         self._loop.call_later(ALONE_AT_MOST_S, self._suspect_passed, row.key)
         self._load(row)
+
+    def _read_suspect(self, store: Store, row: Row) -> Loaded:
+        """Before it begins, the store knows that it runs alone: those that wait their turn die beside it, innocent."""
+        loaded = read(store, row)
+        if not died_alone(loaded):
+            store.commit(self.session, [], [_alone(row, row.recoveries)])
+        return loaded
 
     def progressed(self, driver: Driver) -> None:
         """A suspect had something committed."""
@@ -399,6 +409,8 @@ class Worker:
     def _suspect_passed(self, key: Key) -> None:
         if self._suspect == key:
             self._suspect = self.steps.alone = None
+            if self._suspect_row is not None:
+                self.committer.advise(_alone(self._suspect_row, SURVIVED))
             self.steps.pump()
             self._next_suspect()
 
@@ -525,6 +537,18 @@ def read(store: Store, row: Row) -> Loaded:
         if not page:
             raise CorruptJournal(detail=f"the row says {row.position} events, the journal holds {len(journal)}")
     return Loaded(row, journal, store.inbox(row.key, INBOX_PAGE), store.running(row.key))
+
+
+def _alone(row: Row, deaths: int) -> Running:
+    return Running(row.key, row.run, 0, ALONE, deaths, row.created_at_ms)
+
+
+def died_alone(loaded: Loaded) -> bool:
+    """Whether its worker died again when it ran alone: only then is it the cause."""
+    deaths = loaded.row.recoveries
+    return deaths >= RECOVERIES_STALL and any(
+        told.seq == 0 and told.attempt == deaths - 1 and told.run == loaded.row.run for told in loaded.running
+    )
 
 
 def _size(event: ev.AnyEvent) -> int:
