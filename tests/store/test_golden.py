@@ -1,6 +1,6 @@
 """What format 0 looks like on disk: bytes that every later Perdure must read.
 
-`golden/events-0.json` holds the body of one event of each type, `golden/store-0001.sqlite` a whole store of schema 1. Until
+`golden/events-0.json` holds the body of an event of each type, `golden/store-0001.sqlite` a store of schema 1. Until
 the first release a change may rewrite them (`python tests/store/test_golden.py`); after it, they only gain company.
 """
 
