@@ -11,7 +11,7 @@ import math
 import uuid
 import zoneinfo
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -20,19 +20,26 @@ from perdure.workflow.values_plain import NotPlain, model_fields, segment, show,
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-Lenient = bool  # positional below: the functions are private, and called for every item
-
 _SEQUENCES = (list, tuple, set, frozenset)
 _NUMBERS = (int, float, Decimal)
 _BYTES = (bytes, bytearray, memoryview)
-_WRITTEN = (dt.datetime, dt.date, dt.time, dt.timedelta, uuid.UUID, Decimal, enum.Enum)
+_WRITTEN = (dt.datetime, dt.date, dt.time, dt.timedelta, uuid.UUID, Decimal)
 
 
-def check_same(value: Any, decoded: Any, *, lenient: bool) -> None:
+class Rules(NamedTuple):
+    """What may differ. A builtin's subclass and an IntEnum may always come back as the builtin that they equal.
+
+    lenient: what the annotation asks for: a tuple given for a list, a dict for a model, text for a date, as long as
+        nothing is lost. Without it the types must agree, as where nothing is annotated.
+    enums: those that the annotation names: their members come back as such.
+    """
+
+    lenient: bool
+    enums: frozenset[type] = frozenset()
+
+
+def check_same(value: Any, decoded: Any, rules: Rules) -> None:
     """Pass if `decoded` holds all that `value` holds.
-
-    `lenient` allows what the annotation asks for: a tuple given for a list, a dict for a model, text for a date, an int
-    for a float, as long as nothing of it is lost. Without it, types must agree.
 
     Raises:
         NotPlain: with the path of the first difference.
@@ -40,12 +47,12 @@ def check_same(value: Any, decoded: Any, *, lenient: bool) -> None:
     if type(value) is type(decoded):
         same = _SAME.get(type(value))
         if same is not None:
-            same(value, decoded, lenient)
+            same(value, decoded, rules)
         else:
-            _same_object(value, decoded, lenient)
-    elif not _converted(value, decoded, lenient):
+            _same_object(value, decoded, rules)
+    elif not _converted(value, decoded, rules):
         come_back = f"is of type {type_name(type(value))}, but would come back as {type_name(type(decoded))}"
-        if not lenient and type(decoded) in _UNTYPED:
+        if not rules.lenient and type(decoded) in _UNTYPED:
             come_back += ", as no annotation tells more"
         raise NotPlain(come_back)
 
@@ -54,23 +61,23 @@ def _differs(value: Any, decoded: Any) -> NotPlain:
     return NotPlain(f"is {show(value)}, but would come back as {show(decoded)}")
 
 
-def _same_float(value: float, decoded: float, _lenient: Lenient) -> None:
+def _same_float(value: float, decoded: float, _rules: Rules) -> None:
     both_nan = math.isnan(value) and math.isnan(decoded)
     if not both_nan and (value != decoded or math.copysign(1, value) != math.copysign(1, decoded)):
         raise _differs(value, decoded)
 
 
-def _same_decimal(value: Decimal, decoded: Decimal, _lenient: Lenient) -> None:
+def _same_decimal(value: Decimal, decoded: Decimal, _rules: Rules) -> None:
     if value.as_tuple() != decoded.as_tuple():
         raise _differs(value, decoded)
 
 
-def _same_complex(value: complex, decoded: complex, lenient: Lenient) -> None:
-    _same_float(value.real, decoded.real, lenient)
-    _same_float(value.imag, decoded.imag, lenient)
+def _same_complex(value: complex, decoded: complex, rules: Rules) -> None:
+    _same_float(value.real, decoded.real, rules)
+    _same_float(value.imag, decoded.imag, rules)
 
 
-def _same_moment(value: dt.datetime | dt.time, decoded: dt.datetime | dt.time, _lenient: Lenient) -> None:
+def _same_moment(value: dt.datetime | dt.time, decoded: dt.datetime | dt.time, _rules: Rules) -> None:
     zone = value.tzinfo
     if (
         value.replace(tzinfo=None, fold=0) != decoded.replace(tzinfo=None, fold=0)
@@ -86,27 +93,27 @@ def _key(zone: dt.tzinfo | None) -> str:
     return (zone.key or "") if isinstance(zone, zoneinfo.ZoneInfo) else ""
 
 
-def _same_items(value: Any, decoded: Any, lenient: Lenient) -> None:
+def _same_items(value: Any, decoded: Any, rules: Rules) -> None:
     if len(value) != len(decoded):
         raise NotPlain(f"has {len(value)} items, but would come back with {len(decoded)}")
     for index, (item, other) in enumerate(zip(value, decoded, strict=True)):
         try:
-            check_same(item, other, lenient=lenient)
+            check_same(item, other, rules)
         except NotPlain as problem:
             problem.segments.append(f"[{index}]")
             raise
 
 
-def _same_set(value: Any, decoded: Any, lenient: Lenient) -> None:
+def _same_set(value: Any, decoded: Any, rules: Rules) -> None:
     for item, other in _paired(value, decoded):
-        check_same(item, other, lenient=lenient)
+        check_same(item, other, rules)
 
 
-def _same_dict(value: dict[Any, Any], decoded: dict[Any, Any], lenient: Lenient) -> None:
+def _same_dict(value: dict[Any, Any], decoded: dict[Any, Any], rules: Rules) -> None:
     for key, other in _paired(value, decoded):
         try:
-            check_same(key, other, lenient=lenient)
-            check_same(value[key], decoded[other], lenient=lenient)
+            check_same(key, other, rules)
+            check_same(value[key], decoded[other], rules)
         except NotPlain as problem:
             problem.segments.append(segment(key))
             raise
@@ -128,13 +135,13 @@ def _paired(values: Any, decoded: Any) -> list[tuple[Any, Any]]:
     return pairs + list(zip(sorted(left, key=show), sorted(others, key=show), strict=True))
 
 
-def _same_object(value: Any, decoded: Any, lenient: Lenient) -> None:
+def _same_object(value: Any, decoded: Any, rules: Rules) -> None:
     if isinstance(value, tuple | list):  # a NamedTuple, or a list's subclass
-        return _same_items(value, decoded, lenient)
+        return _same_items(value, decoded, rules)
     if isinstance(value, set | frozenset):
-        return _same_set(value, decoded, lenient)
+        return _same_set(value, decoded, rules)
     if isinstance(value, dict):
-        return _same_dict(value, decoded, lenient)
+        return _same_dict(value, decoded, rules)
     fields, others = model_fields(value), model_fields(decoded)
     if fields is None or others is None:
         if (value == decoded) is not True:
@@ -142,65 +149,64 @@ def _same_object(value: Any, decoded: Any, lenient: Lenient) -> None:
         return None
     for name in others.keys() - fields.keys():  # left out of the encoding: a default that decoding fills in
         fields[name] = getattr(value, name, _MISSING)
-    return _same_fields(fields, others, lenient)
+    return _same_fields(fields, others, rules)
 
 
-def _same_fields(fields: dict[str, Any], others: dict[str, Any], lenient: Lenient) -> None:
+def _same_fields(fields: dict[str, Any], others: dict[str, Any], rules: Rules) -> None:
     for name, item in fields.items():
         try:
             if name not in others:
                 raise NotPlain("would not come back")  # noqa: TRY301 - gets its path below
-            check_same(item, others[name], lenient=lenient)
+            check_same(item, others[name], rules)
         except NotPlain as problem:
             problem.segments.append(segment(name))
             raise
 
 
-def _converted(value: Any, decoded: Any, lenient: Lenient) -> bool:
+def _converted(value: Any, decoded: Any, rules: Rules) -> bool:
     """Whether a value of another type than given still holds the same data, of the type that the annotation names."""
+    if isinstance(decoded, enum.Enum) or type(value) in rules.enums:
+        return rules.lenient and type(value) in {str, int} and decoded.value == value
     if isinstance(value, dict) and type(decoded) is dict:
-        _same_dict(value, decoded, lenient)
+        _same_dict(value, decoded, rules)
         return True
     if isinstance(value, _NUMBERS) and isinstance(decoded, _NUMBERS):
-        return not isinstance(value, bool) and not isinstance(decoded, bool) and value == decoded
+        may_differ = rules.lenient or isinstance(value, type(decoded))
+        return may_differ and not isinstance(value, bool) and not isinstance(decoded, bool) and value == decoded
     if isinstance(value, str) and isinstance(decoded, str):
-        return str.__eq__(value, decoded) is True
+        return str.__eq__(value, decoded)
     if isinstance(value, dt.datetime) and isinstance(decoded, dt.datetime):
-        _same_moment(value, decoded, lenient)
+        _same_moment(value, decoded, rules)
         return True
-    return lenient and _asked_for(value, decoded)
+    return rules.lenient and _asked_for(value, decoded, rules)
 
 
-def _asked_for(value: Any, decoded: Any) -> bool:
+def _asked_for(value: Any, decoded: Any, rules: Rules) -> bool:
     if isinstance(decoded, _SEQUENCES) and type(value) in _SEQUENCES:
         unordered = isinstance(decoded, set | frozenset) or isinstance(value, set | frozenset)
-        (_same_set if unordered else _same_items)(value, decoded, True)  # noqa: FBT003
+        (_same_set if unordered else _same_items)(value, decoded, rules)
         return True
     if isinstance(value, dict):
         others = model_fields(decoded)
         if others is None:
             return False
-        _same_fields(value, others, True)  # noqa: FBT003
+        _same_fields(value, others, rules)
         return True
     if isinstance(value, _BYTES) and isinstance(decoded, _BYTES):
         return bytes(value) == bytes(decoded)
-    return type(value) in {str, int} and isinstance(decoded, _WRITTEN) and _written_form(decoded) == value
-
-
-def _written_form(decoded: Any) -> Any:
-    return decoded.value if isinstance(decoded, enum.Enum) else msgspec.to_builtins(decoded)
+    return type(value) is str and isinstance(decoded, _WRITTEN) and msgspec.to_builtins(decoded) == value
 
 
 _MISSING = object()
 _UNTYPED = {dict, list, str, int, float}
 
 
-def _same_plain(value: Any, decoded: Any, _lenient: Lenient) -> None:
+def _same_plain(value: Any, decoded: Any, _rules: Rules) -> None:
     if value != decoded:
         raise _differs(value, decoded)
 
 
-_SAME: dict[type, Callable[[Any, Any, bool], None]] = {
+_SAME: dict[type, Callable[[Any, Any, Rules], None]] = {
     **dict.fromkeys((type(None), bool, int, str, bytes, bytearray, dt.date, dt.timedelta), _same_plain),
     float: _same_float,
     complex: _same_complex,

@@ -17,9 +17,9 @@ import msgspec
 
 from perdure.core.errors import DecodeError, EncodeError, PayloadTooLarge, UnsupportedType
 from perdure.core.events import Payload
-from perdure.workflow.values_check import check_same
+from perdure.workflow.values_check import Rules, check_same
 from perdure.workflow.values_plain import NotPlain, canonical, pack, type_name, unpack, untag
-from perdure.workflow.values_types import Adapter, NotSupported, Traits, native_traits
+from perdure.workflow.values_types import Adapter, NotSupported, native_traits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,8 +64,16 @@ class Codec(Generic[T]):
             NameError: not yet.
         """
         traits = native_traits(self.annotation)
-        self._adapter = None if traits is not None else Adapter(self.annotation)
-        self._traits = traits or Traits(has_any=True, equality_tells=False)
+        self._adapter: Adapter | None = None
+        if traits is not None:
+            self._traits = traits
+            self._rules = Rules(lenient=True)
+        else:
+            adapter = self._adapter = Adapter(self.annotation)
+            self._traits = adapter.traits
+            # Where a value may fit several members of a union, a conversion may be the wrong one of them.
+            self._rules = Rules(lenient=not adapter.is_ambiguous, enums=adapter.enums)
+        self._usual_rules = self._rules._replace(lenient=self._rules.lenient and not self._traits.has_any)
         self._decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(
             Any if traits is None else self.annotation, ext_hook=untag
         )
@@ -150,7 +158,7 @@ class Codec(Generic[T]):
         payload = self.try_usual_form(value)
         if payload is None:
             decoded = self._read(Payload(pack(self._tree(value), tags=True)))
-            check_same(value, decoded, lenient=True)
+            check_same(value, decoded, self._rules)
             payload = Payload(pack(self._tree(decoded), tags=True))
         return payload
 
@@ -164,7 +172,7 @@ class Codec(Generic[T]):
             decoded = self._read(payload)
             equal = self._equal(value, decoded, payload.data)
             if not equal:
-                check_same(value, decoded, lenient=not self._traits.has_any)
+                check_same(value, decoded, self._usual_rules)
             if not equal or self._traits.has_floats:
                 # An int given for a float, a dict for a model: equal values have equal bytes, defaults are filled in.
                 return self._usual_form(decoded)

@@ -142,10 +142,14 @@ class Adapter:
             raise NotSupported(type_name(culprit(annotation))) from error
         except Exception as error:
             raise NotSupported(type_name(culprit(annotation))) from error
-        kinds = set(_schema_kinds(schema))
+        parts = list(_schema_parts(schema))
+        kinds = {part["type"] for part in parts}
         if kinds & _NOT_DATA:
             raise NotSupported(type_name(culprit(annotation)))
+        self.traits = Traits(has_any="any" in kinds, has_maps=True, equality_tells=False)
+        self.is_ambiguous = any(part["type"] == "union" and _members(part) > 1 for part in parts)
         self.has_sets = bool(kinds & {"set", "frozenset"})
+        self.enums: frozenset[type] = frozenset(part["cls"] for part in parts if part["type"] == "enum")
         # Names, not aliases: aliases for reading and writing may differ. Older pydantic has aliases only.
         self.names: dict[str, bool] = {"by_alias": False, "by_name": True} if _knows_names(self.adapter) else {}
         self.invalid = pydantic.ValidationError
@@ -173,11 +177,12 @@ class Adapter:
 
 
 _NOT_DATA = {"callable", "is-instance", "is-subclass", "generator"}
-_BRANCH = {"json-or-python": "json_schema", "lax-or-strict": "lax_schema"}
+_NO_PARTS = {"metadata", "serialization", "config", "default", "members", "expected"}
+_BRANCH: dict[Any, str] = {"json-or-python": "json_schema", "lax-or-strict": "lax_schema"}
 
 
-def _schema_kinds(schema: Any) -> Iterator[str]:
-    """The kinds of all validators that JSON can reach in a schema of pydantic's."""
+def _schema_parts(schema: Any) -> Iterator[dict[str, Any]]:
+    """All parts of a schema of pydantic's that JSON can reach and that have a `type`."""
     waiting: list[Any] = [schema]
     while waiting:
         part = waiting.pop()
@@ -186,12 +191,16 @@ def _schema_kinds(schema: Any) -> Iterator[str]:
         elif isinstance(part, dict):
             kind = part.get("type")
             if isinstance(kind, str):
-                yield kind
-            branch = _BRANCH.get(kind) if isinstance(kind, str) else None
-            if branch is not None:
-                waiting.append(part[branch])
+                yield part
+            if kind in _BRANCH:
+                waiting.append(part[_BRANCH[kind]])
             else:
-                waiting.extend(item for key, item in part.items() if key not in {"metadata", "serialization", "config"})
+                waiting.extend(item for key, item in part.items() if key not in _NO_PARTS)
+
+
+def _members(union: dict[str, Any]) -> int:
+    choices = (choice[0] if isinstance(choice, tuple) else choice for choice in union["choices"])
+    return sum(choice["type"] != "none" for choice in choices)
 
 
 def _knows_names(adapter: TypeAdapter[Any]) -> bool:
