@@ -115,6 +115,12 @@ class PoisonedExecution(YourError):
     cure = "Find out why (memory? a crash in native code?), then `perdure resume`."
 
 
+class UnorderedSet(YourError):
+    code = "P0109"
+    text = "{what} was given a set of {kind}, which iterates by memory address: another order on replay ({where})."
+    cure = "Pass a list or a tuple; sets of tasks are fine."
+
+
 # --- P02: values --------------------------------------------------------------------------------------------------
 
 
@@ -254,6 +260,12 @@ class OwnershipLost(StoreError):
     code = "P0409"
     text = "This worker no longer owns {path}: {detail}."
     cure = "Another worker took over; this one stops recording and nothing is recorded twice."
+
+
+class StoreMissing(StoreError):
+    code = "P0410"
+    text = "There is no store at {path}."
+    cure = "A worker or `perdure run` makes one; or name another with --store or PERDURE_STORE."
 
 
 # --- P05: executions and messages ---------------------------------------------------------------------------------

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import sys
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from types import FrameType
@@ -48,16 +50,29 @@ def user_location(frame: FrameType | None = None) -> str:
     return ""
 
 
+def waiting_location(tasks: Iterable[asyncio.Task[Any]]) -> str:
+    """The innermost user's place at which the first of these tasks waits; "" if none waits in user code."""
+    for task in tasks:
+        users = [frame for frame in _frames(task) if _is_users(frame.f_code.co_filename)]
+        if users:
+            return place(users[-1].f_code.co_filename, users[-1].f_lineno)
+    return ""
+
+
 def stack_of(task: asyncio.Task[Any]) -> str:
     """A suspended task's stack, one line a frame, from the outside in."""
-    lines = [f"  {task.get_name()}:"]
+    lines = [
+        f"    {place(frame.f_code.co_filename, frame.f_lineno)} in {frame.f_code.co_qualname}"
+        for frame in itertools.islice(_frames(task), 50)
+    ]
+    return "\n".join([f"  {task.get_name()}:", *lines])
+
+
+def _frames(task: asyncio.Task[Any]) -> Iterator[FrameType]:
     awaited: Any = task.get_coro()
-    depth = 0
-    while awaited is not None and depth < 50:
+    while awaited is not None:
         frame = getattr(awaited, "cr_frame", None) or getattr(awaited, "ag_frame", None)
         if frame is None:
             break
-        lines.append(f"    {place(frame.f_code.co_filename, frame.f_lineno)} in {frame.f_code.co_qualname}")
+        yield frame
         awaited = getattr(awaited, "cr_await", None) or getattr(awaited, "ag_await", None)
-        depth += 1
-    return "\n".join(lines)

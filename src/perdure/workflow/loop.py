@@ -17,7 +17,7 @@ from contextvars import Context, copy_context
 from typing import Any, NoReturn, Protocol
 
 from perdure.core.errors import Evicted, NotDeterministic, SpinError
-from perdure.workflow.location import stack_of, user_location
+from perdure.workflow.location import stack_of, user_location, waiting_location
 
 MAX_HANDLES_WITHOUT_COMMAND = 100_000
 MAX_HANDLES_PER_DRAIN = 1_000_000
@@ -121,7 +121,9 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         self.closing = False
         self.salt = 0
         self.unretrieved: list[BaseException] = []
+        self.turns: dict[Any, int] = {}  # how often something came round again while one event was handled
         self._ready: deque[Handle | Timer] = deque()
+        self._at_next_event: list[Handle] = []
         self._tasks: dict[asyncio.Task[Any], None] = {}
         self._prune_at = 64
         self._asyncgens: list[AsyncGenerator[Any, Any]] = []
@@ -143,6 +145,9 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
             SpinError: 100,000 callbacks ran without a new command, or a million in all.
         """
         ready = self._ready
+        ready.extend(self._at_next_event)
+        self._at_next_event.clear()
+        self.turns.clear()
         handles = self._handles_since_command = 0
         previous = asyncio_events._get_running_loop()
         hooks = sys.get_asyncgen_hooks()
@@ -183,9 +188,13 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
 
     def stack(self) -> str:
         """Where the workflow's tasks are, for people."""
-        waiting = [task for task in self._tasks if not task.done()]
+        waiting = self.waiting_tasks()
         lines = [stack_of(task) for task in waiting[:10]]
         return "\n".join([*lines, f"  and {len(waiting) - 10} more tasks"] if len(waiting) > 10 else lines)
+
+    def waiting_tasks(self) -> list[asyncio.Task[Any]]:
+        """Tasks that have not ended, in order of creation."""
+        return [task for task in self._tasks if not task.done()]
 
     def lost_exceptions(self) -> list[BaseException]:
         """Exceptions of finished tasks that nobody awaited, once; and of callbacks."""
@@ -222,6 +231,7 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
             self._tasks.clear()
             self._asyncgens.clear()
             self._ready.clear()
+            self._at_next_event.clear()
 
     # --- what asyncio asks of a loop ---
 
@@ -237,6 +247,12 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
             raise Evicted
         handle = Handle(callback, args, context)
         self._ready.append(handle)
+        return handle
+
+    def call_at_next_event(self, callback: Callable[..., Any], *args: Any) -> Handle:
+        """Not in this drain any more: when the next event has been applied."""
+        handle = Handle(callback, args, None)
+        self._at_next_event.append(handle)
         return handle
 
     def call_later(
@@ -360,7 +376,8 @@ def _end(coro: Any) -> None:
 
 def _refuse(name: str) -> Callable[..., NoReturn]:
     def refused(self: DeterministicLoop, *args: Any, **kwargs: Any) -> NoReturn:  # noqa: ARG001 - any signature
-        raise NotDeterministic(what=f"asyncio's {name}", where=user_location())
+        where = user_location() or waiting_location(self.waiting_tasks())
+        raise NotDeterministic(what=f"asyncio's {name}", where=where)
 
     return refused
 

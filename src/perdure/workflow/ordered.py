@@ -1,4 +1,4 @@
-"""`asyncio.wait` and `asyncio.as_completed` in a fixed order, in force inside workflows only.
+"""`asyncio.wait`, `as_completed`, `gather` and `all_tasks` in a fixed order, in force inside workflows only.
 
 The standard ones put what they are given into a set first; sets of coroutines or plain futures iterate by memory
 address. Outside a workflow the replaced functions hand over to the originals.
@@ -7,15 +7,19 @@ address. Outside a workflow the replaced functions hand over to the originals.
 from __future__ import annotations
 
 import asyncio
+import functools
 from asyncio import events as asyncio_events
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Set
 from typing import Any
 
+from perdure.core.errors import UnorderedSet
+from perdure.workflow.location import user_location
 from perdure.workflow.loop import DeterministicLoop
 
 _original_wait = asyncio.wait
 _original_as_completed = asyncio.as_completed
+_original_all_tasks = asyncio.all_tasks
 
 
 class OrderedSet(set[Any]):
@@ -130,6 +134,7 @@ async def _wait(
 ) -> tuple[OrderedSet, OrderedSet]:
     if asyncio.isfuture(fs) or asyncio.iscoroutine(fs):
         raise TypeError(f"expect a list of futures, not {type(fs).__name__}")
+    _refuse_unordered("asyncio.wait", fs)
     futures = list(dict.fromkeys(fs))
     if not futures:
         raise ValueError("Set of Tasks/Futures is empty.")
@@ -193,6 +198,7 @@ class _AsCompleted:
     def __init__(self, fs: Iterable[Any], timeout: float | None) -> None:
         if asyncio.isfuture(fs) or asyncio.iscoroutine(fs):
             raise TypeError(f"expect an iterable of futures, not {type(fs).__name__}")
+        _refuse_unordered("asyncio.as_completed", fs)
         loop = asyncio.get_running_loop()
         self._todo = dict.fromkeys(asyncio.ensure_future(each, loop=loop) for each in dict.fromkeys(fs))
         self._left = len(self._todo)
@@ -263,20 +269,55 @@ class _AsCompleted:
         return await self._next()
 
 
-def _in_workflow() -> bool:
-    return isinstance(asyncio_events._get_running_loop(), DeterministicLoop)
+def _refuse_unordered(what: str, items: Iterable[Any]) -> None:
+    """Our tasks and futures hash by number; a set of anything else iterates by chance."""
+    if not isinstance(items, set | frozenset) or isinstance(items, OrderedSet) or len(items) < 2:
+        return
+    for item in items:
+        if not hasattr(item, "_hash"):
+            kind = "coroutines" if asyncio.iscoroutine(item) else "bare futures"
+            raise UnorderedSet(what=what, kind=kind, where=user_location())
 
 
+class _Gathering(asyncio.tasks._GatheringFuture):  # type: ignore[name-defined, misc]
+    """What `gather` returns, hashed like our other futures."""
+
+    def __init__(self, children: Any, *, loop: asyncio.AbstractEventLoop) -> None:
+        ours = isinstance(loop, DeterministicLoop)
+        self._hash = loop.salt + loop.next_number() if ours else object.__hash__(self)
+        super().__init__(children, loop=loop)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+
+def _workflow_loop() -> DeterministicLoop | None:
+    loop = asyncio_events._get_running_loop()
+    return loop if isinstance(loop, DeterministicLoop) else None
+
+
+@functools.wraps(_original_wait)
 def _dispatch_wait(fs: Any, **options: Any) -> Any:
-    return _wait(fs, **options) if _in_workflow() else _original_wait(fs, **options)
+    return _original_wait(fs, **options) if _workflow_loop() is None else _wait(fs, **options)
 
 
+@functools.wraps(_original_as_completed)
 def _dispatch_as_completed(fs: Any, *, timeout: float | None = None) -> Any:
-    return _AsCompleted(fs, timeout) if _in_workflow() else _original_as_completed(fs, timeout=timeout)
+    if _workflow_loop() is None:
+        return _original_as_completed(fs, timeout=timeout)
+    return _AsCompleted(fs, timeout)
+
+
+@functools.wraps(_original_all_tasks)
+def _dispatch_all_tasks(loop: asyncio.AbstractEventLoop | None = None) -> Any:
+    ours = loop if isinstance(loop, DeterministicLoop) else None if loop else _workflow_loop()
+    return _original_all_tasks(loop) if ours is None else OrderedSet(ours.waiting_tasks())
 
 
 def install() -> None:
-    """Put the dispatchers in place, once."""
+    """Put the dispatchers in place. Outside workflows they hand over to the originals."""
     for module in (asyncio, asyncio.tasks):
         module.wait = _dispatch_wait  # type: ignore[attr-defined]
         module.as_completed = _dispatch_as_completed  # type: ignore[attr-defined]
+        module.all_tasks = _dispatch_all_tasks  # type: ignore[attr-defined]
+    asyncio.tasks._GatheringFuture = _Gathering  # type: ignore[attr-defined]
