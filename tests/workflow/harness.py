@@ -23,13 +23,12 @@ from perdure.core.errors import PerdureError
 from perdure.core.format import FORMAT, decode_event, encode_event
 from perdure.core.identity import derived_id
 from perdure.core.table import State
-from perdure.workflow import ordered
+
 from perdure.workflow.definitions import Workflow, step
 from perdure.workflow.execution import Execution
 from perdure.workflow.loop import FAR_FUTURE_MS, DeterministicLoop
 from perdure.workflow.values import codec_for, failure_info
 
-ordered.install()
 
 EPOCH_MS = 1_700_000_000_123
 MAX_COMMITS = 100_000
