@@ -20,10 +20,10 @@ NOTHING = Lease(frozenset())
 
 
 class Holding:
-    """The shards of the lease last told, while it may be trusted."""
+    """The shards of the lease last told, while it may be trusted. Nothing until the first."""
 
-    def __init__(self, shards: int, monotonic_ms: Callable[[], int]) -> None:
-        self.shards = frozenset(range(shards))
+    def __init__(self, monotonic_ms: Callable[[], int]) -> None:
+        self.shards: frozenset[int] = frozenset()
         self.until_ms: int | None = None
         self._monotonic_ms = monotonic_ms
 

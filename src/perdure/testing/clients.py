@@ -1,0 +1,169 @@
+"""Outside clients of a simulation: they start, signal, cancel and terminate through the production handles.
+
+Their way in is unreliable: straight into the store or through some worker, with answers that are late, lost or errors.
+They try again with the same id until they are told, and what they were told goes into the ledger.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from typing import Any
+
+from perdure.core import events as ev
+from perdure.core.errors import PerdureError, StoreError
+from perdure.core.identity import Key
+from perdure.runtime.handle import Handle
+from perdure.store.protocol import Mail, Receipt, Start, Store
+from perdure.testing.kernel import Process
+from perdure.testing.ledger import Acknowledged, Ledger
+from perdure.testing.worker import SimEnvironment, SimWorker
+
+PATIENCE_S = 2.0
+SIGNALS = ("note", "other", "go", "aside")
+
+
+class AnswerLost(Exception):
+    """It may have been written, or not."""
+
+
+class SimPort:
+    """How a handle reaches the simulated store: a `runtime.handle.Port`."""
+
+    def __init__(
+        self,
+        name: str,
+        process: Process,
+        store: Store,
+        environment: SimEnvironment,
+        rng: random.Random,
+        ledger: Ledger,
+        workers: Callable[[], list[SimWorker]],
+    ) -> None:
+        self.name = name
+        self.process = process
+        self.store = store
+        self.rng = rng
+        self.ledger = ledger
+        self._environment = environment
+        self._workers = workers
+
+    def new_id(self) -> str:
+        """From the seed."""
+        return self._environment.new_id()
+
+    async def read(self, call: Callable[[], Any]) -> Any:
+        """After a while."""
+        await asyncio.sleep(self.rng.random() * 0.01)
+        return call()
+
+    async def closed(self, key: Key) -> ev.AnyEvent | None:
+        """Wait for the end."""
+        while True:
+            row = self.store.row(key)
+            if row is None or row.closed_at_ms is not None:
+                return None
+            await asyncio.sleep(0.1)
+
+    async def resume(self, key: Key) -> Receipt:
+        """Straight into the store."""
+        return self.store.resume(key)
+
+    async def deposit(self, item: Start | Mail) -> Receipt:
+        """Have it stored, however often that takes; then note that it was acknowledged."""
+        sent = self.ledger.next()
+        while True:
+            try:
+                receipt = await self._try(item)
+            except (StoreError, AnswerLost, TimeoutError):
+                await asyncio.sleep(0.05 + self.rng.random() * 0.3)
+                continue
+            if receipt.status == "accepted":
+                self._acknowledged(sent, item)
+            return receipt
+
+    def _acknowledged(self, sent: int, item: Start | Mail) -> None:
+        time_ms = self.process.kernel.now_ms
+        if isinstance(item, Start):
+            self.ledger.accepted_starts[item.key] = item.event.run
+            self.ledger.note(time_ms, self.name, item.key.execution, f"start of {item.event.workflow} acknowledged")
+        else:
+            self.ledger.acknowledged.append(Acknowledged(sent, self.ledger.next(), self.name, item))
+            what = f"{type(item.event).__name__} {item.message_id[:6]} acknowledged"
+            self.ledger.note(time_ms, self.name, item.receiver.execution, what)
+
+    async def _try(self, item: Start | Mail) -> Receipt:
+        await asyncio.sleep(self.rng.random() * 0.01)
+        workers = self._workers()
+        if workers and self.rng.random() < 0.6:
+            return await asyncio.wait_for(self._through(self.rng.choice(workers), item), PATIENCE_S)
+        starts = [item] if isinstance(item, Start) else []
+        mail = [item] if isinstance(item, Mail) else []
+        return self.store.deposit(starts, mail)[0]
+
+    async def _through(self, host: SimWorker, item: Start | Mail) -> Receipt:
+        answered: asyncio.Future[Any] = self.process.create_future()
+        worker = host.worker
+        assert worker is not None
+
+        def tell(answer: Any) -> None:
+            self.process.call_soon(lambda: None if answered.done() else answered.set_result(answer))
+
+        def start() -> None:
+            assert isinstance(item, Start)
+            workflow = worker.workflows[item.event.workflow]
+            if item.key in worker.drivers or worker.stopping:
+                tell(False)
+            else:
+                worker.start(item, workflow).created = tell
+
+        if isinstance(item, Mail) or self.rng.random() < 0.3:
+            host.process.call_soon(worker.committer.deposit, item, tell)
+        else:
+            host.process.call_soon(start)
+        answer = await answered
+        if isinstance(answer, PerdureError):
+            raise answer
+        if isinstance(answer, Receipt):
+            return answer
+        if answer:
+            return Receipt("accepted", created=True)
+        row = self.store.row(item.key) if isinstance(item, Start) else None
+        if row is None:
+            raise AnswerLost
+        assert isinstance(item, Start)
+        return Receipt("accepted" if row.start_digest == item.digest else "exists", row)
+
+
+async def bother(port: SimPort, keys: list[Key], times: int, longest_s: float) -> None:
+    """Signal, cancel and terminate at random moments."""
+    rng = port.rng
+    for _ in range(times):
+        await asyncio.sleep(rng.random() * longest_s)
+        handle: Handle[Any] = Handle(port, rng.choice(keys), None)
+        kind = rng.random()
+        try:
+            if kind < 0.85:
+                await handle.signal(rng.choice(SIGNALS), rng.randint(0, 9))
+            elif kind < 0.97:
+                await handle.cancel("a client wants it")
+            else:
+                await handle.terminate("a client insists")
+        except PerdureError:
+            pass  # not there yet, or closed: a client may well be told so
+
+
+async def operate(port: SimPort, stalled: list[Key]) -> None:
+    """Resume what stalled because its worker died too often."""
+    while True:
+        await asyncio.sleep(0.5)
+        while stalled:
+            key = stalled.pop()
+            try:
+                await port.resume(key)
+            except (StoreError, AnswerLost):
+                stalled.append(key)
+                break
+
+

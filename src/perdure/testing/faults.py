@@ -1,0 +1,151 @@
+"""A store whose calls fail as a plan says: before anything was written, or after, when only the answer is lost.
+
+`StoreError` from the port means that nothing happened; an answer lost after the write is therefore the death of the
+process that asked, which the plan expresses by raising `Crash`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
+
+from perdure.core.events import Recorded
+from perdure.core.identity import Key
+from perdure.store.protocol import (
+    Advice,
+    Batch,
+    Committed,
+    Lease,
+    Letter,
+    Mail,
+    Outcome,
+    Receipt,
+    Row,
+    Running,
+    Session,
+    Start,
+    Status,
+    Store,
+)
+
+R = TypeVar("R")
+
+
+class Plan(Protocol):
+    """Decides the fate of each call."""
+
+    def before(self, process: str, call: str) -> None:
+        """May raise a `StoreError` or `Crash`: nothing is written."""
+        ...
+
+    def after(self, process: str, call: str) -> None:
+        """May raise `Crash`: it is written, but nobody hears of it."""
+        ...
+
+
+class FaultyStore:
+    """One process's way into the store."""
+
+    def __init__(
+        self, inner: Store, process: str, plan: Plan, committed: Callable[[Batch], None] = lambda _: None
+    ) -> None:
+        self.inner = inner
+        self.path = inner.path
+        self.shards = inner.shards
+        self.process = process
+        self.plan = plan
+        self.committed = committed
+
+    def _call(self, name: str, call: Callable[[], R]) -> R:
+        self.plan.before(self.process, name)
+        answer = call()
+        self.plan.after(self.process, name)
+        return answer
+
+    def open_session(self, worker: str, lanes: Sequence[str], fingerprint: str) -> Session:
+        """See `Store.open_session`."""
+        return self._call("open_session", lambda: self.inner.open_session(worker, lanes, fingerprint))
+
+    def renew(self, session: Session) -> Lease:
+        """See `Store.renew`."""
+        return self._call("renew", lambda: self.inner.renew(session))
+
+    def close_session(self, session: Session) -> None:
+        """See `Store.close_session`."""
+        self._call("close_session", lambda: self.inner.close_session(session))
+
+    def commit(self, session: Session, batches: Sequence[Batch], advice: Sequence[Advice] = ()) -> Committed:
+        """See `Store.commit`. What was committed is told before the answer can be lost."""
+
+        def write() -> Committed:
+            done = self.inner.commit(session, batches, advice)
+            for batch, outcome in zip(batches, done.outcomes, strict=True):
+                if outcome is Outcome.COMMITTED:
+                    self.committed(batch)
+            return done
+
+        return self._call("commit", write)
+
+    def deposit(self, starts: Sequence[Start] = (), mail: Sequence[Mail] = ()) -> list[Receipt]:
+        """See `Store.deposit`."""
+        return self._call("deposit", lambda: self.inner.deposit(starts, mail))
+
+    def resume(self, key: Key) -> Receipt:
+        """See `Store.resume`."""
+        return self._call("resume", lambda: self.inner.resume(key))
+
+    def deliver(self, session: Session, limit: int) -> list[Key]:
+        """See `Store.deliver`."""
+        return self._call("deliver", lambda: self.inner.deliver(session, limit))
+
+    def load(self, key: Key, run: str, position: int, limit: int) -> list[Recorded]:
+        """See `Store.load`."""
+        return self._call("load", lambda: self.inner.load(key, run, position, limit))
+
+    def inbox(self, key: Key, limit: int) -> list[Letter]:
+        """See `Store.inbox`."""
+        return self._call("inbox", lambda: self.inner.inbox(key, limit))
+
+    def ready(self, session: Session, now_ms: int, after: Key | None, limit: int) -> list[Row]:
+        """See `Store.ready`."""
+        return self._call("ready", lambda: self.inner.ready(session, now_ms, after, limit))
+
+    def next_wake_ms(self, session: Session) -> int | None:
+        """See `Store.next_wake_ms`."""
+        return self._call("next_wake_ms", lambda: self.inner.next_wake_ms(session))
+
+    def row(self, key: Key) -> Row | None:
+        """See `Store.row`."""
+        return self._call("row", lambda: self.inner.row(key))
+
+    def rows(
+        self, namespace: str, statuses: Sequence[Status], workflow: str, after: Key | None, limit: int
+    ) -> list[Row]:
+        """See `Store.rows`."""
+        return self._call("rows", lambda: self.inner.rows(namespace, statuses, workflow, after, limit))
+
+    def running(self, key: Key) -> list[Running]:
+        """See `Store.running`."""
+        return self._call("running", lambda: self.inner.running(key))
+
+    def dead_letters(self, key: Key, limit: int) -> list[Letter]:
+        """See `Store.dead_letters`."""
+        return self._call("dead_letters", lambda: self.inner.dead_letters(key, limit))
+
+    def tail(self, shard: int, after: int, limit: int) -> list[tuple[int, Key, str, Recorded]]:
+        """See `Store.tail`."""
+        return self._call("tail", lambda: self.inner.tail(shard, after, limit))
+
+    def changes(self) -> int:
+        """See `Store.changes`."""
+        return self._call("changes", self.inner.changes)
+
+    def now_ms(self) -> int:
+        """See `Store.now_ms`."""
+        return self.inner.now_ms()
+
+    def close(self) -> None:
+        """See `Store.close`."""
+        self.inner.close()
+
+

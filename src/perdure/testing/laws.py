@@ -1,0 +1,292 @@
+"""The laws: what must hold of journals, inboxes and the outside ledger after anything that can happen.
+
+Each is a function that raises `Broken`. Those over one journal take it alone; those over the whole take the evidence.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from perdure.core import events as ev
+from perdure.core.errors import PerdureError
+from perdure.core.format import encode_event
+from perdure.core.identity import Key, derived_id
+from perdure.store.protocol import OPEN_STATUSES, Batch, Row, Store
+from perdure.testing.ledger import Acknowledged, Broken, Journal, Ledger
+from perdure.testing.replaying import FIXED_POINT, Replay, check_prefix, replay
+from perdure.workflow.definitions import Workflow
+
+ANSWERS = (
+    ev.StepCompleted,
+    ev.StepFailed,
+    ev.TimerFired,
+    ev.ChildClosed,
+    ev.ChildStartFailed,
+    ev.MessageDelivered,
+    ev.MessageFailed,
+)
+ONCE = (ev.ChildInitiated, ev.MessageSent)
+MESSAGES = (ev.SignalReceived, ev.CancelRequested, ev.ChildClosed, ev.MessageDelivered, ev.MessageFailed, ev.ChildStartFailed)
+RESULTS = (ev.StepCompleted, ev.StepFailed, ev.StepAttemptFailed)
+ALL = 1_000_000
+
+
+class Evidence(NamedTuple):
+    """What the laws look at when a simulation has ended."""
+
+    store: Store  # without faults
+    ledger: Ledger
+    workflows: Mapping[str, Workflow[..., Any]]
+    fingerprint: str
+    namespace: str
+
+
+# --- one batch ------------------------------------------------------------------------------------------------------
+
+
+def order_within_a_commit(batch: Batch) -> None:
+    """Messages, then results, then due timers, then what the execution does itself."""
+    ranks = [_rank(new.event) for new in batch.events]
+    if ranks != sorted(ranks):
+        kinds = [type(new.event).__name__ for new in batch.events]
+        raise Broken("order within a commit", f"{batch.key.execution}: {kinds}", batch.key)
+    if any(rank == 3 for rank in ranks) and not batch.inbox_seen:
+        raise Broken("a timer fires only where the inbox was read", batch.key.execution, batch.key)
+
+
+def _rank(event: ev.AnyEvent) -> int:
+    if isinstance(event, ev.ExecutionStarted | ev.ExecutionClaimed):
+        return 0
+    if isinstance(event, MESSAGES):
+        return 1
+    if isinstance(event, RESULTS):
+        return 2
+    return 3 if isinstance(event, ev.TimerFired) else 4
+
+
+# --- one journal ----------------------------------------------------------------------------------------------------
+
+
+def well_formed(journal: Journal) -> None:
+    """Positions without gaps, time that never goes back, a beginning, and nothing after the end."""
+    now_ms = 0
+    for position, recorded in enumerate(journal.events):
+        if recorded.position != position:
+            raise Broken("positions have no gaps", f"{journal.key.execution}: {recorded.position} at {position}", journal.key)
+        if recorded.at_ms < now_ms:
+            raise Broken("logical time never goes back", f"{journal.key.execution} at {position}", journal.key)
+        now_ms = recorded.at_ms
+    kinds = [type(recorded.event) for recorded in journal.events]
+    if kinds[:2] != [ev.ExecutionStarted, ev.ExecutionClaimed]:
+        raise Broken("a run begins with its start and its claim", f"{journal.key.execution}: {kinds[:2]}", journal.key)
+    if any(kind in ev.CLOSING for kind in kinds[:-1]):
+        raise Broken("nothing follows the close", journal.key.execution, journal.key)
+
+
+def one_answer_per_command(journal: Journal) -> None:
+    """A command is answered at most once, begun at most once, and its attempts are numbered without gaps."""
+    answered: set[int] = set()
+    begun: set[int] = set()
+    attempts: dict[int, int] = defaultdict(int)
+    for recorded in journal.events:
+        event = recorded.event
+        if not isinstance(event, ev.CommandEvent):
+            continue
+        if event.seq in answered:
+            raise Broken("one answer per command", f"{journal.key.execution} #{event.seq}: {event}", journal.key)
+        if isinstance(event, ANSWERS):
+            answered.add(event.seq)
+        if isinstance(event, ONCE):
+            if event.seq in begun:
+                raise Broken("a command begins once", f"{journal.key.execution} #{event.seq}", journal.key)
+            begun.add(event.seq)
+        if isinstance(event, RESULTS):
+            attempts[event.seq] += 1
+            if event.attempt != attempts[event.seq]:
+                raise Broken("attempts are counted", f"{journal.key.execution} #{event.seq}: {event.attempt}", journal.key)
+
+
+def order_per_sender(journal: Journal) -> None:
+    """Messages of one sending run arrive in the order of their numbers, none twice, none left out in between."""
+    last: dict[str, int] = {}
+    for recorded in journal.events:
+        sender = getattr(recorded.event, "sender_run", "")
+        if not sender:
+            continue
+        number: int = recorded.event.number  # type: ignore[union-attr]
+        if sender in last and number != last[sender] + 1:
+            raise Broken("order per sender", f"{journal.key.execution}: {number} after {last[sender]}", journal.key)
+        last[sender] = number
+
+
+def each_message_once(journal: Journal) -> None:
+    """No message stands twice in a journal."""
+    seen: set[str] = set()
+    for recorded in journal.events:
+        name = getattr(recorded.event, "message_id", "")
+        if name and name in seen:
+            raise Broken("each message once", f"{journal.key.execution}: {name}", journal.key)
+        seen.add(name)
+
+
+def replays(journal: Journal, workflow: Workflow[..., Any], fingerprint: str, prefixes: Iterable[int]) -> Replay:
+    """The whole journal and the given prefixes replay to the same commands and states; no timer fired early."""
+    events, name = journal.events, journal.key.execution
+    try:
+        full = replay(workflow, name, events, fingerprint, take=journal.ends)
+        full.execution.evict()
+        for length in prefixes:
+            check_prefix(workflow, name, events[:length], fingerprint, full)
+    except PerdureError as error:
+        raise Broken(FIXED_POINT, f"{name}: {error}", journal.key) from error
+    except Broken as broken:
+        broken.key = journal.key
+        raise
+    for recorded in events:
+        event = recorded.event
+        if isinstance(event, ev.TimerFired) and full.commands[event.seq][1] > recorded.at_ms:
+            raise Broken("no timer fires early", f"{name} #{event.seq}", journal.key)
+    return full
+
+
+# --- the whole ------------------------------------------------------------------------------------------------------
+
+
+def rows_of(evidence: Evidence) -> dict[str, Row]:
+    """All executions by id."""
+    return {row.key.execution: row for row in evidence.store.rows(evidence.namespace, (), "", None, ALL)}
+
+
+def the_store_holds_what_was_seen(evidence: Evidence) -> None:
+    """The journals in the end are, byte for byte, what was committed piece by piece."""
+    for journal in evidence.ledger.journals.values():
+        loaded = evidence.store.load(journal.key, journal.run, 0, ALL)
+        if [encode_event(recorded.event) for recorded in loaded] != journal.bodies or loaded != journal.events:
+            raise Broken("the journal only grows", f"{journal.key.execution} has changed", journal.key)
+
+
+def steps_began_from_the_journal(evidence: Evidence, replays_: Mapping[tuple[Key, str], Replay]) -> None:
+    """No step began that the journal, as durable as it was at that moment, had not led to."""
+    by_run = {run: (key, full) for (key, run), full in replays_.items()}
+    for start in evidence.ledger.starts:
+        if start.run not in by_run:
+            continue
+        key, full = by_run[start.run]
+        point = full.points[start.length - 1] if start.length else None
+        if point is None or start.seq >= point.next_seq:
+            raise Broken("durable first, visible second", f"{start.name} #{start.seq} of {start.execution} began in "
+                         f"{start.process} at {start.length} durable events", key)
+
+
+def nothing_acknowledged_is_lost(evidence: Evidence) -> None:
+    """Each acknowledged message is in the journal, in the inbox, or a dead letter; each accepted start has a run."""
+    rows = rows_of(evidence)
+    for key in evidence.ledger.accepted_starts:
+        row = rows.get(key.execution)
+        if row is None:
+            raise Broken("no acknowledged start is lost", key.execution, key)
+    kept = {name: _kept(evidence, row) for name, row in rows.items()}
+    for each in evidence.ledger.acknowledged:
+        mail = each.mail
+        if mail.message_id in kept[mail.receiver.execution]:
+            continue
+        if isinstance(mail.event, ev.SignalReceived) or rows[mail.receiver.execution].status in OPEN_STATUSES:
+            raise Broken("no acknowledged message is lost", f"{mail.message_id} to {mail.receiver.execution}", mail.receiver)
+
+
+def _kept(evidence: Evidence, row: Row) -> set[str]:
+    journal = evidence.ledger.journals.get((row.key, row.run))
+    found = {getattr(recorded.event, "message_id", "") for recorded in journal.events} if journal is not None else set()
+    found |= {letter.message_id for letter in evidence.store.inbox(row.key, ALL)}
+    return found | {letter.message_id for letter in evidence.store.dead_letters(row.key, ALL)}
+
+
+def order_per_client(evidence: Evidence) -> None:
+    """What a client sent after an acknowledgement comes after what was acknowledged."""
+    rows = rows_of(evidence)
+    per_pair: dict[tuple[str, Key], list[Acknowledged]] = defaultdict(list)
+    for each in evidence.ledger.acknowledged:
+        if isinstance(each.mail.event, ev.SignalReceived):
+            per_pair[each.client, each.mail.receiver].append(each)
+    for (client, key), sent in per_pair.items():
+        journal = evidence.ledger.journals.get((key, rows[key.execution].run))
+        events = [] if journal is None else journal.events
+        position = {getattr(each.event, "message_id", ""): each.position for each in events}
+        places = [position.get(each.mail.message_id, ALL) for each in sorted(sent, key=lambda each: each.sent)]
+        if places != sorted(places):
+            raise Broken("order per sender", f"{client} to {key.execution}: {places}", key)
+
+
+def what_was_sent_has_a_fate(evidence: Evidence) -> None:
+    """Each signal that an execution sent is with its receiver, is a dead letter, or failed with its sender being told."""
+    rows = rows_of(evidence)
+    kept = {name: _kept(evidence, row) for name, row in rows.items()}
+    for journal in evidence.ledger.journals.values():
+        failed = {each.event.seq for each in journal.events if isinstance(each.event, ev.MessageFailed)}
+        told = {each.event.seq for each in journal.events if isinstance(each.event, ev.MessageDelivered)}
+        for recorded in journal.events:
+            sent = recorded.event
+            if not isinstance(sent, ev.MessageSent) or sent.kind != "signal" or sent.seq in failed:
+                continue
+            name = derived_id("message", journal.key.execution, journal.run, sent.seq)
+            if name in kept.get(sent.receiver, ()) or (sent.receiver not in rows and sent.seq not in told):
+                continue
+            raise Broken("no sent message is lost", f"#{sent.seq} of {journal.key.execution} to {sent.receiver}", journal.key)
+
+
+def children_are_answered(evidence: Evidence) -> None:
+    """Each initiated child exists or was refused; each open parent hears of each closed child."""
+    rows = rows_of(evidence)
+    for journal in evidence.ledger.journals.values():
+        refused = {each.event.seq for each in journal.events if isinstance(each.event, ev.ChildStartFailed)}
+        answered = {each.event.seq for each in journal.events if isinstance(each.event, ev.ChildClosed)}
+        for recorded in journal.events:
+            child = recorded.event
+            if not isinstance(child, ev.ChildInitiated) or child.seq in refused:
+                continue
+            row = rows.get(child.execution)
+            if row is None or row.run != child.run:
+                raise Broken("an initiated child exists", f"#{child.seq} of {journal.key.execution}", journal.key)
+            if not journal.closed and row.status not in OPEN_STATUSES and child.seq not in answered:
+                raise Broken("a parent hears of its child's end", f"#{child.seq} of {journal.key.execution}", journal.key)
+
+
+def everything_terminates(evidence: Evidence) -> None:
+    """Nothing is open any more, nothing waits in an inbox."""
+    for row in rows_of(evidence).values():
+        if row.status in OPEN_STATUSES:
+            detail = f"{row.key.execution} is {row.status} at {row.position} events ({row.workflow})"
+            raise Broken("everything terminates", f"{detail} {row.waits_for} {row.problem}".strip(), row.key)
+        if evidence.store.inbox(row.key, 1):
+            raise Broken("a closed execution's inbox is empty", row.key.execution, row.key)
+
+
+def check_journals(evidence: Evidence, prefixes: Mapping[tuple[Key, str], Sequence[int]]) -> dict[tuple[Key, str], Replay]:
+    """Every law over one journal, for all of them."""
+    found = {}
+    for name, journal in evidence.ledger.journals.items():
+        if not journal.events:
+            continue
+        well_formed(journal)
+        one_answer_per_command(journal)
+        order_per_sender(journal)
+        each_message_once(journal)
+        started = journal.events[0].event
+        assert isinstance(started, ev.ExecutionStarted)
+        workflow = evidence.workflows[started.workflow]
+        found[name] = replays(journal, workflow, evidence.fingerprint, prefixes.get(name, ()))
+    return found
+
+
+def check_all(evidence: Evidence, prefixes: Mapping[tuple[Key, str], Sequence[int]]) -> None:
+    """Every law."""
+    everything_terminates(evidence)
+    the_store_holds_what_was_seen(evidence)
+    replayed = check_journals(evidence, prefixes)
+    steps_began_from_the_journal(evidence, replayed)
+    nothing_acknowledged_is_lost(evidence)
+    order_per_client(evidence)
+    what_was_sent_has_a_fate(evidence)
+    children_are_answered(evidence)

@@ -1,0 +1,160 @@
+"""Replay as an oracle: feed a journal to fresh code, note every command, and compare.
+
+`replay` is used by the laws over simulated journals; `AlwaysReplay` watches the executions of a real worker as they
+rest and close, reads their journals back from the store, and holds the replay against what is in memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple
+
+from perdure.core import events as ev
+from perdure.core.commands import AnyCommand, CloseRun, RunStep, SendMessage, StartChild, StartTimer
+from perdure.core.errors import PerdureError
+from perdure.core.format import encode_event
+from perdure.core.table import State
+from perdure.runtime.driver import Driver
+from perdure.runtime.worker import Worker
+from perdure.testing.ledger import Broken
+from perdure.workflow.definitions import Workflow
+from perdure.workflow.execution import Execution
+
+FIXED_POINT = "replay is a fixed point"
+
+
+class Point(NamedTuple):
+    """The state after a prefix of the journal, as far as replay must reproduce it."""
+
+    next_seq: int
+    open: tuple[int, ...]
+    now_ms: int
+    signals: tuple[tuple[str, int], ...]
+
+
+class Replay(NamedTuple):
+    """A replayed execution: its state after each event, and all commands that it issued."""
+
+    execution: Execution
+    points: list[Point]
+    commands: dict[int, tuple[Any, ...]]
+
+
+class Noting(Execution):
+    """An execution that notes the commands it issues."""
+
+    def __init__(self, workflow: Workflow[..., Any], execution_id: str, fingerprint: str) -> None:
+        super().__init__(workflow, execution_id, fingerprint)
+        self.noted: dict[int, tuple[Any, ...]] = {}
+
+    def _issue(self, command: AnyCommand) -> int:
+        seq = super()._issue(command)
+        self.noted[seq] = told(command)
+        return seq
+
+
+def told(command: AnyCommand) -> tuple[Any, ...]:
+    """A command, as far as replay must repeat it."""
+    match command:
+        case RunStep():
+            return "step", command.name, command.input, command.digest
+        case StartTimer():
+            return "timer", command.due_ms
+        case StartChild():
+            return "child", command.workflow, command.execution, command.run, command.input
+        case SendMessage():
+            return "send", command.kind, command.receiver, command.name, command.value, command.reason
+        case CloseRun():
+            failure = command.failure
+            return "close", command.result, failure and (failure.type, failure.message), command.cancelled
+
+
+def point_of(execution: Execution) -> Point:
+    """The state now."""
+    machine = execution.machine
+    still_open = tuple(seq for seq, slot in machine.slots.items() if slot.state is not State.CANCELLED)
+    signals = tuple(sorted((name, len(queue)) for name, queue in execution.signals.items() if queue))
+    return Point(machine.next_seq, still_open, machine.now_ms, signals)
+
+
+def replay(
+    workflow: Workflow[..., Any],
+    execution_id: str,
+    events: Sequence[ev.Recorded],
+    fingerprint: str,
+    *,
+    take: Collection[int] = (),
+) -> Replay:
+    """Feed a journal to fresh code; hand out its commands at the given lengths, as a worker does after each commit.
+
+    Raises:
+        PerdureError: the code does not agree with the journal. The caller evicts the execution otherwise.
+    """
+    execution = Noting(workflow, execution_id, fingerprint)
+    points = []
+    try:
+        for recorded in events:
+            execution.feed(recorded)
+            if recorded.position + 1 in take:
+                execution.take()
+            points.append(point_of(execution))
+    except BaseException:
+        execution.evict()
+        raise
+    return Replay(execution, points, execution.noted)
+
+
+def check_prefix(
+    workflow: Workflow[..., Any], execution_id: str, events: Sequence[ev.Recorded], fingerprint: str, full: Replay
+) -> None:
+    """A prefix alone leads to the state that the whole journal passed through, and to commands that it goes on from."""
+    part = replay(workflow, execution_id, events, fingerprint)
+    part.execution.evict()
+    expected = full.points[len(events) - 1]
+    if part.points[-1] != expected:
+        raise Broken(FIXED_POINT, f"{execution_id} after {len(events)} events: {part.points[-1]}, was {expected}")
+    for seq, command in part.commands.items():
+        if full.commands.get(seq) != command:
+            raise Broken(FIXED_POINT, f"{execution_id} #{seq}: {command}, was {full.commands.get(seq)}")
+
+
+class AlwaysReplay:
+    """A worker's observer: whatever comes to rest or closes must replay from its bytes to the very same state."""
+
+    def __init__(self) -> None:
+        self.checked = 0
+        self.problems: list[str] = []
+
+    def __call__(self, worker: Worker, driver: Driver) -> None:
+        """Called on the engine's thread with everything committed and fed."""
+        live = driver.execution
+        previous = asyncio.events._get_running_loop()
+        try:
+            journal = worker.store.load(driver.key, driver.run, 0, driver.length)
+            if len(journal) == driver.length and live.machine.position == driver.length:
+                self._compare(worker, driver, journal)
+        except Broken as broken:
+            self.problems.append(str(broken))
+        except PerdureError as error:
+            self.problems.append(f"{driver.key.execution}: replay of what just ran: {error}")
+        finally:
+            asyncio.events._set_running_loop(previous)
+
+    def _compare(self, worker: Worker, driver: Driver, journal: list[ev.Recorded]) -> None:
+        live = driver.execution
+        again = replay(live.workflow, live.id, journal, worker.fingerprint)
+        again.execution.take()
+        if not live.machine.closed_by:
+            expected, found = point_of(live), point_of(again.execution)
+            if expected != found:
+                raise Broken(FIXED_POINT, f"{live.id}: live {expected}, replayed {found}", driver.key)
+            for command in live.machine.open_commands():
+                if told(command) != again.commands[command.seq]:
+                    raise Broken(FIXED_POINT, f"{live.id} #{command.seq}: live {told(command)}", driver.key)
+        elif encode_event(live.machine.closed_by) != encode_event(journal[-1].event):
+            raise Broken("the same bytes", f"{live.id}: closed by {live.machine.closed_by}", driver.key)
+        if live.random.getstate() != again.execution.random.getstate():
+            raise Broken(FIXED_POINT, f"{live.id}: other random numbers", driver.key)
+        again.execution.evict()
+        self.checked += 1

@@ -1,0 +1,345 @@
+"""The corpus: small workflows of every shape, whose steps meet the simulated world. Each ends whatever is sent to it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import perdure
+from perdure.testing.world import WorldFailure, act
+from perdure.workflow.definitions import Workflow, step, workflow
+
+QUICK = perdure.Retry(attempts=4, delay=0.05, maximum=0.5)
+
+
+@step(retry=QUICK)
+async def work(tag: str, longest_ms: int = 40, fail: float = 0.0) -> int:
+    """A step that takes a while, and may fail."""
+    return await act(f"{tag}/{longest_ms}/{fail}", longest_ms, fail)
+
+
+@step(retry=None)
+async def once_only(tag: str, longest_ms: int = 40, fail: float = 0.5) -> int:
+    """One that is not tried again."""
+    return await act(f"{tag}/{longest_ms}/{fail}", longest_ms, fail)
+
+
+@step(retry=perdure.Retry(attempts=2, delay=0.02), timeout=0.05)
+async def hasty(tag: str, longest_ms: int = 100) -> int:
+    """One that often takes longer than it may."""
+    return await act(f"{tag}/{longest_ms}", longest_ms, 0.0)
+
+
+@step(concurrency=2)
+async def narrow(tag: str) -> int:
+    """At most two at once."""
+    return await act(tag, 30, 0.1)
+
+
+@workflow
+async def sequence(n: int) -> list[int]:
+    """One step after the other, each fed with the last one's answer."""
+    seen = [0]
+    for i in range(n):
+        seen.append(await work(f"s{i}-{seen[-1]}", fail=0.1))
+    return seen
+
+
+@workflow
+async def fan(n: int) -> list[int]:
+    """All at once, then one on the sum."""
+    found = await asyncio.gather(*[work(f"f{i}", 80, 0.1) for i in range(n)])
+    return [*found, await work(f"sum-{sum(found)}")]
+
+
+@workflow
+async def narrow_fan(n: int) -> int:
+    """More than may run at once."""
+    return sum(await asyncio.gather(*[narrow(f"n{i}") for i in range(n)]))
+
+
+@workflow
+async def race(n: int) -> str:
+    """The first of several wins, the others are cancelled; what follows depends on who won."""
+    tasks = [asyncio.create_task(work(f"r{i}", 60, 0.1), name=f"r{i}") for i in range(n)]
+    done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in pending:
+        task.cancel()
+    winners = "".join(sorted(task.get_name() for task in done))
+    return f"{winners}-{await work(winners)}"
+
+
+@workflow
+async def deadlines(n: int) -> str:
+    """Steps against timeouts."""
+    said = []
+    for i in range(n):
+        try:
+            said.append(str(await asyncio.wait_for(work(f"d{i}", 100), 0.05)))
+        except TimeoutError:
+            said.append(f"late{await work(f'late{i}')}")
+    return ",".join(said)
+
+
+@workflow
+async def timers(n: int) -> float:
+    """Sleeps, nested and side by side."""
+    loop = asyncio.get_running_loop()
+    before = loop.time()
+    await asyncio.gather(*[asyncio.sleep(0.01 * (i % 5) + 0.001 * i) for i in range(n)])
+    async with asyncio.timeout(5):
+        await asyncio.sleep(1.5)
+    await work(f"t-{perdure.now().isoformat()}-{perdure.random().random()}-{perdure.uuid4()}")
+    return loop.time() - before
+
+
+@workflow
+async def approvals(n: int) -> list[Any]:
+    """Messages with timeouts; a timeout is no end."""
+    got: list[Any] = []
+    for i in range(n):
+        try:
+            got.append(await perdure.receive("note", timeout=1.0 + i))
+        except TimeoutError:
+            got.append(await work(f"nobody-{i}"))
+    return got
+
+
+@workflow
+async def listener(n: int) -> list[Any]:
+    """Several receivers of two names, some cancelled as the message arrives."""
+
+    async def one(name: str, patience: float) -> Any:
+        try:
+            async with asyncio.timeout(patience):
+                return await perdure.receive(name)
+        except TimeoutError:
+            return None
+
+    first = await asyncio.gather(*[one("note", 0.3 + 0.1 * i) for i in range(n)], one("other", 1.0))
+    return [*first, await work(f"heard-{len([x for x in first if x is not None])}")]
+
+
+@workflow
+async def leaf(n: int) -> int:
+    """A child: a step, a nap, sometimes a failure."""
+    value = await work(f"leaf{n}", 30, 0.1)
+    await asyncio.sleep(0.05)
+    if n % 4 == 3:
+        raise WorldFailure(f"leaf {n}")
+    return value
+
+
+@workflow
+async def patient(name: str) -> Any:
+    """A child that waits for messages of its parent, then for cancellation."""
+    first = await perdure.receive(name, timeout=20.0)
+    second = await perdure.receive(name, timeout=20.0)
+    try:
+        await asyncio.sleep(3.0)
+    except asyncio.CancelledError:
+        await work(f"tidy-{first}-{second}")
+        raise
+    return [first, second]
+
+
+@workflow
+async def family(n: int) -> list[str]:
+    """Children in parallel, some fail; one is signalled and cancelled; one is left behind."""
+    told: list[str] = []
+    handle = await perdure.start_child(patient, "go")
+    await perdure.start_child(leaf, 40, on_parent_close="abandon")
+    for found in await asyncio.gather(*[leaf(i) for i in range(n)], return_exceptions=True):
+        told.append(type(found).__name__ if isinstance(found, BaseException) else str(found))
+    for i in range(2):
+        try:
+            await handle.signal("go", i)
+        except perdure.MessageNotDelivered:
+            told.append("gone")
+    if n % 2:
+        await handle.cancel("enough")
+    try:
+        told.append(str(await handle.result()))
+    except perdure.PerdureError as error:
+        told.append(type(error).__name__)
+    return told
+
+
+@workflow
+async def deserter(policy: str) -> int:
+    """Closes before its children do."""
+    for i in range(2):
+        await perdure.start_child(patient, f"never{i}", on_parent_close="terminate" if policy == "t" else "cancel")
+    return await work("leaving")
+
+
+@workflow
+async def cautious(n: int) -> str:
+    """Cleans up with steps when it is cancelled, and may be cancelled again meanwhile."""
+    try:
+        for i in range(n):
+            await work(f"c{i}", 200)
+            await asyncio.sleep(0.3)
+    except asyncio.CancelledError:
+        await asyncio.shield(work("rollback"))
+        raise
+    finally:
+        await asyncio.sleep(0.01)
+    return "through"
+
+
+@workflow
+async def groups(n: int) -> list[str]:
+    """Task groups whose members fail, and their exception groups."""
+    seen: list[str] = []
+
+    async def member(i: int) -> None:
+        seen.append(f"{i}:{await once_only(f'm{i}', 50, 0.3)}")
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for i in range(n):
+                group.create_task(member(i))
+    except* perdure.StepFailed as failed:
+        seen.append(f"{len(failed.exceptions)} failed")
+    return seen
+
+
+@workflow
+async def retries(n: int) -> list[str]:
+    """Steps that fail, time out, or are given up."""
+    said: list[str] = []
+    for i in range(n):
+        for attempt in (work(f"x{i}", 10, 0.6), hasty(f"h{i}")):
+            try:
+                said.append(str(await attempt))
+            except perdure.StepFailed as error:
+                said.append(error.failure.type)
+    return said
+
+
+@workflow
+async def background(n: int) -> int:
+    """Tasks beside the main one, a queue between them, one that dies unseen, one that is never awaited."""
+    queue: asyncio.Queue[int] = asyncio.Queue(maxsize=2)
+
+    async def produce() -> None:
+        for i in range(n):
+            await queue.put(await work(f"p{i}", 20))
+
+    async def die() -> None:
+        await asyncio.sleep(0.02)
+        raise WorldFailure("unseen")
+
+    producer = asyncio.create_task(produce())
+    asyncio.create_task(die())  # noqa: RUF006 - the loop keeps it
+    asyncio.create_task(work("unheard", 500))  # type: ignore[arg-type]  # noqa: RUF006
+    total = 0
+    for _ in range(n):
+        total += await queue.get()
+    await producer
+    return total
+
+
+@workflow
+async def with_anyio(n: int) -> list[str]:
+    """anyio's task groups, cancel scopes and streams."""
+    import anyio
+
+    said: list[str] = []
+    send, receive = anyio.create_memory_object_stream[int](2)
+
+    async def producer() -> None:
+        async with send:
+            for i in range(n):
+                await send.send(await work(f"a{i}", 30))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(producer)
+        async for item in receive:
+            said.append(str(item))
+    with anyio.move_on_after(0.03) as scope:
+        said.append(str(await work("slow", 60)))
+    with anyio.CancelScope(shield=True):
+        said.append(str(await work(f"shielded-{scope.cancelled_caught}")))
+    return said
+
+
+@workflow
+async def chatter(n: int) -> list[Any]:
+    """Two executions that signal each other, each in order; the peer may be gone."""
+    peer = await perdure.start_child(echo, perdure.info().id, n)
+    heard: list[Any] = []
+    for i in range(n):
+        try:
+            await peer.signal("ping", i)
+            heard.append(await perdure.receive("pong", timeout=15.0))
+        except (perdure.MessageNotDelivered, TimeoutError) as error:
+            heard.append(type(error).__name__)
+            break
+    return heard
+
+
+@workflow
+async def echo(caller: str, n: int) -> int:
+    """Answers pings with pongs, several in flight."""
+    home = perdure.external(caller)
+    sent: list[asyncio.Task[None]] = []
+    try:
+        for _ in range(n):
+            value = await perdure.receive("ping", int, timeout=10.0)
+            sent.append(asyncio.create_task(home.signal("pong", value)))
+            sent.append(asyncio.create_task(home.signal("aside", value)))
+    except TimeoutError:
+        pass
+    results = await asyncio.gather(*sent, return_exceptions=True)
+    return sum(result is None for result in results)
+
+
+@workflow
+async def knocker(other: str) -> list[str]:
+    """Signals an execution that may not exist yet, until it is heard."""
+    target = perdure.external(other)
+    said: list[str] = []
+    for i in range(8):
+        try:
+            await target.signal("note", i)
+            said.append("heard")
+        except perdure.MessageNotDelivered:
+            said.append("nobody")
+        await asyncio.sleep(0.2)
+    return said
+
+
+class Shape(NamedTuple):
+    """A workflow, and how the simulator starts it."""
+
+    workflow: Workflow[..., Any]
+    arguments: Callable[[Any], tuple[Any, ...]]  # of a seeded generator
+
+
+def _number(low: int, high: int) -> Callable[[Any], tuple[Any, ...]]:
+    return lambda rng: (rng.randint(low, high),)
+
+
+SHAPES: dict[str, Shape] = {
+    "sequence": Shape(sequence, _number(1, 6)),
+    "fan": Shape(fan, _number(2, 8)),
+    "narrow_fan": Shape(narrow_fan, _number(3, 6)),
+    "race": Shape(race, _number(2, 5)),
+    "deadlines": Shape(deadlines, _number(1, 4)),
+    "timers": Shape(timers, _number(2, 8)),
+    "approvals": Shape(approvals, _number(1, 4)),
+    "listener": Shape(listener, _number(1, 4)),
+    "family": Shape(family, _number(2, 5)),
+    "deserter": Shape(deserter, lambda rng: (rng.choice("tc"),)),
+    "cautious": Shape(cautious, _number(2, 5)),
+    "groups": Shape(groups, _number(2, 6)),
+    "retries": Shape(retries, _number(1, 3)),
+    "background": Shape(background, _number(2, 5)),
+    "anyio": Shape(with_anyio, _number(2, 4)),
+    "chatter": Shape(chatter, _number(1, 4)),
+    "knocker": Shape(knocker, lambda rng: (f"x{rng.randint(0, 5)}",)),
+}
+HELPERS: list[Workflow[..., Any]] = [leaf, patient, echo]

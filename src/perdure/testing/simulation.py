@@ -1,0 +1,337 @@
+"""One simulation from one seed: workers, clients, a store and trouble; first a safety phase, then one without faults.
+
+In the safety phase anything may fail; in the liveness phase nothing does, and everything must come to its end. Then the
+laws are checked over all that was journaled and all that was seen outside.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import random
+from typing import Any, NamedTuple
+
+from perdure.core.errors import StoreError, StoreFull
+from perdure.core.identity import DEFAULT_NAMESPACE, Key
+from perdure.runtime.handle import key_of
+from perdure.runtime.starting import make_start
+from perdure.runtime.worker import Limits
+from perdure.store.memory import MemoryStore
+from perdure.store.protocol import OPEN_STATUSES, Batch
+from perdure.testing.clients import AnswerLost, SimPort, bother, operate
+from perdure.testing.faults import FaultyStore, Plan
+from perdure.testing.kernel import Crash, Kernel, Process
+from perdure.testing.laws import Evidence, check_all, order_within_a_commit
+from perdure.testing.ledger import Broken, Ledger
+from perdure.testing.programs import generate, program
+from perdure.testing.shapes import HELPERS, SHAPES
+from perdure.testing.worker import Pace, SimEnvironment, SimWorker
+from perdure.testing.world import World
+from perdure.workflow import ordered
+from perdure.workflow.definitions import Workflow
+
+EPOCH_MS = 1_800_000_000_000
+LIVENESS_MS = 300_000
+FINGERPRINT = "fingerprint"
+WRITES = frozenset({"commit", "deposit", "deliver", "open_session", "renew", "resume"})
+WORKFLOWS: dict[str, Workflow[..., Any]] = {
+    workflow.name: workflow for workflow in [*(shape.workflow for shape in SHAPES.values()), *HELPERS, program]
+}
+POISONED = "P0108"
+
+
+class Profile(NamedTuple):
+    """What one simulation is like."""
+
+    workers: int = 2
+    executions: int = 4
+    shapes: tuple[str, ...] = ()  # none: any
+    direct: bool = True
+    shards: int = 4
+    lease_ms: int = 3_000
+    safety_ms: int = 8_000
+    error: float = 0.0  # of a store call, before anything is written
+    crash_before: float = 0.0  # of a commit
+    crash_after: float = 0.0
+    trouble_s: float = 1.0  # mean pause between the troubles below; 0: none
+    troubles: tuple[str, ...] = ("kill", "freeze", "skew", "jump", "full", "repeat")
+    resting: int = 100
+    signals: int = 6
+
+
+def profile_of(seed: int, shape: str = "") -> Profile:
+    """Every seed its own kind of trouble."""
+    rng = random.Random(f"profile {seed}")
+    calm = rng.random() < 0.15
+    troubles = [name for name in Profile().troubles if rng.random() < 0.6]
+    return Profile(
+        workers=rng.choice((1, 2, 2, 3)),
+        executions=rng.randint(1, 4),
+        shapes=(shape,) if shape else (),
+        direct=rng.random() < 0.6,
+        shards=rng.choice((1, 4, 8)),
+        lease_ms=rng.choice((1_500, 3_000)),
+        safety_ms=rng.choice((2_000, 4_000, 8_000)),
+        error=0.0 if calm else rng.choice((0.0, 0.02, 0.1)),
+        crash_before=0.0 if calm else rng.choice((0.0, 0.02, 0.06)),
+        crash_after=0.0 if calm else rng.choice((0.0, 0.02, 0.06)),
+        trouble_s=0.0 if calm or not troubles else rng.choice((0.3, 1.0, 2.0)),
+        troubles=tuple(troubles),
+        resting=rng.choice((0, 1, 100)),
+        signals=rng.randint(0, 8),
+    )
+
+
+class RandomPlan:
+    """Faults at random while they are on."""
+
+    def __init__(self, rng: random.Random, profile: Profile) -> None:
+        self.on = True
+        self.full = False
+        self._rng = rng
+        self._profile = profile
+
+    def before(self, process: str, call: str) -> None:
+        """See `Plan.before`."""
+        if not self.on:
+            return
+        if self.full and call in WRITES:
+            raise StoreFull(path="memory", detail="simulated")
+        if self._rng.random() < self._profile.error:
+            raise StoreError(path="memory", detail="simulated")
+        if call == "commit" and self._rng.random() < self._profile.crash_before:
+            raise Crash
+
+    def after(self, process: str, call: str) -> None:
+        """See `Plan.after`."""
+        if self.on and call in WRITES and self._rng.random() < self._profile.crash_after:
+            if process.startswith("client"):
+                raise AnswerLost
+            raise Crash
+
+
+class Simulation:
+    """All of it."""
+
+    def __init__(self, seed: int, profile: Profile, plan: Plan | None = None) -> None:
+        ordered.install()
+        self.seed = seed
+        self.profile = profile
+        self.rng = random.Random(seed)
+        self.kernel = Kernel()
+        self.db_skew_ms = 0
+        self.store = MemoryStore(
+            shards=profile.shards, direct=profile.direct, lease_ms=profile.lease_ms, clock=self.db_now_ms
+        )
+        self.ledger = Ledger(self.store)
+        self.world = World(random.Random(f"world {seed}"), self.ledger)
+        self.pace = Pace(self.rng, inline=self.rng.choice((0.0, 0.5)))
+        self.faults = RandomPlan(random.Random(f"faults {seed}"), profile)
+        self.plan: Plan = plan or self.faults
+        self.workers: list[SimWorker] = []
+        self.god = Process(self.kernel, "god")
+        self.keys: list[Key] = []
+        self.stalled: list[Key] = []
+        self.finished = False
+        self._clients: list[asyncio.Task[None]] = []
+        self._incarnations = 0
+
+    def db_now_ms(self) -> int:
+        """The database's clock."""
+        return EPOCH_MS + self.kernel.now_ms + self.db_skew_ms
+
+    # --- workers ---
+
+    def connect(self, name: str) -> FaultyStore:
+        """A connection of a process."""
+        return FaultyStore(self.store.connect(), name, self.plan, lambda batch: self._committed(name, batch))
+
+    def _committed(self, name: str, batch: Batch) -> None:
+        order_within_a_commit(batch)
+        self.ledger.committed(name, self.kernel.now_ms, batch)
+
+    def boot(self) -> None:
+        """A new worker process."""
+        self._incarnations += 1
+        process = Process(self.kernel, f"worker-{self._incarnations}")
+        process.world = self.world  # type: ignore[attr-defined]
+        store = self.connect(process.name)
+        worker = SimWorker(
+            process,
+            self.pace,
+            store,
+            SimEnvironment(process, self.rng, EPOCH_MS),
+            WORKFLOWS.values(),
+            Limits(resting=self.profile.resting),
+            lambda worker: worker.process.kill(),
+            self._stalled,
+        )
+        self.workers.append(worker)
+        died = process.at_death
+
+        def at_death() -> None:
+            died()
+            self.note(process.name, "dies")
+            self.workers.remove(worker)
+            if self.rng.random() < 0.5:
+                store.close()  # the kernel frees its lock at once; otherwise its lease must expire
+            self.god.call_later(0.05 + self.rng.random(), self.boot)
+
+        process.at_death = at_death
+
+    def _stalled(self, key: Key, error: Exception) -> None:
+        self.note("", f"{key.execution} stalls")
+        if POISONED in str(error):
+            self.stalled.append(key)
+        else:
+            self.kernel.fail(Broken("nothing stalls", str(error), key))
+
+    def awake(self) -> list[SimWorker]:
+        """Workers that answer."""
+        return [each for each in self.workers if each.worker is not None and not each.process.frozen]
+
+    def note(self, process: str, what: str) -> None:
+        """For the table of last events."""
+        self.ledger.note(self.kernel.now_ms, process, "", what)
+
+    # --- clients ---
+
+    def _port(self, name: str) -> SimPort:
+        process = Process(self.kernel, name)
+        environment = SimEnvironment(process, self.rng, EPOCH_MS)
+        return SimPort(name, process, self.connect(name), environment, self.rng, self.ledger, self.awake)
+
+    async def _begin(self, port: SimPort, key: Key, workflow: Workflow[..., Any], arguments: tuple[Any, ...]) -> None:
+        await asyncio.sleep(self.rng.random() * self.profile.safety_ms / 4000)
+        start = make_start(workflow, arguments, {}, key, port._environment)
+        await port.deposit(start)
+
+    def _clients_begin(self) -> None:
+        names = self.profile.shapes or (*SHAPES, *["program"] * 12)
+        for i in range(self.profile.executions):
+            key = key_of(self.store, DEFAULT_NAMESPACE, f"x{i}")
+            self.keys.append(key)
+            name = self.rng.choice(names)
+            workflow, arguments = self._what(name)
+            port = self._port(f"client-{i}")
+            self._clients.append(port.process.create_task(self._begin(port, key, workflow, arguments)))
+        for i in range(2):
+            port = self._port(f"client-s{i}")
+            visit = bother(port, self.keys, self.profile.signals // 2, self.profile.safety_ms / 4000)
+            self._clients.append(port.process.create_task(visit))
+        port = self._port("client-operator")
+        port.process.create_task(operate(port, self.stalled))
+
+    def _what(self, name: str) -> tuple[Workflow[..., Any], tuple[Any, ...]]:
+        if name == "program":
+            return program, (generate(self.rng),)
+        shape = SHAPES[name]
+        return shape.workflow, shape.arguments(self.rng)
+
+    # --- trouble ---
+
+    async def _trouble(self) -> None:
+        mean_s = self.profile.trouble_s
+        while mean_s:
+            await asyncio.sleep(self.rng.random() * 2 * mean_s)
+            getattr(self, f"_{self.rng.choice(self.profile.troubles)}")()
+
+    def _kill(self) -> None:
+        if self.workers:
+            self.rng.choice(self.workers).process.kill()
+
+    def _freeze(self) -> None:
+        awake = self.awake()
+        if awake:
+            process = self.rng.choice(awake).process
+            process.freeze()
+            self.note(process.name, "freezes")
+            self.god.call_later(self.rng.random() * 3 * self.profile.lease_ms / 1000, self._thaw, process)
+
+    def _thaw(self, process: Process) -> None:
+        if process.frozen:
+            self.note(process.name, "wakes up")
+            process.thaw()
+
+    def _skew(self) -> None:
+        if self.workers:
+            worker = self.rng.choice(self.workers)
+            worker.environment.skew_ms = self.rng.randint(-4_000, 4_000)
+            self.note(worker.process.name, f"clock is off by {worker.environment.skew_ms} ms")
+
+    def _jump(self) -> None:
+        self.db_skew_ms = self.rng.randint(-3_000, 3_000)
+        self.note("database", f"clock is off by {self.db_skew_ms} ms")
+
+    def _full(self) -> None:
+        self.faults.full = True
+        self.note("database", "full")
+        self.god.call_later(self.rng.random() * 2, self._free)
+
+    def _free(self) -> None:
+        self.faults.full = False
+
+    def _repeat(self) -> None:
+        """A message that was acknowledged arrives once more."""
+        if self.ledger.acknowledged:
+            self.store.deposit([], [self.rng.choice(self.ledger.acknowledged).mail])
+
+    # --- the phases ---
+
+    def run(self) -> None:
+        """Raises `Broken`, or whatever else went wrong."""
+        gc.disable()
+        try:
+            self._run()
+        finally:
+            for worker in list(self.workers):
+                worker.process.at_death = worker._died
+                worker.process.kill()
+            gc.enable()
+
+    def _run(self) -> None:
+        for _ in range(self.profile.workers):
+            self.boot()
+        self._clients_begin()
+        trouble = self.god.create_task(self._trouble())
+        self._watch()
+        self.kernel.run(lambda: self.finished, self.profile.safety_ms)
+        trouble.cancel()
+        self._calm()
+        if not self.kernel.run(lambda: self.finished, self.profile.safety_ms + LIVENESS_MS):
+            check_all(self._evidence(), {})
+            raise Broken("everything terminates", "the clients did not come to their end")
+        check_all(self._evidence(), self._prefixes())
+
+    def _calm(self) -> None:
+        self.note("", "no more faults")
+        self.faults.on = False
+        for worker in list(self.workers):
+            self._thaw(worker.process)
+
+    def _watch(self) -> None:
+        rows = self.store.rows(DEFAULT_NAMESPACE, OPEN_STATUSES, "", None, 1)
+        self.finished = not rows and all(task.done() for task in self._clients)
+        self.god.call_later(0.2, self._watch)
+
+    def _evidence(self) -> Evidence:
+        return Evidence(self.store, self.ledger, WORKFLOWS, FINGERPRINT, DEFAULT_NAMESPACE)
+
+    def _prefixes(self) -> dict[tuple[Key, str], list[int]]:
+        """Two prefixes of each journal: more are tried by the exhaustive mode."""
+        return {
+            name: [self.rng.randint(1, len(journal.events)) for _ in range(2)]
+            for name, journal in self.ledger.journals.items()
+            if journal.events
+        }
+
+
+def simulate(seed: int, shape: str = "") -> Simulation:
+    """Run one seed; returns what it left. Raises as `Simulation.run`, with the simulation as the error's attribute."""
+    simulation = Simulation(seed, profile_of(seed, shape))
+    try:
+        simulation.run()
+    except Exception as error:
+        error.simulation = simulation  # type: ignore[attr-defined]
+        raise
+    return simulation
