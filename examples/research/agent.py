@@ -132,7 +132,7 @@ def take_note(question: str, source: Excerpt) -> Note:
     """Have the model say it plainly; where it strays from the source, the source speaks for itself."""
     title, quote = source.passage.title, source.quote
     reply = chat(prompts.note_prompt(title, quote), max_tokens=prompts.NOTE_TOKENS)
-    text = prose.faithful(reply.text, [title, quote])
+    text = prose.faithful(reply.text, [f"{title} {quote}"])
     return Note(question, text or prose.sentences(quote)[0], bool(text), source, reply.usage)
 
 
@@ -142,7 +142,7 @@ def summarise(topic: str, notes: list[Note]) -> Summary:
     """Have the model sum up the notes that matter most; where it strays, they open the report as they are."""
     facts = [note.text for note in notes[:4] + notes[-1:]]
     reply = chat(prompts.summary_prompt(topic, facts), max_tokens=prompts.SUMMARY_TOKENS)
-    text = prose.faithful(reply.text, [topic, *facts])
+    text = prose.faithful(reply.text, facts)
     return Summary(text or " ".join(facts[:3]), bool(text), reply.usage)
 
 

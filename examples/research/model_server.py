@@ -53,7 +53,8 @@ def serve_local(port: int) -> str:
     params.ui = False
     params.n_ctx = CONTEXT_TOKENS
     params.n_parallel = PARALLEL
-    params.cpuparams.n_threads = max(1, min(4, os.cpu_count() or 1))
+    # Its threads wait for each other at every layer: one that has to share its core holds up the rest.
+    params.cpuparams.n_threads = max(1, min(4, (os.cpu_count() or 1) - 1))
     # A small model repeats itself unless it is held to account for it, over its own words and not its source's.
     params.sampling.temp = 0.2
     params.sampling.dry_multiplier = 0.5

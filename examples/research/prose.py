@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 
 from examples.research.corpus import words
 
@@ -11,6 +12,7 @@ QUOTE_WORDS = 50
 ITEM_WORDS_MAX = 12
 WORDS_MIN = 3
 GROUNDED = 0.7
+GROUNDED_PAIRS = 0.45
 VARIED = 0.6
 
 
@@ -53,18 +55,24 @@ def list_items(text: str, *, limit: int) -> list[str]:
 
 
 def faithful(text: str, sources: Sequence[str]) -> str:
-    """The whole sentences of an answer that are made of their sources' words and do not go round in circles.
+    """The whole sentences of an answer that say in other words what one of the sources says, and say it once.
 
-    A blunt test that catches what small models do: inventing, repeating themselves, and stopping in mid-sentence
-    where their limit of tokens is reached.
+    A blunt test that catches what small models do: inventing, mixing up, going round in circles, and stopping in
+    mid-sentence where their limit of tokens is reached.
     """
-    known = {word for source in sources for word in words(source)}
+    known = [words(source) for source in sources]
     kept: dict[str, None] = {}
     for sentence in sentences(" ".join(text.split())):
         said = words(sentence)
-        if len(said) < WORDS_MIN or sentence[-1] not in ".!?":
-            continue
-        grounded = sum(word in known for word in said) / len(said)
-        if grounded >= GROUNDED and len(set(said)) / len(said) >= VARIED:
+        varied = len(said) >= WORDS_MIN and len(set(said)) / len(said) >= VARIED
+        if varied and sentence[-1] in ".!?" and any(is_grounded(said, source) for source in known):
             kept[sentence] = None
     return " ".join(kept)
+
+
+def is_grounded(said: list[str], source: list[str]) -> bool:
+    """Whether words come from a source, and some of them side by side as there."""
+    pairs, known_pairs = list(pairwise(said)), set(pairwise(source))
+    same_words = sum(word in source for word in said) / len(said)
+    same_pairs = sum(pair in known_pairs for pair in pairs) / len(pairs)
+    return same_words >= GROUNDED and same_pairs >= GROUNDED_PAIRS

@@ -17,7 +17,8 @@ def markdown(report: Report, *, model: str) -> str:
 
 
 def headline(text: str) -> str:
-    return text[:1].upper() + text[1:]
+    """A heading in sentence case; names of code stay as they are."""
+    return text[:1].upper() + text[1:] if text.partition(" ")[0].isalpha() else text
 
 
 def paragraph(note: Note, number: int) -> str:
