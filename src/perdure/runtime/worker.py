@@ -329,10 +329,12 @@ class Worker:
 
     def _load_rows(self, rows: Sequence[Row]) -> None:
         for row in rows:
-            resting = self.drivers.get(row.key)
-            if resting is not None:
-                self._rouse(resting)  # parked in memory: its timer is due
-                resting.timer_due()
+            driver = self.drivers.get(row.key)
+            if driver is not None:
+                self._rouse(driver)
+                driver.timer_due()
+                if row.status == "active":
+                    self.fetch_letters(driver)  # another process may have written into its inbox
             elif row.key not in self._loading and self._serves(row):
                 if row.recoveries < RECOVERIES_ALONE:
                     self._load(row)
