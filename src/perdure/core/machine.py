@@ -146,6 +146,8 @@ class Machine:
         """Whether a message without a sender's number is new: it was not journaled before, its command is still open."""
         if isinstance(event, ev.CommandEvent):
             return event.seq in self.slots
+        if isinstance(event, ev.ExecutionStarted):
+            return self.state is RunState.NEW
         return getattr(event, "message_id", "") not in self.seen_messages
 
     def _count_message(self, event: ev.AnyEvent) -> None:

@@ -71,7 +71,7 @@ class Driver:
         self.poisoned = False  # it died again: do not run its steps any more
         self.created: Callable[[bool], None] | None = None  # told whether the id was free
         self.size = 0  # bytes of journal behind this execution, roughly
-        self._letters: dict[int, Letter] = {}
+        self._letters: dict[str, Letter] = {}  # by message id
         self._results: list[ev.AnyEvent] = []
         self._own: list[ev.AnyEvent] = []
         self._mail: list[Mail] = []
@@ -97,7 +97,7 @@ class Driver:
 
     def letters_arrived(self, letters: Iterable[Letter]) -> None:
         """Mail was read from the inbox; known letters are recognised."""
-        self._letters.update((letter.arrival, letter) for letter in letters)
+        self._letters.update((letter.message_id, letter) for letter in letters)
         self.poke()
 
     def step_done(self, seq: int, event: ev.AnyEvent) -> None:
@@ -246,7 +246,7 @@ class Driver:
 
     def _forget_written(self, batch: Batch) -> None:
         for letter in batch.taken:
-            self._letters.pop(letter.arrival, None)
+            self._letters.pop(letter.message_id, None)
         del self._results[: self._writing]  # later ones came while it was written
         self._own.clear()
         self._mail.clear()
@@ -287,6 +287,7 @@ class Driver:
 
     def _stop(self, seq: int) -> None:
         self._retries.pop(seq, None)
+        self._again = [step for step in self._again if step.seq != seq]
         if seq in self.attempts:
             self.attempts.discard(seq)
             self.host.stop_step(self, seq)
