@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 import msgspec
 
 
-class Payload(msgspec.Struct, frozen=True, array_like=True):
+class Payload(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """An encoded user value: the envelope names the codec, and later the key that encrypted it."""
 
     data: bytes
@@ -47,8 +47,8 @@ class Parent(msgspec.Struct, frozen=True):
     seq: int
 
 
-class Event(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):
-    """Base of all events."""
+class Event(msgspec.Struct, frozen=True, tag=True, omit_defaults=True, gc=False):
+    """Base of all events. Immutable data has no cycles: the garbage collector need not look at it."""
 
 
 class CommandEvent(Event, frozen=True):
@@ -294,7 +294,7 @@ OtherEvents: TypeAlias = (
 AnyEvent: TypeAlias = RunEvent | StepEvents | OtherEvents
 
 
-class Recorded(msgspec.Struct, frozen=True):
+class Recorded(msgspec.Struct, frozen=True, gc=False):
     """An event with its header, as the journal holds it. `at_ms` is logical time: milliseconds since 1970, UTC."""
 
     position: int

@@ -6,6 +6,7 @@ no futures: `feed` answers with the command that an event concerns, and what to 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from heapq import heappop, heappush
 from typing import NamedTuple
 
@@ -14,6 +15,9 @@ from perdure.core.commands import AnyCommand, CloseRun, RunStep, StartTimer
 from perdure.core.disagreement import disagreement, drifted
 from perdure.core.errors import CorruptJournal, NondeterminismError
 from perdure.core.table import COMMANDS, RUN, Effect, RunState, State
+
+
+NOTHING: tuple[AnyCommand, ...] = ()
 
 
 class Answer(NamedTuple):
@@ -75,11 +79,13 @@ class Machine:
             slot.state = State.CANCELLED
             self._dropped.append(slot.command)
 
-    def take(self) -> tuple[list[AnyCommand], list[AnyCommand]]:
+    def take(self) -> tuple[Sequence[AnyCommand], Sequence[AnyCommand]]:
         """Commands to start, and started ones to stop. Call it only when every committed event has been fed.
 
         What was answered or cancelled by then never starts: replay does not rerun the losers of races.
         """
+        if not self._fresh and not self._dropped:
+            return NOTHING, NOTHING
         fresh, dropped = self._fresh, self._dropped
         self._fresh, self._dropped = [], []
         started: list[AnyCommand] = []

@@ -56,11 +56,19 @@ class Answers:
             return
         if self.committed is not None:
             for (_, done), outcome in zip(self.group.batches, self.committed.outcomes, strict=True):
-                done(outcome)
+                _tell(done, outcome)
         for (_, told), receipt in zip(self.group.deposits, self.receipts, strict=True):
-            told(receipt)
+            _tell(told, receipt)
         if self.woken:
             woken(self.woken)
+
+
+def _tell(done: Callable[[Any], None], answer: Any) -> None:
+    """One listener's trouble must not keep the others from hearing."""
+    try:
+        done(answer)
+    except Exception:
+        log.exception("an answer of the committer was not taken well")
 
 
 class CommitQueue:

@@ -84,6 +84,7 @@ class Driver:
         self._writing = 0  # how many of the results are in it
         self._scheduled = False
         self._unreadable: PerdureError | None = None
+        self._wake_at_ms: int | None = None  # what the worker's alarm is set to
 
     # --- what happens to it ---
 
@@ -176,13 +177,15 @@ class Driver:
 
     def _feed_some(self) -> None:
         feeding, execution = self._feeding, self.execution
+        if not feeding:
+            return
         for _ in range(min(len(feeding), EVENTS_PER_TURN)):
             recorded = feeding.popleft()
             execution.feed(recorded)
             event = recorded.event
-            if isinstance(event, ev.StepAttemptFailed):
+            if type(event) is ev.StepAttemptFailed:
                 self._try_again(event.seq)
-            elif isinstance(event, ev.ExecutionStarted):
+            elif type(event) is ev.ExecutionStarted:
                 self.parent = event.parent
 
     def _try_again(self, seq: int) -> None:
@@ -212,7 +215,10 @@ class Driver:
             return
         if self._unreadable is not None:
             raise self._unreadable  # only now: what other steps answered has been written
-        self.host.wake_at(self, self.next_wake_ms())
+        wake_at_ms = self.next_wake_ms()
+        if wake_at_ms != self._wake_at_ms:
+            self._wake_at_ms = wake_at_ms
+            self.host.wake_at(self, wake_at_ms)
         if self.resting:
             self.host.rested(self)
 
@@ -225,16 +231,15 @@ class Driver:
         batch, self._committing = self._committing, None
         if self.dead or batch is None:
             return
-        match outcome:
-            case Outcome.CONFLICT:
-                self._conflict()
-            case Outcome.MAIL:
-                self.host.fetch_letters(self)
-            case Outcome.COMMITTED:
-                self._forget_written(batch)
-                self.length += len(batch.events)
-                self._feed_batch(batch)
-                self.turn()
+        if outcome is Outcome.COMMITTED:
+            self._forget_written(batch)
+            self.length += len(batch.events)
+            self._feed_batch(batch)
+            self.turn()
+        elif outcome is Outcome.MAIL:
+            self.host.fetch_letters(self)
+        else:
+            self._conflict()
 
     def _conflict(self) -> None:
         if self.create is None or self.created is None:
@@ -248,9 +253,8 @@ class Driver:
         for letter in batch.taken:
             self._letters.pop(letter.message_id, None)
         del self._results[: self._writing]  # later ones came while it was written
-        self._own.clear()
-        self._mail.clear()
-        self._starts.clear()
+        if self._own:
+            self._own, self._mail, self._starts = [], [], []
         self.create = None
         if self.created is not None:
             created, self.created = self.created, None
@@ -381,8 +385,8 @@ class Driver:
             events=[NewEvent(event, at_ms) for event in events],
             taken=chosen.taken,
             inbox_seen=bool(due),
-            mail=tuple(self._mail),
-            starts=tuple(self._starts),
+            mail=self._mail,
+            starts=self._starts,
             create=self.create,
         )
 
@@ -425,6 +429,7 @@ class Driver:
 
     def timer_due(self) -> None:
         """The worker's clock reached what `wake_at` asked for."""
+        self._wake_at_ms = None
         now_ms = self.host.now_ms()
         for seq, command in list(self._retries.items()):
             if command.retry_at_ms <= now_ms:

@@ -11,6 +11,7 @@ import contextvars
 import logging
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 from perdure.core import events as ev
@@ -169,31 +170,35 @@ class StepRunner:
     # --- one attempt ---
 
     def _launch(self, driver: Driven, command: RunStep) -> None:
-        environment = self._environment
+        environment, options = self._environment, command.options
         run = StepRun(driver, command, environment.now_ms(), environment.monotonic_ms())
         self._runs[driver.key, command.seq] = run
-        self._per_step[command.name] = self._per_step.get(command.name, 0) + 1
-        run.attempt = Attempt(
-            execution=driver.key.execution,
-            run=driver.run,
-            seq=command.seq,
-            name=command.name,
-            attempt=run.number,
-            progress=None if run.progress is None else _progress_codec.decode(run.progress, "progress"),
-            on_heartbeat=lambda progress: self._heartbeat(run, progress),
-        )
-        context = contextvars.copy_context()
-        context.run(current_attempt.set, run.attempt)
-        run.task = asyncio.Task(self._attempt(run), loop=self._loop, context=context)
-        if command.options.is_limited:
+        if options.concurrency is not None:
+            self._per_step[command.name] = self._per_step.get(command.name, 0) + 1
+        run.task = asyncio.Task(self._attempt(run), loop=self._loop)
+        if options.is_limited:
             self._watch(run)
+
+    def _attempt_of(self, run: StepRun) -> Attempt:
+        driver, command, progress = run.driver, run.command, run.progress
+        run.attempt = Attempt(
+            driver.key.execution,
+            driver.run,
+            command.seq,
+            command.name,
+            run.number,
+            None if progress is None else _progress_codec.decode(progress, "progress"),
+            partial(self._heartbeat, run),
+        )
+        return run.attempt
 
     async def _attempt(self, run: StepRun) -> None:
         command = run.command
         step = command.target
         event: ev.AnyEvent | PerdureError | None
         try:
-            args, kwargs = step.arguments.decode(command.input, f"the input of step {step.name!r}")
+            current_attempt.set(self._attempt_of(run))
+            args, kwargs = step.arguments.decode(command.input, step.input_what)
             value = await (step.fn(*args, **kwargs) if step.is_async else self._in_thread(run, step.fn, args, kwargs))
             event = self._completed(run, value)
         except asyncio.CancelledError as error:
@@ -216,7 +221,7 @@ class StepRunner:
     def _completed(self, run: StepRun, value: Any) -> ev.AnyEvent | PerdureError:
         command = run.command
         try:
-            result = command.target.result.encode(value, f"the result of step {command.name!r}")
+            result = command.target.result.encode(value, command.target.result_what)
         except (EncodeError, PayloadTooLarge) as error:
             return UnencodableResult(name=command.name, location=command.location, reason=error, value=_short_repr(value))
         return ev.StepCompleted(
@@ -283,17 +288,20 @@ class StepRunner:
         del self._runs[run.driver.key, run.command.seq]
         if run.watch is not None:
             run.watch.cancel()
-        name = run.command.name
-        self._per_step[name] -= 1
-        if not self._per_step[name]:
-            del self._per_step[name]
-        held = self._held.get(name)
+        held = self._leave(run.command) if run.command.options.concurrency is not None else None
         if self.alone is not None:
             self.pump()
         elif held:
             self._next_of(held)
         elif self._waiting:
             self._next_of(self._waiting)
+
+    def _leave(self, command: RunStep) -> deque[tuple[Driven, RunStep]] | None:
+        name = command.name
+        self._per_step[name] -= 1
+        if not self._per_step[name]:
+            del self._per_step[name]
+        return self._held.get(name)
 
     def _next_of(self, queue: deque[tuple[Driven, RunStep]]) -> None:
         while queue:

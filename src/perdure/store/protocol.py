@@ -83,7 +83,7 @@ class Start(msgspec.Struct, frozen=True):
     digest: bytes
 
 
-class NewEvent(msgspec.Struct, frozen=True):
+class NewEvent(msgspec.Struct, frozen=True, gc=False):
     """An event to append, with the header that the store cannot know."""
 
     event: AnyEvent

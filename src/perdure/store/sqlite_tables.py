@@ -65,8 +65,9 @@ class SqliteTables:
             self.rollback()  # the last one's rollback failed
         self._execute(SQL["begin"])
         self.session = session
-        if session:
+        if session and self._outbox_used:  # once empty, it stays so until this session fills it
             self._outbox_used = bool(self._one(SQL["outbox_used"]))
+        if session and self._running_used:
             self._running_used = bool(self._one(SQL["running_used"]))
 
     def flush(self) -> None:
@@ -81,6 +82,9 @@ class SqliteTables:
             return
         advances, self._advances = [*self._advances.values()], {}
         for chunk in _chunks(advances):
+            if len(chunk) == 1:
+                self._advance_one(chunk[0])
+                continue
             bindings = [*chain.from_iterable(chunk)]
             self._execute(repeated("advance_many", len(chunk)), bindings)
             moved = self._connection.changes()
@@ -89,6 +93,13 @@ class SqliteTables:
                 moved += self._connection.changes()
             if moved != len(chunk):
                 raise Overtaken
+
+    def _advance_one(self, bindings: tuple[int, int, int]) -> None:
+        for query in (SQL["advance"], SQL["advance_idle"]):
+            self._execute(query, bindings)
+            if self._connection.changes() == 1:
+                return
+        raise Overtaken
 
     def commit(self) -> None:
         """Make all of it durable."""
@@ -107,6 +118,7 @@ class SqliteTables:
         self._advances = {}
         self._numbers.clear()
         self._last_pos = None
+        self._outbox_used = self._running_used = True
 
     def _one(self, query: str, bindings: tuple[Any, ...] = ()) -> Any:
         row = self._execute(query, bindings).fetchone()

@@ -184,9 +184,10 @@ async def start_child(
 class Attempt:
     """The running attempt of a step, as `perdure.current_step()` returns it."""
 
+    __slots__ = ("_on_heartbeat", "attempt", "cancelled", "execution", "name", "progress", "run", "seq")
+
     def __init__(
         self,
-        *,
         execution: str,
         run: str,
         seq: int,

@@ -160,6 +160,8 @@ class Step(_HasResult, Generic[P, R]):
         self.name = derived_name(fn, "step") if name is None else checked_name(name, "step")
         self.options = options
         self.is_async = _is_async(fn)
+        self.input_what = f"the input of step {self.name!r}"
+        self.result_what = f"the result of step {self.name!r}"
         self.arguments = Arguments(fn, skip_self=skip_self)
         self._build_codecs()
         functools.update_wrapper(self, fn, updated=())

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import random
 from collections import deque
 from collections.abc import Sequence
 from contextvars import Context
+from random import Random
 from typing import Any, NamedTuple
 
 from perdure.core import events as ev
@@ -29,7 +29,7 @@ from perdure.core.errors import (
 from perdure.core.identity import derived_id
 from perdure.core.machine import Answer, Machine
 from perdure.core.table import Effect, RunState
-from perdure.workflow import anyio_order
+from perdure.workflow import anyio_order, ordered
 from perdure.workflow.definitions import ParentClose, Step, Workflow
 from perdure.workflow.location import user_location
 from perdure.workflow.loop import CommandFuture, DeterministicLoop, Future, Timer
@@ -86,10 +86,13 @@ class Execution:
             DeadlockError: the code waits, but nothing could ever wake it.
         """
         todo = Todo(*self.machine.take())
-        waiting = self._main is not None and not self._closing and not self.is_closed
-        if waiting and not self.machine.slots and not any(self.receivers.values()):
+        if not self.machine.slots and self._waits_in_vain():
             raise DeadlockError(stack=self.loop.stack())
         return todo
+
+    def _waits_in_vain(self) -> bool:
+        waiting = self._main is not None and not self._closing and not self.is_closed
+        return waiting and not any(self.receivers.values())
 
     def evict(self) -> None:
         """Free the memory: close the coroutines. The journal has everything."""
@@ -99,9 +102,9 @@ class Execution:
         self.receivers.clear()
 
     @functools.cached_property
-    def random(self) -> random.Random:
+    def random(self) -> Random:
         """The run's generator: a function of its run id."""
-        return random.Random(derived_id("random", self.id, self.run, 0))  # noqa: S311 - reproducible on purpose
+        return Random(derived_id("random", self.id, self.run, 0))  # noqa: S311 - reproducible on purpose
 
     @property
     def is_closed(self) -> bool:
@@ -127,19 +130,20 @@ class Execution:
     # --- what an event means ---
 
     def _apply(self, answer: Answer) -> None:
-        match answer.effect:
-            case Effect.RUN:
-                self._apply_run_event(answer.event)
-            case Effect.RESOLVE if isinstance(answer.command, StartTimer):
-                timer = self._timers.pop(answer.command.seq, None)
-                if timer is not None:
-                    self.loop.fire(timer)
-            case Effect.RESOLVE | Effect.BEGUN if answer.command is not None:
-                self._resolve(answer.command, answer.event, begun=answer.effect is Effect.BEGUN)
-            case Effect.IGNORE if isinstance(answer.command, StartChild):
-                self._cancel_child(answer.command, "its parent stopped waiting before it began")
-            case _:
-                pass  # noted by the machine; the code does not see it
+        effect, command, event = answer
+        if effect is Effect.RUN:
+            self._apply_run_event(event)
+        elif command is None or effect is Effect.NOTE:
+            pass  # the machine remembers; the code does not see it
+        elif effect is Effect.IGNORE:
+            if isinstance(command, StartChild):
+                self._cancel_child(command, "its parent stopped waiting before it began")
+        elif isinstance(command, StartTimer):
+            timer = self._timers.pop(command.seq, None)
+            if timer is not None:
+                self.loop.fire(timer)
+        else:
+            self._resolve(command, event, begun=effect is Effect.BEGUN)
 
     def _apply_run_event(self, event: ev.AnyEvent) -> None:
         match event:
@@ -164,6 +168,7 @@ class Execution:
         args, kwargs = self.workflow.arguments.decode(
             self._started.input, f"the input of workflow {self.workflow.name!r}"
         )
+        ordered.install()
         anyio_order.install()
         self._main = self.loop.create_task(self.workflow.fn(*args, **kwargs), name="main", context=Context())
 
@@ -172,6 +177,10 @@ class Execution:
         key = -command.seq if isinstance(command, StartChild) and not begun else command.seq
         future = self._futures.pop(key, None)
         if future is None or future.done():
+            return
+        if type(event) is ev.StepCompleted:
+            step = command.target  # type: ignore[union-attr]
+            future.set_result(step.result.decode(event.result, step.result_what))
             return
         error = _error_of(command, event)
         if error is not None:
@@ -184,12 +193,12 @@ class Execution:
         """The coroutine has ended: what it returned or raised is the run's last command."""
         self._closing = True
         main = self._main
-        lost = tuple(failure_info(error) for error in self.loop.lost_exceptions()[:10])
+        error = None if main.cancelled() else main.exception()  # asked for, hence none of the lost ones
+        lost = tuple(failure_info(each) for each in self.loop.lost_exceptions()[:10])
         if main.cancelled():
             reason = self._cancel_reason or "the workflow cancelled itself"
             self._issue(CloseRun(cancelled=True, reason=reason, lost_failures=lost))
             return
-        error = main.exception()
         if error is not None:
             self._issue(CloseRun(failure=failure_info(error), lost_failures=lost))
             return
@@ -214,7 +223,7 @@ class Execution:
         """Issue a step and wait for its journaled result."""
         if self.loop.closing:
             raise Evicted
-        payload, digest = step.arguments.encode(args, kwargs, f"the input of step {step.name!r}")
+        payload, digest = step.arguments.encode(args, kwargs, step.input_what)
         command = RunStep(
             location=location, name=step.name, input=payload, digest=digest, target=step, options=step.options
         )
@@ -305,8 +314,6 @@ class Execution:
 
 def _value_of(command: AnyCommand, event: ev.AnyEvent) -> Any:
     """What the await returns: decoded from the journal's bytes, live as in replay. Raises `DecodeError`: a stall."""
-    if isinstance(event, ev.StepCompleted) and isinstance(command, RunStep):
-        return command.target.result.decode(event.result, f"the result of step {command.name!r}")
     if isinstance(event, ev.ChildClosed) and isinstance(command, StartChild) and event.result is not None:
         return command.target.result.decode(event.result, f"the result of child {command.execution!r}")
     return None

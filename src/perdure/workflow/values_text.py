@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 PREVIEW_BYTES = 2048
 RENDER_CHARS = 1_000_000
 MAX_DEPTH = 64
+_MAX_DECIMAL_BYTES = 1000
 _CUT = "…"
 
 
@@ -160,8 +161,10 @@ class _Reader:
 
 
 def _scalar(code: int, data: bytes) -> str:
-    if code in {plain.BIG_INT, plain.BYTEARRAY}:
-        return hex(int.from_bytes(data, "big", signed=True)) if code == plain.BIG_INT else f"<{len(data)} bytes>"
+    if code == plain.BIG_INT and len(data) > _MAX_DECIMAL_BYTES:  # Python refuses to write these in decimal
+        return hex(int.from_bytes(data, "big", signed=True))
+    if code == plain.BYTEARRAY:
+        return f"<{len(data)} bytes>"
     try:
         value: Any = msgspec.msgpack.decode(plain.ext(code, data), ext_hook=plain.untag)
     except Exception:  # noqa: BLE001 - damaged, or of a newer Perdure
