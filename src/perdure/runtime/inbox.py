@@ -46,8 +46,9 @@ def _verdict(
 ) -> bool | None:
     sender = getattr(event, "sender_run", "")
     if sender:
-        number, last = event.number, received.get(sender, 0)  # type: ignore[union-attr]
-        if number != last + 1:
+        # Stores deliver in order. Before the first one that arrives others may have failed: there was no receiver yet.
+        number, last = event.number, received.get(sender)  # type: ignore[union-attr]
+        if last is not None and number != last + 1:
             return None if number > last else False
         received[sender] = number
         return not isinstance(event, ev.CommandEvent) or event.seq in machine.slots
