@@ -111,6 +111,7 @@ class ExecutionFailed(Event, frozen=True):
 
 class ExecutionCancelled(Event, frozen=True):
     reason: str = ""
+    lost_failures: tuple[FailureInfo, ...] = ()
 
 
 class ExecutionTerminated(Event, frozen=True):

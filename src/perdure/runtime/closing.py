@@ -15,7 +15,7 @@ from perdure.store.protocol import Mail, Status
 def closing_event(close: CloseRun) -> tuple[ev.AnyEvent, Status]:
     """The last event of a run whose code has ended, and its row's status."""
     if close.cancelled:
-        return ev.ExecutionCancelled(reason=close.reason), "cancelled"
+        return ev.ExecutionCancelled(reason=close.reason, lost_failures=close.lost_failures), "cancelled"
     if close.failure is not None:
         return ev.ExecutionFailed(failure=close.failure, lost_failures=close.lost_failures), "failed"
     assert close.result is not None

@@ -13,6 +13,7 @@ import logging
 import sys
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Self, TypeVar
@@ -96,6 +97,7 @@ class Engine(Executions):
         self._worker: Worker | None = None
         self._waiters: dict[Key, list[asyncio.Future[ev.AnyEvent | None]]] = {}
         self._tasks: list[asyncio.Task[None]] = []
+        self._creating: set[asyncio.Future[bool]] = set()
         self._deposits = 0
         self.failure: Exception | None = None
         self.failed = asyncio.Event()
@@ -194,10 +196,9 @@ class Engine(Executions):
         self._heart.stop()
         self._background.close()
         self._threads.close()
-        for waiters in self._waiters.values():
-            for waiter in waiters:
-                if not waiter.done():
-                    waiter.set_exception(EngineClosed())
+        for waiter in chain(self._creating, *self._waiters.values()):
+            if not waiter.done():
+                waiter.set_exception(EngineClosed())
         await asyncio.to_thread(self._close_store)
 
     async def _settle(self, worker: Worker) -> None:
@@ -227,6 +228,9 @@ class Engine(Executions):
             self._worker.stop()
         for key in list(self._waiters):
             self._tell(key, None)
+        for created in self._creating:
+            if not created.done():
+                created.set_exception(error)
 
     async def run_forever(self) -> None:
         """Work until cancelled, or until the engine may not go on.
@@ -277,21 +281,20 @@ class Engine(Executions):
             raise DuplicateName(kind="workflow", name=workflow.name, first=place_of(known), second=place_of(workflow))
         await worker.room()
         worker = self._running()
-        if start.key not in worker.drivers:
-            created = asyncio.get_running_loop().create_future()
-            driver = worker.start(start, workflow)
-            driver.created = lambda free: None if created.done() else created.set_result(free)
-            self._pending(start.key, created)
-            if await created:
-                return
+        if start.key not in worker.drivers and await self._created(worker, start, workflow):
+            return
         check_same(start, await self._row_once_stored(start.key))
 
-    def _pending(self, key: Key, created: asyncio.Future[bool]) -> None:
-        """If the engine stops meanwhile, the start's fate is the store's: nobody may wait for ever."""
-        waiter = asyncio.get_running_loop().create_future()
-        self._waiters.setdefault(key, []).append(waiter)
-        created.add_done_callback(lambda _: self._forget(key, waiter))
-        waiter.add_done_callback(lambda _: None if created.done() or waiter.cancelled() else created.set_exception(self.failure or EngineClosed()))
+    async def _created(self, worker: Worker, start: Start, workflow: Workflow[..., Any]) -> bool:
+        """Whether the id was free. Its fate is the store's if the engine stops meanwhile, but nobody waits for ever."""
+        created = asyncio.get_running_loop().create_future()
+        self._creating.add(created)
+        try:
+            driver = worker.start(start, workflow)
+            driver.created = lambda free: None if created.done() else created.set_result(free)
+            return await created  # type: ignore[no-any-return]
+        finally:
+            self._creating.discard(created)
 
     def _forget(self, key: Key, waiter: asyncio.Future[ev.AnyEvent | None]) -> None:
         waiters = self._waiters.get(key, [])

@@ -48,21 +48,26 @@ def checked_id(value: str, kind: str = "execution id") -> str:
     Raises:
         InvalidId: it is empty, too long, or holds surrogates, control or other unprintable characters.
     """
-    reason = ""
-    if not isinstance(value, str) or not value:
-        reason = "it is empty" if value == "" else f"it is {type(value).__name__}, not text"
-    elif any("\ud800" <= char <= "\udfff" for char in value):
-        reason = "it holds a lone surrogate"
-    elif not value.isprintable():
-        reason = "it holds characters that cannot be printed"
-    elif len(value.encode()) > MAX_ID_BYTES:
-        reason = f"it is longer than {MAX_ID_BYTES} bytes"
-    elif value != value.strip():
-        reason = "it begins or ends with a space"
+    if isinstance(value, str) and value.isascii() and value.isprintable() and 0 < len(value) <= MAX_ID_BYTES:
+        reason = "it begins or ends with a space" if value != value.strip() else ""
+    else:
+        reason = _why_not(value)
     if reason:
         shown = ascii(value)
         raise InvalidId(value=shown if len(shown) <= 80 else shown[:80] + "…", kind=kind, reason=reason)
     return value
+
+
+def _why_not(value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        return "it is empty" if value == "" else f"it is {type(value).__name__}, not text"
+    if any("\ud800" <= char <= "\udfff" for char in value):
+        return "it holds a lone surrogate"
+    if not value.isprintable():
+        return "it holds characters that cannot be printed"
+    if len(value.encode()) > MAX_ID_BYTES:
+        return f"it is longer than {MAX_ID_BYTES} bytes"
+    return "it begins or ends with a space" if value != value.strip() else ""
 
 
 def key_of(store: Store, namespace: str, execution_id: str) -> Key:

@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 _BEFORE_ALL: Final = (-1, "", "")  # sorts before every key
 _MOST_SHARDS: Final = 65_536
 _WAIT_S: Final = 0.05  # between two tries to become owner
-_CHECK_LOG_S: Final = 1.0  # between two looks at the write-ahead log's identity
+_CHECK_FILES_S: Final = 0.1  # between two looks at whether the files are still those that were opened
 
 
 def _system_clock_ms() -> int:
@@ -125,7 +125,7 @@ class SqliteStore:
         self._tables = SqliteTables(self._writer, self.now_ms)
         self._file = faults.Identity(self.path)
         self._log = faults.Identity(f"{self.path}-wal")
-        self._log_checked_at = time.monotonic()
+        self._files_checked_at = 0.0
         self._data_version = self._ask_data_version()
 
     # --- transactions ---
@@ -146,7 +146,6 @@ class SqliteStore:
                 with suppress(apsw.Error):
                     tables.rollback()
                 raise
-            self._file.check()  # what went to a file that is gone by now was not recorded
             if self._ownership is None:
                 tables.forget()
 
@@ -173,11 +172,11 @@ class SqliteStore:
             raise faults.translate(error, self.path) from error
 
     def _check_files(self) -> None:
-        self._file.check()
         now = time.monotonic()
-        if now - self._log_checked_at >= _CHECK_LOG_S:
+        if now - self._files_checked_at >= _CHECK_FILES_S:
+            self._file.check()
             self._log.check()
-            self._log_checked_at = now
+            self._files_checked_at = now
 
     def _check_fence(self, connection: apsw.Connection, session: Session) -> None:
         if connection.execute(SQL["fence"], (session.session, session.epoch)).fetchone() is None:

@@ -22,6 +22,7 @@ from perdure.workflow.location import stack_of, user_location, waiting_location
 MAX_HANDLES_WITHOUT_COMMAND = 100_000
 MAX_HANDLES_PER_DRAIN = 1_000_000
 MAX_CLOSE_TRIES = 1_000
+MIN_PRUNED = 64
 FAR_FUTURE_MS = 2**53  # sleep(math.inf): never, in a number that every store holds
 
 
@@ -125,9 +126,9 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         self._ready: deque[Handle | Timer] = deque()
         self._at_next_event: list[Handle] = []
         self._tasks: dict[asyncio.Task[Any], None] = {}
-        self._prune_at = 64
+        self._drains = 0  # since finished tasks were last forgotten
         self._asyncgens: list[AsyncGenerator[Any, Any]] = []
-        self._prune_asyncgens_at = 64
+        self._prune_asyncgens_at = MIN_PRUNED
         self._numbers = 0
         self._handles_since_command = 0
         self._thread = threading.get_ident()
@@ -145,6 +146,8 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
             SpinError: 100,000 callbacks ran without a new command, or a million in all.
         """
         ready = self._ready
+        if not ready and not self._at_next_event:
+            return
         ready.extend(self._at_next_event)
         self._at_next_event.clear()
         self.turns.clear()
@@ -325,6 +328,9 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         """After eviction."""
         return self.closing
 
+    def get_exception_handler(self) -> None:
+        """None: what callbacks raise is kept for the closing event."""
+
     def get_task_factory(self) -> None:
         """None: there is only one kind of task here."""
 
@@ -342,17 +348,20 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         # A strong reference: finalisation must not depend on when the garbage collector runs.
         if len(self._asyncgens) >= self._prune_asyncgens_at:
             self._asyncgens = [each for each in self._asyncgens if each.ag_frame is not None]  # type: ignore[attr-defined]
-            self._prune_asyncgens_at = max(64, 2 * len(self._asyncgens))
+            self._prune_asyncgens_at = max(MIN_PRUNED, 2 * len(self._asyncgens))
         self._asyncgens.append(agen)
 
     def _prune(self) -> None:
-        if len(self._tasks) >= self._prune_at:
-            self._tasks = {
-                task: None
-                for task in self._tasks
-                if not task.done() or task._log_traceback  # type: ignore[attr-defined]
-            }
-            self._prune_at = max(64, 2 * len(self._tasks))
+        """Give back the memory of finished tasks, at a cost of a few tasks looked at per event."""
+        self._drains += 1
+        if 4 * self._drains < len(self._tasks) or len(self._tasks) < MIN_PRUNED:
+            return
+        self._drains = 0
+        self._tasks = {
+            task: None
+            for task in self._tasks
+            if not task.done() or task._log_traceback  # type: ignore[attr-defined]
+        }
 
 
 def _ceil_ms(seconds: float) -> int:
@@ -383,10 +392,10 @@ def _refuse(name: str) -> Callable[..., NoReturn]:
 
 
 REFUSED = (
-    "add_reader add_signal_handler add_writer connect_accepted_socket connect_read_pipe connect_write_pipe "
+    "add_reader add_signal_handler add_writer close connect_accepted_socket connect_read_pipe connect_write_pipe "
     "create_connection create_datagram_endpoint create_server create_unix_connection create_unix_server getaddrinfo "
     "getnameinfo remove_reader remove_signal_handler remove_writer run_forever run_in_executor run_until_complete "
-    "sendfile set_default_executor set_task_factory shutdown_asyncgens shutdown_default_executor sock_accept "
+    "sendfile set_debug set_default_executor set_exception_handler set_task_factory shutdown_asyncgens shutdown_default_executor sock_accept "
     "sock_connect sock_recv sock_recv_into sock_recvfrom sock_recvfrom_into sock_sendall sock_sendfile sock_sendto "
     "start_tls stop subprocess_exec subprocess_shell"
 ).split()

@@ -15,7 +15,7 @@ from typing import Any
 
 from perdure.core.errors import UnorderedSet
 from perdure.workflow.location import user_location
-from perdure.workflow.loop import DeterministicLoop
+from perdure.workflow.loop import DeterministicLoop, Future, Task
 
 _original_wait = asyncio.wait
 _original_as_completed = asyncio.as_completed
@@ -274,7 +274,7 @@ def _refuse_unordered(what: str, items: Iterable[Any]) -> None:
     if not isinstance(items, set | frozenset) or isinstance(items, OrderedSet) or len(items) < 2:
         return
     for item in items:
-        if not hasattr(item, "_hash"):
+        if not isinstance(item, Future | Task | _Gathering):
             kind = "coroutines" if asyncio.iscoroutine(item) else "bare futures"
             raise UnorderedSet(what=what, kind=kind, where=user_location())
 

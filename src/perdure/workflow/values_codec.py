@@ -275,10 +275,10 @@ def _unreadable(payload: Payload) -> str:
 
 def _with_path(error: Exception) -> NotPlain:
     """A message of msgspec's, taken apart: `Expected `int`, got `str` - at `$.a[0]``."""
-    reason, _, path = str(error).partition(" - at `$")
-    problem = NotPlain(reason)
-    if path:
-        problem.segments = [path.rstrip("`")]
+    reason, _, place = str(error).partition(" - at ")
+    key, _, path = place.rpartition("`$")
+    problem = NotPlain(f"{reason} as a key" if key.startswith("`key`") else reason)
+    problem.segments = [path.rstrip("`")]
     return problem
 
 
