@@ -346,7 +346,7 @@ class Live:
         event: ev.AnyEvent
         value = None
         if close.cancelled:
-            event = ev.ExecutionCancelled(reason=close.reason)
+            event = ev.ExecutionCancelled(reason=close.reason, lost_failures=close.lost_failures)
         elif close.failure is not None:
             event = ev.ExecutionFailed(failure=close.failure, lost_failures=close.lost_failures)
         else:
@@ -617,7 +617,7 @@ def _prefix_alike(run: Run, end: int, what: str) -> None:
     if end in run.committed_at:
         start, stop = execution.take()
         assert [told(command) for command in start] == opened, what
-        assert stop == [], what
+        assert not stop, what
     execution.evict()
 
 
