@@ -1,0 +1,285 @@
+"""What cannot be carried is refused, with the path of the place; nothing is ever changed in silence."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import socket
+import sys
+from collections import OrderedDict, defaultdict, deque
+from collections.abc import Callable, Iterable
+from datetime import datetime, time
+from pathlib import Path
+from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo
+
+import attrs
+import msgspec
+import pydantic
+import pytest
+
+from perdure.core.errors import DecodeError, EncodeError, PayloadTooLarge, UnsupportedType
+from perdure.core.events import Payload
+from perdure.workflow import values, values_codec
+from perdure.workflow.values import codec_for
+
+
+@dataclasses.dataclass
+class Point:
+    x: int
+    tags: list[str] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass
+class NamedPoint(Point):
+    name: str = ""
+
+
+@dataclasses.dataclass
+class SamePoint(Point):
+    """No field more, but another class."""
+
+
+class Shape(msgspec.Struct):
+    sides: int
+    of: Any = None
+
+
+class Square(Shape):
+    colour: str = "red"
+
+
+class Answer(pydantic.BaseModel):
+    text: str
+    score: float = 0.0
+
+
+class LongAnswer(Answer):
+    footnotes: str = ""
+
+
+class Plain:
+    """No data class."""
+
+
+class Corner(NamedTuple):
+    x: int
+
+
+class Colour(enum.Enum):
+    RED = "red"
+
+
+def path_of(annotation: Any, value: Any) -> str:
+    with pytest.raises(EncodeError) as caught:
+        codec_for(annotation, "it").encode(value, "the input of step 'paint'")
+    assert "the input of step 'paint'" in str(caught.value)
+    return str(caught.value.fields["path"])
+
+
+CYCLE: list[Any] = []
+CYCLE.append(CYCLE)
+
+REFUSED = [
+    (Any, {"a": [1, {"b": object()}]}, "$.a[1].b"),
+    (Any, {"a b": {(1, 2): Plain()}}, "$['a b'][(1, 2)]"),
+    (Any, CYCLE, "$"),
+    (list, CYCLE, "$"),
+    (dict[str, Any], {"when": {"who": Plain()}}, "$.when.who"),
+    (Any, {"items": {1, 2, Plain()}}, "$.items[...]"),
+    (Any, Point(1), "$"),
+    (Any, [Answer(text="a")], "$[0]"),
+    (Any, [Corner(1)], "$[0]"),
+    (Any, [Colour.RED], "$[0]"),
+    (list[Any], [{"at": time(1, tzinfo=ZoneInfo("Europe/Berlin"))}], "$[0].at"),
+    (int, True, "$"),
+    (int, 1.0, "$"),
+    (bool, 1, "$"),
+    (str, b"a", "$"),
+    (bytes, "QQ==", "$"),
+    (float, True, "$"),
+    (float, 2**60 + 1, "$"),
+    (list[int], [1, True], "$[1]"),
+    (dict[str, int], {"a": 1, "b": "2"}, "$[...]"),
+    (list[dict[str, int]], [{1: 1}], "$[0]"),
+    (Point, NamedPoint(1), "$"),
+    (Point, SamePoint(1), "$"),
+    (list[Point], [Point(1), NamedPoint(1)], "$[1]"),
+    (list[Point], [Point(1), SamePoint(1)], "$[1]"),
+    (list[Point], [Point(1, ["a", 5])], "$[0].tags[1]"),  # type: ignore[list-item]
+    (Shape, Square(4), "$"),
+    (list[Shape], [Shape(3), Square(4)], "$[1]"),
+    (Shape, Shape(3, of=Plain()), "$.of"),
+    (Shape, Shape(3, of=Square(4)), "$.of"),
+    (Point, {"x": 1, "tags": [], "colour": "red"}, "$.colour"),
+    (Answer, LongAnswer(text="a"), "$"),
+    (list[Answer], [Answer(text="a"), LongAnswer(text="a", footnotes="b")], "$[1]"),
+    (Answer, Answer.model_construct(text=5), "$.text"),
+    (pydantic.SecretStr, pydantic.SecretStr("x"), "$"),
+]
+
+
+@pytest.mark.parametrize(("annotation", "value", "path"), REFUSED)
+def test_a_refusal_names_the_place(annotation: Any, value: Any, path: str) -> None:
+    assert path_of(annotation, value) == path
+
+
+def test_a_very_deep_value_is_refused_and_not_a_crash() -> None:
+    value: Any = 1
+    for _ in range(sys.getrecursionlimit() * 3):
+        value = [value]
+    assert path_of(Any, value) == "$"
+
+
+def test_what_a_users_method_raises_is_a_refusal() -> None:
+    @dataclasses.dataclass
+    class Grumpy:
+        x: int
+
+        def __post_init__(self) -> None:
+            if self.x < 0:
+                raise KeyError("grumpy")
+
+    grumpy = Grumpy(1)
+    grumpy.x = -1
+    with pytest.raises(EncodeError, match="grumpy"):
+        codec_for(Grumpy, "it").encode(grumpy, "it")
+
+
+def test_a_field_that_the_encoding_leaves_out_is_missed() -> None:
+    class Note(pydantic.BaseModel):
+        text: str
+        hidden: str = pydantic.Field(default="", exclude=True)
+
+    codec = codec_for(Note, "it")
+    assert codec.decode(codec.encode(Note(text="a"), "it"), "it") == Note(text="a")
+    with pytest.raises(EncodeError) as caught:
+        codec.encode(Note(text="a", hidden="b"), "it")
+    assert caught.value.fields["path"] == "$.hidden"
+
+
+def test_what_changes_itself_when_made_again_is_refused() -> None:
+    @dataclasses.dataclass
+    class Counter:
+        n: int
+
+        def __post_init__(self) -> None:
+            self.n += 1
+
+    with pytest.raises(EncodeError, match=r"\$\.n is 2, but would come back as 3"):
+        codec_for(Counter, "it").encode(Counter(1), "it")
+
+
+ACCEPTED: list[tuple[Any, Any, Any]] = [
+    (float, 1, 1.0),
+    (list[float], [1, 2.5], [1.0, 2.5]),
+    (list[int], (1, 2), [1, 2]),
+    (tuple[int, ...], [1, 2], (1, 2)),
+    (set[int], [2, 1], {1, 2}),
+    (frozenset[int], {2, 1}, frozenset({1, 2})),
+    (Point, {"x": 1}, Point(1)),
+    (list[Shape], [{"sides": 3}], [Shape(3)]),
+    (Answer, {"text": "a"}, Answer(text="a")),
+    (Colour, "red", Colour.RED),
+    (datetime, "2026-01-02T03:04:05Z", datetime.fromisoformat("2026-01-02T03:04:05+00:00")),
+    (dict[str, int], OrderedDict(a=1), {"a": 1}),
+    (Any, defaultdict(int, {"a": 1}), {"a": 1}),
+    (deque[int], deque([1, 2]), deque([1, 2])),
+    (bytes, bytearray(b"a"), b"a"),
+]
+
+
+@pytest.mark.parametrize(("annotation", "value", "expected"), ACCEPTED)
+def test_what_the_annotation_asks_for_is_converted(annotation: Any, value: Any, expected: Any) -> None:
+    """Nothing is lost by it, and the payload is the same as that of the converted value."""
+    codec = codec_for(annotation, "it")
+    payload = codec.encode(value, "it")
+    decoded = codec.decode(payload, "it")
+    assert (type(decoded), decoded) == (type(expected), expected)
+    assert payload == codec.encode(expected, "it")
+
+
+UNSUPPORTED: list[tuple[Any, str]] = [
+    (Plain, "Plain"),
+    (dict[str, Plain], "Plain"),
+    (list[tuple[int, Plain]], "Plain"),
+    (Callable[[], int], "Callable"),
+    (Iterable[int], "Iterable"),
+    (socket.socket, "socket"),
+    (type[int], "type"),
+    (BaseException, "BaseException"),
+    (attrs.make_class("Hider", {"_x": attrs.field(type=int)}), "Hider"),
+    (msgspec.defstruct("Mixed", [("a", Answer), ("b", Plain)]), "Mixed"),
+]
+
+
+@pytest.mark.parametrize(("annotation", "named"), UNSUPPORTED)
+def test_a_type_that_nobody_can_encode_is_refused_when_decorating(annotation: Any, named: str) -> None:
+    with pytest.raises(UnsupportedType, match=named) as caught:
+        codec_for(annotation, "parameter 'x' of 'paint'")
+    assert caught.value.fields["what"] == "parameter 'x' of 'paint'"
+
+
+def test_arbitrary_types_inside_a_pydantic_model_are_refused() -> None:
+    class Holder(pydantic.BaseModel):
+        model_config = pydantic.ConfigDict(arbitrary_types_allowed=True)
+        plain: Plain
+
+    with pytest.raises(UnsupportedType, match="Holder"):
+        codec_for(Holder, "it")
+
+
+def test_without_pydantic_its_types_are_refused_with_the_cure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pydantic", None)
+    with pytest.raises(UnsupportedType, match=r"Path.*perdure\[pydantic\]"):
+        codec_for(Path | None, "it")
+    assert codec_for(list[int], "it").content_type == "msgpack"
+
+
+def test_a_value_above_the_limit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(values_codec, "MAX_PAYLOAD_BYTES", 100)
+    for annotation, value in [(str, "a" * 200), (list[str], ["a" * 200]), (list[str], ["\ud800" * 200])]:
+        with pytest.raises(PayloadTooLarge, match="100"):
+            codec_for(annotation, "it").encode(value, "it")
+    assert values.MAX_PAYLOAD_BYTES == 64 * 1024 * 1024
+
+
+BAD_PAYLOADS = [
+    (int, Payload(b"\xa1a"), "Expected `int`, got `str`"),
+    (list[Point], Payload(b"\x91\x81\xa1x\xc0"), "$[0].x"),
+    (Answer, Payload(b'{"text": 1}', "json"), "$.text"),
+    (Answer, Payload(b"{", "json"), "JSON"),
+    (int, Payload(b"\xda"), "truncated"),
+    (int, Payload(b""), "truncated"),
+    (Any, Payload(b"\xd4\x63\x00"), "unknown extension code 99"),
+    (Any, Payload(b"\xd4\x05\x00"), ""),
+    (str, Payload(b"a", "pickle"), "pickle"),
+    (str, Payload(b"a", "text"), "preview"),
+    (str, Payload(b"\xa1a", "msgpack", "k1"), "key 'k1'"),
+    (int, Payload(b"[" * 100_000, "json"), "deeply"),
+    (Any, Payload(b"\x91" * 100_000), "deeply"),
+]
+
+
+@pytest.mark.parametrize(("annotation", "payload", "reason"), BAD_PAYLOADS)
+def test_bytes_that_do_not_fit_are_refused(annotation: Any, payload: Payload, reason: str) -> None:
+    with pytest.raises(DecodeError) as caught:
+        codec_for(annotation, "it").decode(payload, "the result of step 'paint'")
+    assert reason in caught.value.fields["reason"]
+    assert "the result of step 'paint'" in str(caught.value)
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_damaged_bytes_are_refused_or_decode_to_the_annotated_type(seed: int) -> None:
+    import random  # noqa: PLC0415
+
+    rng = random.Random(seed)
+    codec = codec_for(dict[str, list[Point]], "it")
+    data = bytearray(codec.encode({"a": [Point(1, ["b"])], "c": []}, "it").data)
+    for _ in range(rng.randint(1, 3)):
+        data[rng.randrange(len(data))] = rng.randrange(256)
+    try:
+        decoded = codec.decode(Payload(bytes(data)), "it")
+    except DecodeError:
+        return
+    assert all(isinstance(point, Point) for points in decoded.values() for point in points)
