@@ -1,0 +1,107 @@
+"""The group of commands, and `main`: what every command's end becomes, as message and exit code."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import os
+import sys
+from typing import Any
+
+import click
+
+import perdure
+from perdure.cli.options import Exit, Settings, shared_options
+from perdure.cli.problems import Problem, bug, nearest, problem_of
+
+_COMMANDS = {
+    "run": "perdure.cli.run:run",
+    "worker": "perdure.cli.worker:worker",
+    "ls": "perdure.cli.look:ls",
+    "show": "perdure.cli.look:show",
+    "signal": "perdure.cli.act:signal",
+    "cancel": "perdure.cli.act:cancel",
+    "resume": "perdure.cli.act:resume",
+}
+
+
+class Commands(click.Group):
+    """Commands, imported when they are used, in the order of a day's work; a slip of the finger gets the nearest."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        place = _COMMANDS.get(cmd_name)
+        if place is None:
+            return None
+        module, _, name = place.partition(":")
+        command: click.Command = getattr(importlib.import_module(module), name)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and not args[0].startswith("-") and args[0] not in _COMMANDS:
+            hint = nearest(args[0], _COMMANDS) or "perdure --help lists them."
+            raise Problem(f"There is no command {args[0]!r}.", hint=hint)
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(perdure.__version__, prog_name="perdure")
+@shared_options
+@click.pass_context
+def cli(ctx: click.Context) -> None:
+    """Durable execution for AI agents: run workflows, watch them, talk to them.
+
+    \b
+      perdure run agent.py:research --input '"durable execution"' --id report-1
+      perdure show report-1
+
+    Everything lives in one store. Commands work beside a running worker, and without one.
+    """
+    ctx.ensure_object(Settings)
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the command line and exit."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # an odd character is no reason to fail
+    sys.exit(invoke(args))
+
+
+def invoke(args: list[str] | None = None) -> int:
+    """The exit code of one command line."""
+    settings = Settings()
+    try:
+        answer: Any = cli.main(args, prog_name="perdure", standalone_mode=False, obj=settings)
+        sys.stdout.flush()
+    except Problem as problem:
+        return _report(problem, settings)
+    except click.ClickException as error:
+        return _report(_usage_problem(error), settings)
+    except perdure.PerdureError as error:
+        return _report(problem_of(error), settings)
+    except click.Abort:
+        return Exit.INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is buffered must not complain at exit
+        return Exit.OK
+    except Exception as error:  # noqa: BLE001 - nothing else is expected
+        return _report(bug(error), settings)
+    return answer if isinstance(answer, int) else Exit.OK
+
+
+def _usage_problem(error: click.ClickException) -> Problem:
+    ctx = getattr(error, "ctx", None)
+    hint = f"{ctx.get_usage()}\nMore: {ctx.command_path} --help" if ctx is not None else ""
+    return Problem(error.format_message(), Exit.USAGE, hint=hint)
+
+
+def _report(problem: Problem, settings: Settings) -> int:
+    from perdure.cli.output import print_problem  # noqa: PLC0415 - it needs rich, which --help does not
+
+    print_problem(problem, as_json=settings.json)
+    return int(problem.exit_code)

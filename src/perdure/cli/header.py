@@ -1,0 +1,42 @@
+"""What `perdure show` says above the timeline: which execution, how it is, what it waits for or why it stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rich.text import Text
+
+from perdure import journal as jn
+from perdure.cli.problems import tidy
+from perdure.cli.timeline import Timeline
+from perdure.cli.times import clock, duration
+from perdure.cli.values import arguments_text, cut, value_text
+from perdure.cli.words import failure_line, first_line, status_sign, waits_text
+
+LABEL_WIDTH = 12
+
+
+def header(row: jn.Row, told: Timeline, *, width: int, full: bool, now_ms: int, ascii_only: bool) -> Iterator[Text]:
+    """Its lines: the title, then a label and a value each."""
+    sign, style = status_sign(row.status, ascii_only=ascii_only)
+    age = duration(now_ms - row.created_at_ms)
+    took = f"for {age}" if row.closed_at_ms is None else f"took {duration(row.closed_at_ms - row.created_at_ms)}"
+    yield Text.assemble((row.key.execution, "bold"), "  ", (sign, style), f"  {took}")
+    for label, value, colour in _facts(row, told, f"{clock(row.created_at_ms)}, {age} ago", now_ms):
+        if value:
+            text = tidy(value)
+            shown = text if full else cut(text, width - LABEL_WIDTH)
+            yield Text.assemble((f"  {label:<{LABEL_WIDTH - 2}}", "dim"), (shown, colour))
+
+
+def _facts(row: jn.Row, told: Timeline, started: str, now_ms: int) -> Iterator[tuple[str, str, str]]:
+    yield "workflow", row.workflow, ""
+    yield "started", started, ""
+    yield "parent", told.parent.execution if told.parent is not None else "", ""
+    yield "input", arguments_text(told.input), ""
+    yield "result", value_text(told.result) or ("null" if told.closing == "completed" else ""), ""
+    yield "failure", failure_line(told.failure) if told.failure is not None else "", "red"
+    yield "waits for", waits_text(row, now_ms), "yellow"
+    yield "stalled", first_line(row.problem), "red"
+    deaths = f"its worker died {row.recoveries} times since it last made progress"
+    yield "trouble", deaths if row.recoveries else "", "yellow"

@@ -1,0 +1,101 @@
+"""JSON from the command line as typed arguments: read by the same codecs that read a journal."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+import perdure
+from perdure.cli.modules import AnyWorkflow
+from perdure.cli.problems import Problem, tidy
+from perdure.journal import Payload
+
+Parsed = list[msgspec.Raw] | dict[str, msgspec.Raw]
+
+_STARS: dict[Any, str] = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
+
+
+def read_text(given: str) -> str:
+    """The text itself, that of a file for `@FILE`, standard input's for `-`."""
+    try:
+        if given == "-":
+            return sys.stdin.read()
+        if given.startswith("@"):
+            return Path(given[1:]).read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise Problem(f"{given} cannot be read: {reason}.") from None
+    return given
+
+
+def parse(text: str, what: str) -> Any:
+    """JSON as plain data.
+
+    Raises:
+        Problem: it is none; a bare word gets the hint that text needs quotes.
+    """
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeEncodeError) as error:
+        raise _no_json(text, what, error) from None
+
+
+def arguments(workflow: AnyWorkflow, given: str | None) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """What to call the workflow with: arguments by position (an array), by name (an object), or the one (all else).
+
+    Raises:
+        Problem: it is no JSON, or does not fit the workflow's parameters or their types.
+    """
+    text = "[]" if given is None else read_text(given)
+    parsed = _parsed(text)
+    signature = workflow.arguments.signature
+    usage = f"{workflow.name}{str(signature).replace(chr(39), '')}"
+    args, kwargs = (parsed, {}) if isinstance(parsed, list) else ([], parsed)
+    try:
+        bound = signature.bind(*args, **kwargs)
+    except TypeError as error:
+        raise Problem(f"The input does not fit {usage}: {error}.", hint=_shape_hint(parsed, signature)) from None
+    named = {_STARS.get(signature.parameters[name].kind, "") + name: value for name, value in bound.arguments.items()}
+    payload = Payload(msgspec.json.encode(named), "json")
+    try:
+        return workflow.arguments.decode(payload, f"the input of {workflow.name!r}")
+    except perdure.PerdureError as error:
+        reason = error.fields.get("reason", str(error))
+        raise Problem(f"The input does not fit {usage}: {tidy(str(reason))}.", code=error.code) from None
+
+
+def _parsed(text: str) -> Parsed:
+    first = text.lstrip()[:1]
+    try:
+        msgspec.json.decode(text)  # the parts below are not looked into
+        if first == "[":
+            return msgspec.json.decode(text, type=list[msgspec.Raw])
+        if first == "{":
+            return msgspec.json.decode(text, type=dict[str, msgspec.Raw])
+    except (msgspec.DecodeError, UnicodeEncodeError) as error:
+        raise _no_json(text, "--input", error) from None
+    return [msgspec.Raw(text.encode())]
+
+
+def _shape_hint(parsed: Parsed, signature: inspect.Signature) -> str:
+    if isinstance(parsed, dict):
+        return "An object holds arguments by name. To pass it as the one argument, put it in an array: '[{...}]'."
+    if not parsed:
+        return "Give it with --input; see perdure run --help."
+    if len(signature.parameters) == 1:
+        return "An array holds positional arguments. To pass it as the one argument, put it in an array: '[[...]]'."
+    return ""
+
+
+def _no_json(text: str, what: str, error: Exception) -> Problem:
+    bare = text.strip()
+    hint = ""
+    if bare[:1].isalpha() or not bare:
+        hint = f"Text needs its quotes: {what} '{msgspec.json.encode(bare).decode()}'"
+    elif "'" in bare:
+        hint = 'JSON has double quotes: \'{"name": "value"}\''
+    return Problem(f"The value of {what} is no JSON: {error}.", hint=hint)

@@ -1,0 +1,106 @@
+"""`perdure ls` and `perdure show`: what there is, and what happened to one of it. Neither writes anything."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from typing import Any, cast, get_args
+
+import click
+
+import perdure
+from perdure import journal as jn
+from perdure.cli import shapes
+from perdure.cli.listing import Listing
+from perdure.cli.options import Settings, shared_options
+from perdure.cli.options import settings as current
+from perdure.cli.output import console, print_json, say
+from perdure.cli.problems import nearest, tidy
+from perdure.cli.talk import client_of, go, known, rows_of, worker_runs
+from perdure.cli.timeline import timeline
+from perdure.cli.timeline_view import View
+from perdure.cli.times import now_ms
+
+STATUSES: tuple[jn.Status, ...] = get_args(jn.Status)
+GROUPS: dict[str, tuple[jn.Status, ...]] = {
+    "open": jn.OPEN_STATUSES,
+    "closed": tuple(status for status in STATUSES if status not in jn.OPEN_STATUSES),
+}
+
+
+@click.command()
+@click.option(
+    "--status",
+    "statuses",
+    multiple=True,
+    type=click.Choice([*STATUSES, *GROUPS]),
+    metavar="STATUS",
+    help=f"Only these; may be given several times. One of {', '.join(STATUSES)}, or open, closed.",
+)
+@click.option("--workflow", default="", metavar="NAME", help="Only executions of this workflow.")
+@click.option(
+    "--limit", type=click.IntRange(min=1), default=50, show_default=True, metavar="N", help="At most so many."
+)
+@shared_options
+def ls(statuses: tuple[str, ...], workflow: str, limit: int) -> None:
+    """List executions, newest first.
+
+    \b
+      perdure ls --status stalled
+      perdure ls --json | jq -r .id
+    """
+    wanted = [one for status in statuses for one in GROUPS.get(status, (cast("jn.Status", status),))]
+    go(_ls(current(), list(dict.fromkeys(wanted)), workflow, limit))
+
+
+async def _ls(settings: Settings, statuses: Sequence[jn.Status], workflow: str, limit: int) -> None:
+    newest: list[jn.Row] = []
+    total = 0
+    async with client_of(settings) as client:
+        async for page in rows_of(client, status=statuses, workflow=workflow):
+            total += len(page)
+            newest = heapq.nlargest(limit, [*newest, *page], key=lambda row: (row.created_at_ms, row.key.execution))
+        hint = await _other_workflow(client, workflow) if workflow and not total else ""
+    if settings.json:
+        for row in newest:
+            print_json(shapes.of_row(row))
+        return
+    Listing(console(), newest, now_ms()).draw()
+    if not total:
+        say(f"No such executions in {tidy(settings.store_name)}. {hint}".rstrip(), "dim")
+    elif total > len(newest):
+        say(f"The newest {len(newest)} of {total:,}; --limit shows more.", "dim")
+
+
+async def _other_workflow(client: perdure.Client, name: str) -> str:
+    names = {row.workflow async for page in rows_of(client) for row in page}
+    return nearest(name, names) if name not in names else ""
+
+
+@click.command()
+@click.argument("execution_id", metavar="ID")
+@click.option("--full", is_flag=True, help="Whole values and tracebacks, every attempt on a line of its own.")
+@shared_options
+def show(execution_id: str, *, full: bool) -> None:
+    """Show what happened to execution ID: its state, and a timeline.
+
+    A line stands where its event was recorded, with the time since the start, how long it took, where in the code it
+    was called, and what went in and came out. Brackets join what ran at the same time.
+    """
+    go(_show(current(), execution_id, full=full))
+
+
+async def _show(settings: Settings, execution_id: str, *, full: bool) -> None:
+    async with client_of(settings) as client:
+        row = await known(client, execution_id)
+        handle: perdure.Handle[Any] = client.handle(execution_id)
+        journal = await handle.journal()
+        running = [each for each in await handle.running() if each.run == row.run]
+        worker = worker_runs(client)
+    if settings.json:
+        events = [shapes.of_recorded(recorded) for recorded in journal]
+        now = {"worker_runs": worker, "running": shapes.of_running(running)}
+        print_json({**shapes.of_row(row), **now, "journal": events})
+        return
+    told = timeline(journal, running, unfold=full)
+    View(console(), row, told, full=full, now_ms=now_ms(), worker=worker).draw()

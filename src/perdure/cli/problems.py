@@ -1,0 +1,105 @@
+"""From an error to what the user sees: its message without traceback, the nearest right name, and an exit code."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import sys
+import traceback
+from collections.abc import Iterable
+from pathlib import Path
+
+import perdure
+from perdure.cli.options import Exit
+
+_BY_CODE = {
+    "P0102": Exit.STORE,
+    "P0103": Exit.STORE,
+    "P0409": Exit.OWNERSHIP_LOST,
+    "P0501": Exit.NOT_FOUND,
+    "P0502": Exit.REFUSED,
+    "P0503": Exit.REFUSED,
+    "P0504": Exit.STALLED,
+    "P0602": Exit.FAILED,
+    "P0603": Exit.FAILED,
+    "P0604": Exit.FAILED,
+}
+_FILE_LINE = re.compile(r'File "([^"\n]+)", line')
+
+
+class Problem(Exception):
+    """An end with a message, what to do, and an exit code."""
+
+    def __init__(self, message: str, exit_code: Exit = Exit.USAGE, *, hint: str = "", code: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.exit_code = exit_code
+        self.hint = hint
+        self.code = code
+
+
+def exit_code_of(error: perdure.PerdureError) -> Exit:
+    """See docs/reference/cli.md."""
+    known = _BY_CODE.get(error.code)
+    if known is not None:
+        return known
+    return Exit.STORE if isinstance(error, perdure.StoreError) else Exit.USAGE
+
+
+def problem_of(error: perdure.PerdureError, message: str = "", *, hint: str = "") -> Problem:
+    """A PerdureError as the user sees it: by its own message, unless the command has a better one."""
+    return Problem(message or tidy(str(error)), exit_code_of(error), hint=hint, code=error.code)
+
+
+def nearest(wanted: str, known: Iterable[str]) -> str:
+    """`Did you mean …?`, or nothing."""
+    names = list(known)
+    by_case = {name.casefold(): name for name in names}
+    close = difflib.get_close_matches(wanted.casefold(), by_case, n=3, cutoff=0.6)
+    close += [key for key in by_case if key.startswith(wanted.casefold()) and key not in close][: 3 - len(close)]
+    if not close:
+        return ""
+    shown = [repr(by_case[key]) for key in close]
+    return f"Did you mean {shown[0] if len(shown) == 1 else ', '.join(shown[:-1]) + ' or ' + shown[-1]}?"
+
+
+def tidy(text: str) -> str:
+    """Without this machine's directories: paths from here on are relative, other files of code go by their names."""
+    text = _FILE_LINE.sub(lambda found: f'File "{_short(found[1])}", line', text)
+    for folder in {str(Path.cwd()), os.path.realpath(Path.cwd())}:
+        if folder != os.sep:
+            text = text.replace(folder + os.sep, "")
+    home = str(Path.home())
+    return text if home == os.sep else re.sub(re.escape(home) + r"(?=/|$)", "~", text)
+
+
+def _short(filename: str) -> str:
+    path = Path(filename)
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return path.name if path.is_absolute() else filename
+
+
+def users_traceback(error: BaseException) -> str:
+    """The frames in the user's own files, and the error."""
+    ours = str(Path(perdure.__file__).parent) + os.sep
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith((ours, "<frozen")) and not _is_library(frame.filename)
+    ]
+    lines = traceback.format_list(frames) + traceback.format_exception_only(error)
+    return tidy("".join(lines)).rstrip()
+
+
+def _is_library(filename: str) -> bool:
+    return filename.startswith(os.path.dirname(os.__file__) + os.sep) and "site-packages" not in filename  # noqa: PTH120
+
+
+def bug(error: BaseException) -> Problem:
+    """What should not happen: with its traceback, for the report."""
+    told = tidy("".join(traceback.format_exception(error)))
+    sys.stderr.write(told)
+    return Problem("This is a bug in Perdure; nothing that was recorded is lost. Please report it.", Exit.BUG)

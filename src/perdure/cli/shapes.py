@@ -1,0 +1,90 @@
+"""The JSON shapes of executions and journals: stable, listed in docs/reference/cli.md."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+import perdure
+from perdure import journal as jn
+from perdure.cli.problems import tidy
+
+
+def of_row(row: jn.Row) -> dict[str, Any]:
+    """An execution."""
+    return {
+        "id": row.key.execution,
+        "workflow": row.workflow,
+        "status": row.status,
+        "run": row.run,
+        "events": row.position,
+        "created_at_ms": row.created_at_ms,
+        "closed_at_ms": row.closed_at_ms,
+        "wake_at_ms": row.wake_at_ms,
+        "waits_for": row.waits_for,
+        "problem": tidy(row.problem),
+        "recoveries": row.recoveries,
+        "parent": row.parent.rsplit("/", 2)[0] or None,
+    }
+
+
+def of_recorded(recorded: jn.Recorded) -> dict[str, Any]:
+    """An event: its header, its type, and its own fields."""
+    told = {
+        "position": recorded.position,
+        "at_ms": recorded.at_ms,
+        "type": type(recorded.event).__name__,
+        "session": recorded.session,
+        "fingerprint": recorded.fingerprint,
+    }
+    if recorded.usage is not None:
+        told["usage"] = msgspec.to_builtins(recorded.usage)
+    return told | _fields(recorded.event)
+
+
+def of_running(running: Iterable[jn.Running]) -> list[dict[str, Any]]:
+    """Steps known to be open."""
+    return [
+        {
+            "seq": each.seq,
+            "name": each.name,
+            "attempt": each.attempt,
+            "started_at_ms": each.started_at_ms,
+            "progress": _field(each.progress),
+        }
+        for each in running
+    ]
+
+
+def _fields(struct: msgspec.Struct) -> dict[str, Any]:
+    return {name: _field(getattr(struct, name)) for name in struct.__struct_fields__}
+
+
+def _field(value: Any) -> Any:
+    match value:
+        case jn.Payload():
+            return of_payload(value)
+        case jn.FailureInfo():
+            return _fields(value)
+        case msgspec.Struct():
+            return msgspec.to_builtins(value)
+        case bytes():
+            return value.hex()
+        case tuple():
+            return [_field(item) for item in value]
+        case str():
+            return tidy(value)
+        case _:
+            return value
+
+
+def of_payload(payload: jn.Payload) -> Any:
+    """The value; what cannot be told as data is an object with the one key "text" or "encrypted_with"."""
+    if payload.key_id:
+        return {"encrypted_with": payload.key_id}
+    try:
+        return jn.plain_value(payload)
+    except perdure.PerdureError:
+        return {"text": jn.render(payload)}

@@ -1,0 +1,75 @@
+"""Signs, colours and short phrases that lists and timelines share."""
+
+from __future__ import annotations
+
+import re
+
+from perdure import journal as jn
+from perdure.cli.problems import tidy
+from perdure.cli.timeline import Mark
+from perdure.cli.times import duration
+
+# The sign, the same for terminals without UTF-8, and the style.
+GLYPHS: dict[Mark, tuple[str, str, str]] = {
+    "done": ("✓", "+", "green"),
+    "failed": ("✗", "x", "red"),
+    "cancelled": ("⊘", "/", "magenta"),
+    "stalled": ("■", "#", "bold red"),
+    "retry": ("↻", "~", "yellow"),
+    "running": ("▸", ">", "cyan"),
+    "waiting": ("◌", "o", "yellow"),
+    "note": ("·", ".", "dim"),
+    "start": ("▶", ">", "dim"),
+    "signal": ("✉", "@", "magenta"),
+    "timer": ("◷", "o", "blue"),
+    "worker": ("↯", "!", "bold yellow"),
+}
+STATUSES: dict[jn.Status, tuple[Mark, str]] = {
+    "active": ("running", "cyan"),
+    "parked": ("waiting", "yellow"),
+    "stalled": ("stalled", "bold red"),
+    "completed": ("done", "green"),
+    "failed": ("failed", "red"),
+    "cancelled": ("cancelled", "magenta"),
+    "terminated": ("cancelled", "magenta"),
+}
+_POINTERS = re.compile(r"( Its traceback is in the journal: `perdure show[^`]*`\.)? \[P\d{4}: docs/errors/P\d{4}\.md\]")
+
+
+def status_sign(status: jn.Status, *, ascii_only: bool) -> tuple[str, str]:
+    """Sign and word of a status, and their style."""
+    mark, style = STATUSES[status]
+    return f"{GLYPHS[mark][ascii_only]} {status}", style
+
+
+def is_ascii(encoding: str | None) -> bool:
+    """Whether signs outside ASCII would not be shown."""
+    return not (encoding or "").lower().startswith("utf")
+
+
+def failure_line(failure: jn.FailureInfo) -> str:
+    """Type and message of an exception."""
+    kind = failure.type.removeprefix("perdure.core.errors.")
+    message = first_line(without_pointers(failure.message))
+    return tidy(f"{kind}: {message}" if message else kind)
+
+
+def without_pointers(text: str) -> str:
+    """Without what Perdure's own messages end with: it was of use where the error was raised."""
+    return _POINTERS.sub("", text)
+
+
+def first_line(text: str) -> str:
+    """What a single line has room for."""
+    return text.strip().partition("\n")[0]
+
+
+def waits_text(row: jn.Row, now_ms: int) -> str:
+    """What a parked execution waits for, and when its timer or next attempt is due; "" for others."""
+    if row.status != "parked":
+        return ""
+    waits = row.waits_for or "its next attempt"
+    if row.wake_at_ms is None:
+        return waits
+    left = row.wake_at_ms - now_ms
+    return f"{waits} (in {duration(left)})" if left > 0 else f"{waits} (due {duration(-left)} ago)"

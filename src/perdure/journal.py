@@ -1,0 +1,89 @@
+"""Reading journals: the events, rows and running steps that a handle returns, and their values as text or plain data.
+
+For tools that look at executions without their code: command line, dashboards, exports.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from perdure.core.events import (
+    AnyEvent,
+    CancelRequested,
+    ChildClosed,
+    ChildInitiated,
+    ChildStartFailed,
+    ContinuedAsNew,
+    ExecutionCancelled,
+    ExecutionClaimed,
+    ExecutionCompleted,
+    ExecutionFailed,
+    ExecutionStarted,
+    ExecutionTerminated,
+    FailureInfo,
+    MessageDelivered,
+    MessageFailed,
+    MessageSent,
+    Parent,
+    Payload,
+    Recorded,
+    SignalReceived,
+    StepAttemptFailed,
+    StepCompleted,
+    StepEvent,
+    StepEvents,
+    StepFailed,
+    StepIntended,
+    StepOutcomeUnknown,
+    TimerFired,
+    Usage,
+)
+from perdure.store.protocol import OPEN_STATUSES, Row, Running, Status
+from perdure.workflow.values import codec_for, render
+
+__all__ = [
+    "OPEN_STATUSES",
+    "AnyEvent",
+    "CancelRequested",
+    "ChildClosed",
+    "ChildInitiated",
+    "ChildStartFailed",
+    "ContinuedAsNew",
+    "ExecutionCancelled",
+    "ExecutionClaimed",
+    "ExecutionCompleted",
+    "ExecutionFailed",
+    "ExecutionStarted",
+    "ExecutionTerminated",
+    "FailureInfo",
+    "MessageDelivered",
+    "MessageFailed",
+    "MessageSent",
+    "Parent",
+    "Payload",
+    "Recorded",
+    "Row",
+    "Running",
+    "SignalReceived",
+    "Status",
+    "StepAttemptFailed",
+    "StepCompleted",
+    "StepEvent",
+    "StepEvents",
+    "StepFailed",
+    "StepIntended",
+    "StepOutcomeUnknown",
+    "TimerFired",
+    "Usage",
+    "plain_value",
+    "render",
+]
+
+
+def plain_value(payload: Payload) -> Any:
+    """The payload as plain data, without the type that wrote it: models are maps.
+
+    Raises:
+        DecodeError: it is encrypted, damaged, or only a preview that was cut.
+    """
+    return codec_for(Any, "a recorded value").decode(payload, "a recorded value")
