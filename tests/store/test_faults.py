@@ -44,6 +44,7 @@ def big():
 def refused(lab, error, **fields):
     """A commit and a deposit raise the error and leave nothing."""
     before = lab.journal("a"), lab.inbox("b")
+    lab.store._files_checked_at = 0.0
     with pytest.raises(error) as commit:
         lab.commit(lab.batch("a", big(), expected=2, **fields))
     assert type(commit.value) is error
@@ -247,8 +248,9 @@ def test_a_file_that_another_program_locked_wholly_is_told_as_such(public):
 # --- deleted or replaced ---
 
 
-def test_a_deleted_file_is_noticed_at_the_next_commit(lab, path):
+def test_a_deleted_file_is_noticed_within_a_tenth_of_a_second_of_commits(lab, path):
     path.unlink()
+    lab.store._files_checked_at = 0.0
     with pytest.raises(errors.StoreReplaced):
         lab.commit(lab.batch("a", TIMER))
     with pytest.raises(errors.StoreReplaced):
@@ -268,7 +270,7 @@ def test_a_deleted_write_ahead_log_is_noticed(lab, path):
     Path(f"{path}-wal").unlink()
     with pytest.raises(errors.StoreReplaced):
         lab.store.renew(lab.session)
-    lab.store._log_checked_at = 0.0
+    lab.store._files_checked_at = 0.0
     with pytest.raises(errors.StoreReplaced):
         lab.commit(lab.batch("a", TIMER))
 
