@@ -285,15 +285,16 @@ class StepRunner:
             raise
 
     def _ended(self, run: StepRun) -> None:
-        del self._runs[run.driver.key, run.command.seq]
+        name = (run.driver.key, run.command.seq)
+        if self._runs.get(name) is run:  # else it took long to die, and its execution is back already
+            del self._runs[name]
         if run.watch is not None:
             run.watch.cancel()
         held = self._leave(run.command) if run.command.options.concurrency is not None else None
+        began = self._next_of(held) if held else False
         if self.alone is not None:
             self.pump()
-        elif held:
-            self._next_of(held)
-        elif self._waiting:
+        elif not began and self._waiting:
             self._next_of(self._waiting)
 
     def _leave(self, command: RunStep) -> deque[tuple[Driven, RunStep]] | None:
@@ -303,12 +304,13 @@ class StepRunner:
             del self._per_step[name]
         return self._held.get(name)
 
-    def _next_of(self, queue: deque[tuple[Driven, RunStep]]) -> None:
+    def _next_of(self, queue: deque[tuple[Driven, RunStep]]) -> bool:
         while queue:
             driver, command = queue.popleft()
             if command.seq in driver.attempts and not driver.dead:
                 self.begin(driver, command)
-                return
+                return True
+        return False
 
     def _cancel(self, run: StepRun) -> None:
         if run.attempt is not None:

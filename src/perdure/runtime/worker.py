@@ -310,8 +310,10 @@ class Worker:
             return
 
         def told(wake_at_ms: Any) -> None:
-            if wake_at_ms is None or isinstance(wake_at_ms, int):
-                self._alarm.set("scan", wake_at_ms)
+            if isinstance(wake_at_ms, Exception):
+                self._loop.call_later(0.5, self._arm_scan)
+            else:
+                self._hear_of(wake_at_ms)  # what was parked since it was read is heard of already
 
         self.background.run(lambda: self.store.next_wake_ms(self.session), told)
 
