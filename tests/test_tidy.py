@@ -35,6 +35,7 @@ SQL_CALLS = {"execute", "executemany", "executescript"}
 
 # Written in pieces, so that this file does not offend against itself.
 LATER = re.compile("|".join(["TO" + "DO", "FIX" + "ME", "X" + "XX"]))
+NO_REASON = re.compile(r"# no" + r"qa(?!: [A-Z0-9, ]+(?: - | \().{4})")
 REGISTRY = re.compile(
     "|".join([r"py" + r"pi\.org", r"python" + r"hosted\.org", r"registry\.npm" + r"js", r"deb\.deb" + r"ian\."])
 )
@@ -150,6 +151,22 @@ def test_nothing_is_left_for_later() -> None:
         for path in sources(ROOT / "src") + sources(ROOT / "tests") + sources(ROOT / "examples")
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
         if (found := LATER.search(line))
+    )
+
+
+def test_every_exception_to_a_lint_rule_has_its_reason() -> None:
+    complain(
+        f"{at(path, number)} makes an exception and does not say why: mend it, or write `# no"
+        + "qa: CODE - the reason`"
+        for path in sources(ROOT / "src") + sources(ROOT / "examples")
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if NO_REASON.search(line)
+    )
+    ignored = re.compile(r' {4}"[A-Z]+\d*",(?! +# \w)')
+    complain(
+        f"pyproject.toml:{number} ignores a rule for all, and not why: write its reason beside it"
+        for number, line in enumerate((ROOT / "pyproject.toml").read_text(encoding="utf-8").splitlines(), 1)
+        if ignored.match(line)
     )
 
 
