@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import perdure
-from perdure.testing.world import WorldFailure, act
+from perdure.testing.world import WorldFailure, act, act_at_once
 from perdure.workflow.definitions import Workflow, step, workflow
 
 QUICK = perdure.Retry(attempts=4, delay=0.05, maximum=0.5)
@@ -29,6 +29,21 @@ async def once_only(tag: str, longest_ms: int = 40, fail: float = 0.5) -> int:
 async def hasty(tag: str, longest_ms: int = 100) -> int:
     """One that often takes longer than it may."""
     return await act(f"{tag}/{longest_ms}", longest_ms, 0.0)
+
+
+@step(retry=QUICK)
+async def stubborn(tag: str) -> int:
+    """One that takes its time to be cancelled."""
+    try:
+        return await act(tag, 300, 0.2)
+    finally:
+        await asyncio.sleep(0.2)
+
+
+@step(retry=QUICK)
+def plain(tag: str) -> int:
+    """A `def` step, which runs in a thread."""
+    return act_at_once(tag, 0.2)
 
 
 @step(concurrency=2)
@@ -57,6 +72,19 @@ async def fan(n: int) -> list[int]:
 async def narrow_fan(n: int) -> int:
     """More than may run at once."""
     return sum(await asyncio.gather(*[narrow(f"n{i}") for i in range(n)]))
+
+
+@workflow
+async def mixed(n: int) -> list[Any]:
+    """`def` steps, and steps that die slowly, some of them abandoned."""
+    said: list[Any] = []
+    for i in range(n):
+        try:
+            async with asyncio.timeout(0.15):
+                said += await asyncio.gather(stubborn(f"u{i}"), plain(f"v{i}"))
+        except TimeoutError:
+            said.append(await plain(f"w{i}-{len(said)}"))
+    return said
 
 
 @workflow
@@ -327,6 +355,7 @@ SHAPES: dict[str, Shape] = {
     "sequence": Shape(sequence, _number(1, 6)),
     "fan": Shape(fan, _number(2, 8)),
     "narrow_fan": Shape(narrow_fan, _number(3, 6)),
+    "mixed": Shape(mixed, _number(1, 4)),
     "race": Shape(race, _number(2, 5)),
     "deadlines": Shape(deadlines, _number(1, 4)),
     "timers": Shape(timers, _number(2, 8)),

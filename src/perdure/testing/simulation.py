@@ -311,7 +311,8 @@ class Simulation:
 
     def _watch(self) -> None:
         rows = self.store.rows(DEFAULT_NAMESPACE, OPEN_STATUSES, "", None, 1)
-        self.finished = not rows and all(task.done() for task in self._clients)
+        underway = any(self.store._world.outbox.values())
+        self.finished = not rows and not underway and all(task.done() for task in self._clients)
         self.god.call_later(0.2, self._watch)
 
     def _evidence(self) -> Evidence:

@@ -67,8 +67,9 @@ async def act(arguments: str, longest_ms: int, fail: float) -> int:
     return world.answer(fail)
 
 
-def act_at_once(process: Any, arguments: str, fail: float) -> int:
-    """The same for a `def` step, which runs in one go."""
+def act_at_once(arguments: str, fail: float) -> int:
+    """The same for a `def` step, which runs in one go on the loop of its process."""
+    process: Any = asyncio.get_running_loop()
     world: World = process.world
     world.began(process, current_step(), arguments)
     return world.answer(fail)
