@@ -39,7 +39,7 @@ NO_REASON = re.compile(r"# no" + r"qa(?!: [A-Z0-9, ]+(?: - | \().{4})")
 REGISTRY = re.compile(
     "|".join([r"py" + r"pi\.org", r"python" + r"hosted\.org", r"registry\.npm" + r"js", r"deb\.deb" + r"ian\."])
 )
-MACHINE = re.compile(r"(?<![\w.])/(" + r"root/|work/main|work/\.|home/\w+/|Users/\w+/)")
+MACHINE = re.compile(r"(?<![\w.])/(" + r"root/|work/main|work/\.|(home|Users)/(?!me/|you/)\w+/)")
 
 
 def limits(path: Path) -> Limits:
