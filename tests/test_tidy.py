@@ -156,8 +156,7 @@ def test_nothing_is_left_for_later() -> None:
 
 def test_every_exception_to_a_lint_rule_has_its_reason() -> None:
     complain(
-        f"{at(path, number)} makes an exception and does not say why: mend it, or write `# no"
-        + "qa: CODE - the reason`"
+        f"{at(path, number)} makes an exception and does not say why: mend it, or put the reason after the code"
         for path in sources(ROOT / "src") + sources(ROOT / "examples")
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
         if NO_REASON.search(line)
