@@ -48,7 +48,7 @@ class Commands(click.Group):
         return super().resolve_command(ctx, args)
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(perdure.__version__, prog_name="perdure")
 @shared_options
 @click.pass_context
@@ -62,6 +62,8 @@ def cli(ctx: click.Context) -> None:
     Everything lives in one store. Commands work beside a running worker, and without one.
     """
     ctx.ensure_object(Settings)
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
 
 
 def main(args: list[str] | None = None) -> None:

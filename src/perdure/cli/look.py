@@ -20,6 +20,7 @@ from perdure.cli.talk import client_of, go, known, rows_of, worker_runs
 from perdure.cli.timeline import timeline
 from perdure.cli.timeline_view import View
 from perdure.cli.times import now_ms
+from perdure.store.reader import ended_cleanly
 
 STATUSES: tuple[jn.Status, ...] = get_args(jn.Status)
 GROUPS: dict[str, tuple[jn.Status, ...]] = {
@@ -97,10 +98,12 @@ async def _show(settings: Settings, execution_id: str, *, full: bool) -> None:
         journal = await handle.journal()
         running = [each for each in await handle.running() if each.run == row.run]
         worker = worker_runs(client)
+        ends = {each: ended_cleanly(client.store, each) for each in {recorded.session for recorded in journal}}
     if settings.json:
         events = [shapes.of_recorded(recorded) for recorded in journal]
         now = {"worker_runs": worker, "running": shapes.of_running(running)}
         print_json({**shapes.of_row(row), **now, "journal": events})
         return
-    told = timeline(journal, running, unfold=full)
+    clean = {session: end for session, end in ends.items() if end is not None}
+    told = timeline(journal, running, clean=clean, unfold=full)
     View(console(), row, told, full=full, now_ms=now_ms(), worker=worker).draw()

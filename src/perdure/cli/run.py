@@ -75,8 +75,8 @@ def run(target: str, given: str | None, execution_id: str | None) -> int:
 
     Exit code 0: completed. 1: failed or cancelled. 5: stalled.
     """
-    log_to_stderr()
     settings, wanted = current(), Wanted(target, given, execution_id)
+    log_to_stderr(but=wanted.id)  # its stall is told below
     try:
         result = go(_run(settings, wanted))
     except Stopped as stopped:

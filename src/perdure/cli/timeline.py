@@ -6,7 +6,8 @@ end into its beginning, unless all is asked for. Pure: no clock, no terminal.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Literal
 
 import msgspec
@@ -28,6 +29,9 @@ Mark = Literal[
     "stalled",
     "cancelled",
 ]
+
+
+NOTHING: Mapping[int, bool] = MappingProxyType({})
 
 
 class Tried(msgspec.Struct):
@@ -77,9 +81,15 @@ class Timeline(msgspec.Struct):
     parent: jn.Parent | None = None
 
 
-def timeline(journal: Sequence[jn.Recorded], running: Iterable[jn.Running] = (), *, unfold: bool = False) -> Timeline:
-    """The timeline of one run."""
-    teller = _Teller(unfold)
+def timeline(
+    journal: Sequence[jn.Recorded],
+    running: Iterable[jn.Running] = (),
+    *,
+    clean: Mapping[int, bool] = NOTHING,
+    unfold: bool = False,
+) -> Timeline:
+    """The timeline of one run. `clean` tells of sessions whether they ended with a goodbye."""
+    teller = _Teller(clean, unfold=unfold)
     for recorded in journal:
         teller.session(recorded)
         teller.event(recorded, recorded.event)
@@ -90,7 +100,8 @@ def timeline(journal: Sequence[jn.Recorded], running: Iterable[jn.Running] = (),
 
 
 class _Teller:
-    def __init__(self, unfold: bool) -> None:  # noqa: FBT001 - private
+    def __init__(self, clean: Mapping[int, bool], *, unfold: bool) -> None:
+        self.clean = clean
         self.unfold = unfold
         self.made = Timeline([], [])
         self.retrying: dict[int, Entry] = {}
@@ -109,7 +120,8 @@ class _Teller:
             return
         code = "" if last.fingerprint == recorded.fingerprint else ", with other code"
         gap = duration(recorded.at_ms - last.at_ms)
-        self.add(Entry("worker", f"another worker went on{code}, {gap} later", recorded.at_ms))
+        ended = {True: "the worker stopped; ", False: "the worker died; ", None: ""}[self.clean.get(last.session)]
+        self.add(Entry("worker", f"{ended}another went on{code}, {gap} after the last event", recorded.at_ms))
 
     def event(self, recorded: jn.Recorded, event: jn.AnyEvent) -> None:
         at_ms = recorded.at_ms
@@ -210,6 +222,7 @@ class _Teller:
             self.children[event.seq] = entry
             if self.unfold:
                 self.add(Entry("start", f"{title} started", at_ms, input=event.input, text=event.execution))
+                entry.input = None  # told
             return
         entry = self.children.pop(event.seq, Entry("running", "child", None, at_ms, seq=event.seq))
         entry.at_ms = at_ms

@@ -21,7 +21,7 @@ from perdure.cli.words import GLYPHS, failure_line, is_ascii, waits_text, withou
 
 TIME_WIDTH = 8
 NAME_MAX, LOCATION_MAX = 28, 24
-VALUES_MIN = 24
+VALUES_MIN = 48
 BARS_FROM, BAR_WIDTH = 120, 16
 FRAMES_SHOWN = 3
 
@@ -167,11 +167,13 @@ class View:
             line.append(f"  {entry.text}" if entry.text else "")
             self.line(line)
             return
-        room = self.width - len(line) - 2
-        told = self.values(entry, room)
-        if room < VALUES_MIN and len(told):
+        room, below = self.width - len(line) - 2, self.width - margin
+        told = self.values(entry, below)
+        if len(told) > room >= VALUES_MIN:
+            told = self.values(entry, room)
+        elif len(told) > room:
             self.line(line)
-            line, told = Text(" " * (margin - 2)), self.values(entry, self.width - margin)
+            line = Text(" " * (margin - 2))
         self.line(Text.assemble(line, "  ", told))
 
     def values(self, entry: Entry, room: int) -> Text:
@@ -181,10 +183,9 @@ class View:
             return text + Text(self.again(entry), "yellow")
         if entry.failure is not None:
             return text + Text(cut(failure_line(entry.failure), room), "red")
-        given = arguments_text(entry.input) if entry.mark != "signal" else value_text(entry.input)
         if entry.progress is not None:
             return text + Text(cut(f"progress {value_text(entry.progress)}", room))
-        return text + self.given_and_came(given, value_text(entry.output), room)
+        return text + self.given_and_came(_given(entry), value_text(entry.output), room)
 
     def given_and_came(self, given: str, came: str, room: int) -> Text:
         if not (given and came):
@@ -216,8 +217,8 @@ class View:
             yield from self.traceback(entry.failure)
 
     def whole_values(self, entry: Entry) -> Iterator[Text]:
-        told = [("in", arguments_text(entry.input)), ("out", value_text(entry.output))]
-        for label, text in [*told, ("at", value_text(entry.progress))]:
+        told = [("in", _given(entry)), ("out", value_text(entry.output)), ("at", value_text(entry.progress))]
+        for label, text in told:
             if text:
                 yield Text.assemble((f"{label:<4}", "dim"), text)
         if entry.failure is not None:
@@ -261,6 +262,10 @@ def _is_timed(entry: Entry) -> bool:
 
 def _title(entry: Entry) -> str:
     return entry.title if entry.attempt <= 1 or entry.tried else f"{entry.title} #{entry.attempt}"
+
+
+def _given(entry: Entry) -> str:
+    return value_text(entry.input) if entry.mark == "signal" else arguments_text(entry.input)
 
 
 def _attempts(tried: Tried) -> str:

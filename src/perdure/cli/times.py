@@ -15,10 +15,10 @@ def duration(milliseconds: int) -> str:
     """Two figures that matter: 12ms, 1.25s, 2m05s, 3h12m, 2d03h."""
     if milliseconds < 0:
         return f"-{duration(-milliseconds)}"
-    if milliseconds < 1_000:  # noqa: PLR2004 - units, here and below
+    if milliseconds < 1_000:
         return f"{milliseconds}ms"
-    if milliseconds < 60_000:  # noqa: PLR2004
-        return f"{milliseconds / 1000:.2f}s" if milliseconds < 9_995 else f"{milliseconds / 1000:.1f}s"  # noqa: PLR2004
+    if milliseconds < 60_000:
+        return f"{milliseconds / 1000:.2f}s" if milliseconds < 9_995 else f"{milliseconds / 1000:.1f}s"
     minutes, seconds = divmod(milliseconds // 1000, 60)
     hours, minutes = divmod(minutes, 60)
     days, hours = divmod(hours, 24)

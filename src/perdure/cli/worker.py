@@ -32,10 +32,11 @@ from perdure.cli.talk import go
 )
 @shared_options
 def worker(modules: tuple[str, ...], *, wait: bool, shutdown_timeout: float) -> None:
-    """Run executions of all workflows that the MODULEs define, until SIGTERM or Ctrl-C.
+    """Run executions of the MODULEs' workflows until it is stopped.
 
     A MODULE is an import path (the current directory is importable) or the path of a .py file. The worker goes on with
-    whatever an earlier one left, and runs what others start. It stops gracefully; a second signal stops it at once.
+    whatever an earlier one left, and runs what others start. SIGTERM and Ctrl-C stop it gracefully; a second one at
+    once, which is safe too.
 
     \b
       perdure worker agent.py
@@ -84,13 +85,14 @@ def busy(settings: Settings, error: perdure.StoreBusy) -> Problem:
     return problem_of(error, message, hint="Stop it, or take over when it ends: perdure worker --wait")
 
 
-def log_to_stderr() -> None:
-    """What the engine has to say, unless the user's code has set up logging."""
+def log_to_stderr(but: str = "") -> None:
+    """What the engine has to say, unless the user's code has set up logging; `but` an execution's stall."""
     log = logging.getLogger("perdure")
     if log.handlers or logging.getLogger().handlers:
         return
     handler = logging.StreamHandler()
     handler.setFormatter(_Tidy("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
+    handler.addFilter(lambda record: not (but and but in str(record.args) and "stalled" in str(record.msg)))
     log.addHandler(handler)
 
 

@@ -9,7 +9,7 @@ from perdure.core.errors import StoreMissing
 from perdure.store.open import DEFAULT_PATH, local_owner, open_store
 from perdure.store.protocol import Store
 
-__all__ = ["local_owner", "open_existing", "store_name"]
+__all__ = ["ended_cleanly", "local_owner", "open_existing", "store_name"]
 
 
 def store_name(given: str | None) -> str:
@@ -31,3 +31,9 @@ def open_existing(given: str | None) -> Store:
             raise StoreMissing(path=path)
         return open_store(path, create=False)
     return open_store(name)
+
+
+def ended_cleanly(store: Store, session: int) -> bool | None:
+    """Whether a worker's session ended with a goodbye; False: it died; None: it is open, or the store cannot tell."""
+    ask = getattr(store, "ended_cleanly", None)
+    return None if ask is None else ask(session)

@@ -269,6 +269,11 @@ class SqliteStore:
         self._ownership = None
         held.release()
 
+    def ended_cleanly(self, session: int) -> bool | None:
+        """Whether a session said goodbye; False: it was found dead; None: it is open, or unknown. For people."""
+        found = self._all("session_ended", (session,))
+        return bool(found[0][0]) if found else None
+
     # --- writing ---
 
     def commit(self, session: Session, batches: Sequence[Batch], advice: Sequence[Advice] = ()) -> Committed:

@@ -37,6 +37,8 @@ INSERT INTO fence (session, n, epoch) VALUES (?, 0, 1)
 UPDATE shard SET session = ?
 -- name: fingerprint
 SELECT fingerprint FROM session WHERE session = ?
+-- name: session_ended
+SELECT clean FROM session WHERE session = ? AND closed_at_ms IS NOT NULL
 -- name: last_shard_pos
 SELECT coalesce(max(shard_pos), 0) FROM event
 
