@@ -146,7 +146,7 @@ class Worker:
     def begin_step(self, driver: Driver, command: RunStep) -> None:
         """Run a step's next attempt, unless another worker may be running it by now."""
         if self.holding.lapsed():
-            self._loop.call_soon(self._lapsed)
+            self._loop.call_soon(self.lost, driver)
             return
         progress = driver.progress.pop(command.seq, None)
         if progress is not None:
@@ -224,7 +224,9 @@ class Worker:
         self.on_stalled(driver.key, ExecutionStalled(execution=driver.key.execution, problem=str(error)))
 
     def lost(self, driver: Driver) -> None:
-        """Somebody else has written to its journal: forget it, and look at the store again."""
+        """Somebody else has written to its journal, or may have: forget it, and look at the store again."""
+        if driver.dead:
+            return
         log.warning("execution %s moved on without this worker: dropped from memory", driver.key.execution)
         self._drop(driver)
         self.woken([driver.key])
