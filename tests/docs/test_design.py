@@ -1,0 +1,50 @@
+"""The developer documentation names what exists, and its diagram is the table."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from perdure.core.table import diagram
+
+ROOT = Path(__file__).parents[2]
+DESIGN = ROOT / "docs" / "design.md"
+ONE_STEP = ROOT / "docs" / "one-step.md"
+HOP = re.compile(r"^\| (\d+) \| `([\w.]+)` \| `([\w/]+\.py)` \|", re.MULTILINE)
+MOST_FUNCTIONS = 10
+MOST_FILES = 7
+
+
+def functions_of(path: Path) -> set[str]:
+    """`function` and `Class.method` of a file."""
+    names: set[str] = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            names.add(node.name)
+        elif isinstance(node, ast.ClassDef):
+            inner = (each for each in node.body if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef))
+            names.update(f"{node.name}.{each.name}" for each in inner)
+    return names
+
+
+HOPS = HOP.findall(ONE_STEP.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(("number", "function", "file"), HOPS)
+def test_every_function_on_the_way_of_one_step_exists(number: str, function: str, file: str) -> None:
+    assert function in functions_of(ROOT / "src" / "perdure" / file)
+
+
+def test_one_step_stays_short() -> None:
+    assert [int(number) for number, _, _ in HOPS] == list(range(1, len(HOPS) + 1))
+    assert len(HOPS) <= MOST_FUNCTIONS
+    assert len({file for _, _, file in HOPS}) <= MOST_FILES
+
+
+def test_the_diagram_in_the_design_is_the_table() -> None:
+    text = DESIGN.read_text(encoding="utf-8")
+    inside = text.partition("<!-- diagram: begin -->\n")[2].partition("<!-- diagram: end -->")[0]
+    assert inside == f"```mermaid\n{diagram()}\n```\n", "paste the output of perdure.core.table.diagram()"
