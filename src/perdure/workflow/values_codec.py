@@ -170,19 +170,17 @@ class Codec(Generic[T]):
         try:
             payload = self._usual_form(value)
             decoded = self._read(payload)
-            equal = self._equal(value, decoded, payload.data)
-            if not equal:
+            # What was converted has other bytes: an int given for a float, a dict for a model without its defaults.
+            again = self._usual_form(decoded)
+            if again.data != payload.data or not self._equal(value, decoded, payload.data):
                 check_same(value, decoded, self._usual_rules)
-            if not equal or self._traits.has_floats:
-                # An int given for a float, a dict for a model: equal values have equal bytes, defaults are filled in.
-                return self._usual_form(decoded)
         except MemoryError:
             raise
         except RecursionError:
             raise
         except Exception:  # noqa: BLE001 - whatever it is, the richer form finds it again, with its path
             return None
-        return payload
+        return again
 
     def _usual_form(self, value: T) -> Payload:
         if self._adapter is not None:
@@ -200,11 +198,14 @@ class Codec(Generic[T]):
         return _encode_sets_sorted(value)
 
     def _equal(self, value: T, decoded: T, data: bytes) -> bool:
-        """Whether `==` says that nothing changed, where it can tell. It cannot for times, whose zone it ignores."""
+        """Whether `==` says that nothing changed; False also where it cannot tell, as for a time's zone."""
         traits = self._traits
         if not traits.equality_tells or (traits.has_any and _may_hold_times(data)):
             return False
-        return type(value) is type(decoded) and (value == decoded) is True
+        try:
+            return type(value) is type(decoded) and (value == decoded) is True
+        except Exception:  # noqa: BLE001 - a user's method, or a signalling NaN
+            return False
 
     def decode(self, payload: Payload, what: str) -> T:
         """The value of a payload: of the annotated type, whatever form it was written in.

@@ -10,6 +10,7 @@ import dataclasses
 import datetime as dt
 import decimal
 import enum
+import functools
 import json
 import uuid
 import zoneinfo
@@ -156,18 +157,27 @@ class _Packer:
 
 def model_fields(value: Any) -> dict[str, Any] | None:
     """The fields of a model of any kind, by the names that they are encoded under; None for what is no model."""
-    kind = type(value)
+    kind: Any = type(value)
+    names = field_names(kind)
+    if names is None:
+        return None
+    fields = {encoded: getattr(value, name) for encoded, name in names.items()}
     if isinstance(value, msgspec.Struct):
-        names = zip(kind.__struct_encode_fields__, kind.__struct_fields__, strict=True)
-        fields = {encoded: getattr(value, name) for encoded, name in names}
         return {name: item for name, item in fields.items() if item is not msgspec.UNSET}
+    return fields | (getattr(value, "__pydantic_extra__", None) or {})
+
+
+@functools.lru_cache(maxsize=4096)
+def field_names(kind: Any) -> dict[str, str] | None:
+    """The fields of a class by the names that they are encoded under; None for what is no model."""
+    if issubclass(kind, msgspec.Struct):
+        return dict(zip(kind.__struct_encode_fields__, kind.__struct_fields__, strict=True))
     if dataclasses.is_dataclass(kind):
-        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        return {field.name: field.name for field in dataclasses.fields(kind)}
     for listing in ("__attrs_attrs__", "__pydantic_fields__"):
         attributes = getattr(kind, listing, None)
         if attributes is not None:
-            fields = {name: getattr(value, name) for name in (getattr(a, "name", a) for a in attributes)}
-            return fields | (getattr(value, "__pydantic_extra__", None) or {})
+            return {name: name for name in (getattr(attribute, "name", attribute) for attribute in attributes)}
     return None
 
 
@@ -227,14 +237,14 @@ def ext(code: int, data: bytes) -> bytes:
 
 
 def _array_head(size: int) -> bytes:
-    if size < 16:  # noqa: PLR2004 - MessagePack's own limits
+    if size < 16:
         return bytes((0x90 | size,))
     return b"\xdc" + size.to_bytes(2, "big") if size < 2**16 else b"\xdd" + size.to_bytes(4, "big")
 
 
 def map_head(size: int) -> bytes:
     """The head of a MessagePack map of so many pairs."""
-    if size < 16:  # noqa: PLR2004
+    if size < 16:
         return bytes((0x80 | size,))
     return b"\xde" + size.to_bytes(2, "big") if size < 2**16 else b"\xdf" + size.to_bytes(4, "big")
 

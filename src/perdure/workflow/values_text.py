@@ -73,6 +73,8 @@ def _cut(text: str, limit: int) -> str:
 
 def _one_line(text: str) -> str:
     """Control characters and lone surrogates as escapes: the line goes to a terminal."""
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
@@ -102,13 +104,13 @@ class _Reader:
         if depth > MAX_DEPTH:
             raise ValueError
         head = self.number(1)
-        if head < 0x80 or head >= 0xE0:  # noqa: PLR2004 - MessagePack's table of heads, here and below
-            yield str(head if head < 0x80 else head - 256)  # noqa: PLR2004
-        elif head < 0x90:  # noqa: PLR2004
+        if head < 0x80 or head >= 0xE0:
+            yield str(head if head < 0x80 else head - 256)
+        elif head < 0x90:
             yield from self.map(head & 15, depth)
-        elif head < 0xA0:  # noqa: PLR2004
+        elif head < 0xA0:
             yield from self.array(head & 15, depth)
-        elif head < 0xC0:  # noqa: PLR2004
+        elif head < 0xC0:
             yield self.text(head & 31)
         else:
             yield from _HEADS[head - 0xC0](self, depth)
@@ -134,12 +136,12 @@ class _Reader:
 
     def bounded(self, size: int) -> bytes:
         """Of a long string only what can be shown; the rest is skipped, or missing."""
-        data = self.data[self.at : self.at + min(size, 4 * self.limit + 4)]
+        data = self.data[self.at : self.at + min(size, max(4 * self.limit + 4, 256))]
         self.at += size
         return data
 
     def binary(self, size: int) -> str:
-        return f"<{size} bytes: {self.bounded(size)[:32].hex()}{_CUT if size > 32 else ''}>"  # noqa: PLR2004
+        return f"<{size} bytes: {self.bounded(size)[:32].hex()}{_CUT if size > 32 else ''}>"
 
     def ext(self, size: int, depth: int) -> Iterator[str]:
         code = int.from_bytes(self.take(1), "big", signed=True)
@@ -157,7 +159,7 @@ class _Reader:
 
     def array_size(self) -> int:
         head = self.number(1)
-        return head & 15 if head < 0xA0 else self.number(2 if head == 0xDC else 4)  # noqa: PLR2004
+        return head & 15 if head < 0xA0 else self.number(2 if head == 0xDC else 4)
 
 
 def _scalar(code: int, data: bytes) -> str:

@@ -19,7 +19,6 @@ if typing.TYPE_CHECKING:
     from pydantic import TypeAdapter
 
 _SORTABLE = (info.StrType, info.IntType, info.BytesType)
-_DEFAULT_EQ = msgspec.Struct.__eq__
 
 
 class NotSupported(Exception):
@@ -33,8 +32,7 @@ class Traits(msgspec.Struct):
     has_maps: bool = False
     has_sets: bool = False
     has_odd_sets: bool = False  # of items that msgspec cannot be trusted to sort
-    has_floats: bool = False
-    equality_tells: bool = True  # `==` on the decoded value finds every change
+    equality_tells: bool = True  # `==`, and the same bytes again, show that nothing changed
 
 
 def native_traits(annotation: Any) -> Traits | None:
@@ -107,13 +105,8 @@ def _note(node: info.Type, traits: Traits) -> None:
         case info.SetType() | info.FrozenSetType():
             traits.has_sets = True
             traits.has_odd_sets |= not isinstance(node.item_type, _SORTABLE)
-        case info.FloatType():
-            traits.has_floats = True
-        case info.DateTimeType() | info.TimeType() | info.DataclassType() | info.NamedTupleType() | info.DecimalType():
+        case info.DateTimeType() | info.TimeType():  # equal in any zone, and MessagePack has UTC only
             traits.equality_tells = False
-        case info.StructType():
-            kind = typing.get_origin(node.cls) or node.cls
-            traits.equality_tells &= kind.__eq__ is _DEFAULT_EQ and kind.__struct_config__.eq
         case _:
             pass
 
@@ -146,8 +139,9 @@ class Adapter:
         kinds = {part["type"] for part in parts}
         if kinds & _NOT_DATA:
             raise NotSupported(type_name(culprit(annotation)))
-        self.traits = Traits(has_any="any" in kinds, has_maps=True, equality_tells=False)
         self.is_ambiguous = any(part["type"] == "union" and _members(part) > 1 for part in parts)
+        equality_tells = not (self.is_ambiguous or kinds & {"datetime", "time"})
+        self.traits = Traits(has_any="any" in kinds, has_maps=True, equality_tells=equality_tells)
         self.has_sets = bool(kinds & {"set", "frozenset"})
         self.enums: frozenset[type] = frozenset(part["cls"] for part in parts if part["type"] == "enum")
         # Names, not aliases: aliases for reading and writing may differ. Older pydantic has aliases only.
