@@ -11,8 +11,8 @@ import re
 import sysconfig
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
@@ -219,12 +219,29 @@ def enclosing(names: list[tuple[int, int, str]], position: int) -> list[str]:
 
 def language_reference(file: str, source: str) -> Iterator[Passage]:
     """Read the language reference, which Python carries as one dictionary of topics."""
+    source_lines = source.splitlines()
     for node in ast.walk(ast.parse(source)):
         if not isinstance(node, ast.Dict):
             continue
         for key, value in zip(node.keys, node.values, strict=True):
             if isinstance(key, ast.Constant) and isinstance(value, ast.Constant) and isinstance(value.value, str):
-                yield from cut(file, f"language reference, {key.value!s}", value.value, value.lineno)
+                lines = lines_of_text(value, source_lines)
+                for passage in cut(file, f"language reference § {key.value!s}", value.value, 0):
+                    yield replace(passage, line=lines(passage.line))
+
+
+def lines_of_text(literal: ast.Constant, source_lines: list[str]) -> Callable[[int], int]:
+    r"""Tell on which line of the source each line of a literal's text begins.
+
+    Up to Python 3.13 a topic is many literals side by side, and long lines of text take several of them: a line of
+    text ends where a literal ends in \n. Later it is one literal, with lines as they are.
+    """
+    numbers = range(literal.lineno, (literal.end_lineno or literal.lineno) + 1)
+    ends = [number for number in numbers if source_lines[number - 1].rstrip(" ,}").endswith(("\\n'", '\\n"'))]
+    begins = [literal.lineno, *(number + 1 for number in ends)]
+    if len(begins) == 1:
+        return lambda line: literal.lineno + line
+    return lambda line: begins[min(line, len(begins) - 1)]
 
 
 def plain_prose(file: str, source: str) -> Iterator[Passage]:

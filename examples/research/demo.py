@@ -19,6 +19,7 @@ from examples.research.observe import Glimpse, Observer
 from examples.research.processes import Model, Worker, start_model, tail
 from examples.research.report import markdown
 from rich.markup import escape
+from rich.text import Text
 
 import perdure
 
@@ -143,7 +144,7 @@ class Demo:
 
     def check_worker(self) -> None:
         """A worker that ends by itself before the report is done is a failure of the demo."""
-        if self.worker is not None and self.worker.exit_code() is not None:
+        if self.worker is not None and self.worker.exit_code() not in {None, 0}:
             raise DemoFailed(f"The worker ended by itself:\n{tail(self.worker.log)}")
 
     async def kill(self, observer: Observer) -> None:
@@ -165,7 +166,8 @@ class Demo:
         self.start_worker()
 
     async def review(self, observer: Observer) -> None:
-        """What a human does, days later: ask for more once, then approve."""
+        """What a human does, perhaps days later: ask for more once, then approve."""
+        self.screen.say("…", "a draft is ready: the agent waits for its approval, up to three days", style="dim")
         await asyncio.sleep(PAUSE)
         if self.decisions == 0:
             decision = Decision(approved=False, comment=self.options.comment)
@@ -181,17 +183,23 @@ class Demo:
         report = await observer.report()
         recorded = (await observer.look()).recorded
         figures = measure(recorded, self.ledger(), self.lives)
-        path = self.write(markdown(report, model=self.model.endpoint.model))
+        self.write(markdown(report, model=self.model.endpoint.model))
         self.screen.say("✓", f"the report is written, from {len(report.notes)} sources", style="bold green")
         self.screen.show("", summary(figures, self.lives, recorded, width=self.screen.console.width))
-        self.screen.show("", f"[dim]The report begins:[/dim] {escape(report.summary.text)}", "", f"Report: {path}")
+        self.screen.show("", f"[dim]The report begins:[/dim] {escape(report.summary.text)}", "", *self.pointers())
         return figures
 
-    def write(self, text: str) -> str:
-        """Write the report, and say where it is, seen from here."""
-        path = self.folder / "report.md"
-        path.write_text(text, encoding="utf-8")
-        return os.path.relpath(path)
+    def write(self, text: str) -> None:
+        (self.folder / "report.md").write_text(text, encoding="utf-8")
+
+    def pointers(self) -> list[Text]:
+        """Where to look further, seen from here."""
+        folder = os.path.relpath(self.folder)
+        command = os.path.relpath(Path(sys.executable).with_name("perdure"))
+        return [
+            Text(f"Report:  {folder}/report.md", no_wrap=True, overflow="fold"),
+            Text(f"Journal: {command} show {EXECUTION} --store {folder}/perdure.db", no_wrap=True, overflow="fold"),
+        ]
 
 
 def count(number: int, noun: str) -> str:
@@ -234,10 +242,11 @@ async def demonstrate(options: argparse.Namespace) -> Figures:
     folder = new_folder(options.out)
     with Screen() as screen:
         screen.now("indexing the corpus, starting the model")
-        library = await asyncio.to_thread(corpus.load, options.corpus or "")
+        indexing = asyncio.create_task(asyncio.to_thread(corpus.load, options.corpus or ""))
         model = await asyncio.to_thread(start_model, folder, options.model, scripted=options.scripted)
         try:
-            screen.title("Perdure: a research agent that is killed, and goes on", facts(options, library, model, seed))
+            about = facts(options, await indexing, model, seed)
+            screen.title("Perdure: a research agent that is killed, and goes on", about)
             return await Demo(options, folder, screen, model, KillPlan.random(options.kills, seed)).run()
         finally:
             model.stop()

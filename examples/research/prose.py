@@ -27,7 +27,8 @@ def best_sentences(text: str, question: str) -> str:
     The first sentence of a docstring says what a thing is, so it has an advantage.
     """
     wanted = set(words(question))
-    parts = [part for part in sentences(text) if part[-1] in ".!?" and ">>>" not in part] or [text]
+    whole = [part for part in sentences(text) if part[-1] in ".!?" and ">>>" not in part]
+    parts = list(dict.fromkeys(whole)) or [text]
     value = {part: len(wanted & set(words(part))) + (2 if part is parts[0] else 0) for part in parts}
     chosen: set[str] = set()
     room = QUOTE_WORDS
@@ -35,7 +36,7 @@ def best_sentences(text: str, question: str) -> str:
         if not chosen or len(part.split()) <= room:
             chosen.add(part)
             room -= len(part.split())
-    return shortened(" ".join(part for part in parts if part in chosen))
+    return shortened(" ".join(part for part in parts if part in chosen).lstrip("*- "))
 
 
 def shortened(text: str, *, limit: int = QUOTE_WORDS) -> str:
