@@ -1,6 +1,6 @@
 """The demo's view of the run: through a client beside the worker, which may run, be dead, or not be there yet."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -43,7 +43,7 @@ class Observer:
         )
 
     async def decide(self, decision: Decision) -> None:
-        await self._handle.signal("approval", asdict(decision))
+        await self._handle.signal("approval", decision)
 
     async def report(self) -> Report:
         return await self._handle.result()
