@@ -87,6 +87,14 @@ def test_an_execution_may_write_to_itself(lab):
     assert lab.inbox("a") == [mail.event, ev.MessageDelivered(1)]
 
 
+def test_mail_finds_the_receiver_as_an_earlier_batch_of_the_commit_left_it(lab):
+    lab.create("a", "b")
+    park(lab, "b", "stalled")
+    found = lab.commit(lab.batch("b", ev.TimerFired(1)), lab.batch("a", mail=[lab.mail("b")]))
+    assert lab.key("b") in [*found.woken, *lab.deliver()]
+    assert lab.row("b").status == "active"
+
+
 # --- bounces ---
 
 

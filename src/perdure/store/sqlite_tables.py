@@ -36,7 +36,7 @@ def _chunks(rows: Sequence[tuple[Any, ...]]) -> Iterator[Sequence[tuple[Any, ...
             start += size
 
 
-class Overtaken(Exception):  # noqa: N818 - nothing is wrong yet: the transaction is done again, batch by batch
+class Overtaken(Exception):
     """Some batch of a gathered update did not match."""
 
 
@@ -138,8 +138,13 @@ class SqliteTables:
     # --- executions and their journals ---
 
     def find(self, key: Key) -> Receiver | None:
-        found = self._execute(SQL["receiver"], key).fetchone()
-        return None if found is None else Receiver(key, *found)
+        found: Any = self._execute(SQL["receiver"], key).fetchone()
+        if found is None:
+            return None
+        if found[0] in self._advances and found[2] != "active":
+            self._advance_gathered()  # its batch makes it active
+            found = self._execute(SQL["receiver"], key).fetchone()
+        return Receiver(key, *found)
 
     def row(self, key: Key) -> Row | None:
         found = self._execute(SQL["row"], key).fetchone()
