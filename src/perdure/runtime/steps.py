@@ -105,7 +105,7 @@ class StepRunner:
 
     def begin(self, driver: Driven, command: RunStep) -> None:
         """Run the next attempt as soon as the limits allow."""
-        if not self._has_room(driver):
+        if len(self._runs) >= self._limit or (self.alone is not None and not self._may_run_beside(driver)):
             self._waiting.append((driver, command))
             return
         limit = command.options.concurrency
@@ -114,10 +114,8 @@ class StepRunner:
             return
         self._launch(driver, command)
 
-    def _has_room(self, driver: Driven) -> bool:
-        if self.alone is not None and (driver.key != self.alone or any(key != self.alone for key, _ in self._runs)):
-            return False
-        return len(self._runs) < self._limit
+    def _may_run_beside(self, driver: Driven) -> bool:
+        return driver.key == self.alone and all(key == self.alone for key, _ in self._runs)
 
     def pump(self) -> None:
         """Limits have changed: begin what may begin now."""

@@ -33,7 +33,7 @@ from perdure.workflow import anyio_order, ordered
 from perdure.workflow.definitions import ParentClose, Step, Workflow
 from perdure.workflow.location import user_location
 from perdure.workflow.loop import CommandFuture, DeterministicLoop, Future, Timer
-from perdure.workflow.values import failure_info
+from perdure.workflow.values import failure_info, render
 
 
 class Todo(NamedTuple):
@@ -43,13 +43,16 @@ class Todo(NamedTuple):
     stop: Sequence[AnyCommand]
 
 
+NOTHING_TO_DO = Todo((), ())
+
+
 class Execution:
     """A run in memory. Not thread-safe: it belongs to the engine's thread."""
 
     def __init__(self, workflow: Workflow[..., Any], execution_id: str, fingerprint: str = "") -> None:
         self.workflow = workflow
         self.id = execution_id
-        self.machine = Machine(fingerprint)
+        self.machine = Machine(fingerprint, render)
         self.loop = DeterministicLoop(self)
         self.run = ""
         self.signals: dict[str, deque[ev.SignalReceived]] = {}
@@ -85,7 +88,8 @@ class Execution:
         Raises:
             DeadlockError: the code waits, but nothing could ever wake it.
         """
-        todo = Todo(*self.machine.take())
+        start, stop = self.machine.take()
+        todo = Todo(start, stop) if start or stop else NOTHING_TO_DO
         if not self.machine.slots and self._waits_in_vain():
             raise DeadlockError(stack=self.loop.stack())
         return todo
@@ -221,13 +225,17 @@ class Execution:
 
     async def run_step(self, step: Step[..., Any], args: Any, kwargs: Any, location: str) -> Any:
         """Issue a step and wait for its journaled result."""
-        if self.loop.closing:
+        loop = self.loop
+        if loop.closing:
             raise Evicted
         payload, digest = step.arguments.encode(args, kwargs, step.input_what)
-        command = RunStep(
-            location=location, name=step.name, input=payload, digest=digest, target=step, options=step.options
+        loop.command_issued()
+        seq = self.machine.issue(
+            RunStep(location=location, name=step.name, input=payload, digest=digest, target=step, options=step.options)
         )
-        return await self._future(self._issue(command))
+        future = self._futures[seq] = CommandFuture(loop=loop)
+        future.seq = seq
+        return await future
 
     async def run_child(self, workflow: Workflow[..., Any], args: Any, kwargs: Any, location: str) -> Any:
         """Run a child and return its result; cancelling this await asks the child to cancel."""
