@@ -437,6 +437,19 @@ def test_a_damaged_letter_is_found_when_it_is_read(lab, path):
         lab.inbox("a")
 
 
+def test_a_damaged_letter_does_not_stop_its_receiver_from_closing(lab, path):
+    lab.store.deposit(mail=[lab.mail("a"), lab.mail("a", ev.CancelRequested("moot"))])
+    lab.store.close_session(lab.session)
+    lab.store.close()
+    change(path, "UPDATE inbox SET checksum = 0")
+    lab.store = SqliteStore(path)
+    lab.session = lab.store.open_session("worker", ("default",), "code")
+    lab.close("a")
+    with pytest.raises(errors.CorruptJournal):
+        lab.dead("a")
+    assert lab.inbox("a") == []
+
+
 def test_pages_written_over_are_an_error_and_never_other_events(lab, path):
     """Single flipped bits anywhere in the file: what is read is what was written, is missing, or is an error."""
     names = [f"e{n}" for n in range(30)]

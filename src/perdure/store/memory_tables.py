@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from perdure.store.protocol import Batch, Letter, Park, Row, Running, Start
-from perdure.store.records import Body, EventRow, header, letter, plain, seal
-from perdure.store.routing import ANSWERS, Parcel, Receiver, child_of, is_open
+from perdure.store.records import Body, EventRow, header, plain, seal
+from perdure.store.routing import ANSWERS, Parcel, Receiver, child_of, is_open, matters
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -183,14 +183,14 @@ class MemoryTables:
         taken = {each.message_id for each in letters}
         self._set_inbox(found[1], [each for each in self._world.inboxes[found[1]] if each.message_id not in taken])
 
-    def empty(self, key: Key, run: str) -> list[Letter]:
+    def clear(self, key: Key, run: str) -> None:
         found = self._current(key, run)
         assert found is not None
-        number = found[1]
-        left = [letter((each.arrival, each.message_id, *each.body)) for each in self._world.inboxes[number]]
-        self._set_inbox(number, [])
-        self._set_running(number, {})
-        return left
+        for each in self._world.inboxes[found[1]]:
+            if matters(each.body):
+                self._bury(key, each.message_id, each.body)
+        self._set_inbox(found[1], [])
+        self._set_running(found[1], {})
 
     def put(self, receiver: Receiver, message_id: str, event: ev.AnyEvent) -> None:
         letters = self._world.inboxes[receiver.number]
@@ -200,9 +200,12 @@ class MemoryTables:
         self._set_inbox(receiver.number, [*letters, Posted(arrival, message_id, seal(event))])
 
     def bury(self, key: Key, message_id: str, event: ev.AnyEvent) -> None:
+        self._bury(key, message_id, seal(event))
+
+    def _bury(self, key: Key, message_id: str, body: Body) -> None:
         letters = self._world.dead.setdefault(key, [])
         if not any(each.message_id == message_id for each in letters):
-            letters.append(Posted(len(letters) + 1, message_id, seal(event)))
+            letters.append(Posted(len(letters) + 1, message_id, body))
             self._undo.append(letters.pop)
 
     # --- outbox ---

@@ -115,7 +115,8 @@ class Batch(msgspec.Struct):
 class Park(msgspec.Struct, frozen=True):
     """Advice about an idle execution, applied only if its journal still is `position` events long and it is open.
 
-    It does not park (nor does it change anything) while a letter waits in the inbox, unless `status` is `stalled`.
+    It does not park (nor does it change anything) while a letter waits in the inbox, unless `status` is `stalled`; nor
+    does it hide a stall: what stalled stays so until a batch, a request to terminate, or `resume`.
     """
 
     key: Key
@@ -146,12 +147,12 @@ class Outcome(Enum):
     """What became of one batch."""
 
     COMMITTED = "committed"
-    CONFLICT = "conflict"  # position, run or existence did not match: left out
+    CONFLICT = "conflict"  # position, run, existence or the shard's owner did not match: left out
     MAIL = "mail"  # `inbox_seen` and there was more: left out
 
 
 class Committed(msgspec.Struct, frozen=True):
-    """What became of a commit: an outcome per batch, and whose rows became active by its mail and starts."""
+    """What became of a commit: an outcome per batch, and which active executions got letters by its mail and starts."""
 
     outcomes: Sequence[Outcome]
     woken: Sequence[Key] = ()
@@ -161,7 +162,8 @@ class Receipt(msgspec.Struct, frozen=True):
     """What became of one deposit.
 
     `accepted`: stored (or stored before: deposits are idempotent by message id and by start). `missing`, `closed`:
-    there is no open receiver. `exists`: a start whose id is taken by another workflow or input; `row` is that one.
+    there is no open receiver, or the run is over; nothing is kept. `exists`: a start whose id is taken by another
+    workflow or input; `row` is that one.
     """
 
     status: Literal["accepted", "missing", "closed", "exists"]
@@ -197,14 +199,16 @@ class Store(Protocol):
     def commit(self, session: Session, batches: Sequence[Batch], advice: Sequence[Advice] = ()) -> Committed:
         """Compare-and-append many executions' batches in one durable transaction: the only mutation of a run.
 
-        Batches that do not match are left out, the others commit. Mail goes to the receivers' inboxes in the same
-        transaction while the sender's outbox for that receiver is empty, else through the outbox; receivers wake
-        (parked becomes active). Mail without an open receiver bounces to its sender; signals are also kept as dead
-        letters. A start whose id is taken bounces as `ChildStartFailed`, unless it is this very child. Letters left
-        in the inbox of an execution that closes become dead letters. Each batch resets `recoveries` and drops
-        `Running` rows of the steps that it answers.
+        Batches that do not match are left out, the others commit, in order: later ones may depend on earlier ones.
+        Mail goes to the receivers' inboxes in the same transaction while the sender's outbox for that receiver is
+        empty, else through the outbox; receivers wake (parked becomes active; for a request to terminate, stalled
+        too). Mail without an open receiver bounces to its sender; signals are also kept as dead letters, unless they
+        were for a run that is over. A start whose id is taken bounces as `ChildStartFailed`, unless it is this very
+        child. Letters left in the inbox of an execution that closes become dead letters, unless they are moot: answers,
+        and requests to end it. Each batch resets `recoveries` and drops `Running` rows of the steps that it answers.
 
-        When it returns, all is durable. If it raises `StoreError`, nothing is.
+        When it returns, all is durable. If it raises `StoreError`, nothing happened; only if the process dies before
+        it has written anything else may the next one find a commit that failed: wholly, never in part.
 
         Raises:
             OwnershipLost: the session is fenced; nothing of the call happened.
@@ -226,7 +230,7 @@ class Store(Protocol):
     def deliver(self, session: Session, limit: int) -> list[Key]:
         """Move up to `limit` outbox messages to their inboxes, each (sender run, receiver) in order. One transaction.
 
-        Returns whose rows became active.
+        Returns which active executions got letters.
         """
         ...
 
@@ -234,7 +238,7 @@ class Store(Protocol):
         """Up to `limit` events of a run from `position` on, in order, from one snapshot.
 
         Raises:
-            CorruptJournal: a row does not decode, or positions are not consecutive.
+            CorruptJournal: a row does not decode, was changed, or is missing.
             JournalFromTheFuture: a row was written in a newer format.
         """
         ...

@@ -5,9 +5,10 @@ A store provides `Tables`, its primitives inside one open transaction; nothing h
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from perdure.core import events as ev
+from perdure.core.errors import CorruptJournal, JournalFromTheFuture
 from perdure.store.protocol import (
     OPEN_STATUSES,
     Advice,
@@ -23,11 +24,13 @@ from perdure.store.protocol import (
     Start,
     Status,
 )
+from perdure.store.records import unseal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from perdure.core.identity import Key
+    from perdure.store.records import Body
 
 ANSWERS = (ev.StepCompleted, ev.StepFailed, ev.StepAttemptFailed, ev.StepOutcomeUnknown)
 """Events after which a step is no longer running."""
@@ -95,8 +98,8 @@ class Tables(Protocol):
         """Remove letters from a run's inbox."""
         ...
 
-    def empty(self, key: Key, run: str) -> list[Letter]:
-        """Remove all letters from a run's inbox, and what is known of its running steps."""
+    def clear(self, key: Key, run: str) -> None:
+        """Empty the inbox of a run that has closed, burying what `matters`, and forget its running steps."""
         ...
 
     def put(self, receiver: Receiver, message_id: str, event: ev.AnyEvent) -> None:
@@ -152,6 +155,14 @@ def worth_keeping(event: ev.AnyEvent) -> bool:
     return not isinstance(event, moot)
 
 
+def matters(body: Body | list[Any]) -> bool:
+    """`worth_keeping` of a letter as it is kept. What cannot be read is kept: it must not stop a commit of others."""
+    try:
+        return worth_keeping(unseal(body, "a letter"))
+    except (CorruptJournal, JournalFromTheFuture):
+        return True
+
+
 class Router:
     """Applies batches, mail and starts to the tables of one transaction, and collects whose rows became active."""
 
@@ -189,7 +200,7 @@ class Router:
         if batch.taken:
             tables.take(batch.key, batch.run, batch.taken)
         if batch.closes is not None:
-            self._bury_rest(batch)
+            tables.clear(batch.key, batch.run)
         for start in batch.starts:
             self.post(_parcel_of_start(batch, start))
         for mail in batch.mail:
@@ -201,11 +212,6 @@ class Router:
         assert (start.key, start.event.run) == (batch.key, batch.run), "a batch creates its own execution"
         position = len(batch.events) if batch.closes is None else 0  # a close advances it
         return self.tables.owns(batch.key) and self.tables.insert(start, position)
-
-    def _bury_rest(self, batch: Batch) -> None:
-        for letter in self.tables.empty(batch.key, batch.run):
-            if worth_keeping(letter.event):
-                self.tables.bury(batch.key, letter.message_id, letter.event)
 
     def _overtakes(self, batch: Batch) -> bool:
         taken = {letter.message_id for letter in batch.taken}

@@ -10,8 +10,8 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from perdure.store.queries import SQL, repeated
-from perdure.store.records import header, letter, plain, progress_bytes, row_of, seal
-from perdure.store.routing import ANSWERS, Parcel, Receiver, child_of
+from perdure.store.records import header, plain, progress_bytes, row_of, seal
+from perdure.store.routing import ANSWERS, Parcel, Receiver, child_of, matters
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -37,7 +37,7 @@ def _chunks(rows: Sequence[tuple[Any, ...]]) -> Iterator[Sequence[tuple[Any, ...
 
 
 class Overtaken(Exception):
-    """Some batch of a gathered update did not match."""
+    """Some batch of a gathered update did not match: the transaction is done again, batch by batch."""
 
 
 class SqliteTables:
@@ -215,14 +215,16 @@ class SqliteTables:
         number = self._number(key, run)
         self._executemany(SQL["take_letter"], [(number, each.message_id) for each in letters])
 
-    def empty(self, key: Key, run: str) -> list[Letter]:
+    def clear(self, key: Key, run: str) -> None:
         number = self._number(key, run)
-        left = [letter(row) for row in self._execute(SQL["letters"], (number, _ALL)).fetchall()]
+        left: list[Any] = self._execute(SQL["letters"], (number, _ALL)).fetchall()
+        for _, message_id, *body in left:
+            if matters(body):
+                self._execute(SQL["bury"], (*key, message_id, *body))
         if left:
             self._execute(SQL["empty_inbox"], (number,))
         if self._running_used:
             self._execute(SQL["end_all_running"], (number,))
-        return left
 
     def put(self, receiver: Receiver, message_id: str, event: ev.AnyEvent) -> None:
         self._execute(SQL["put_letter"], (receiver.number, message_id, *seal(event)))

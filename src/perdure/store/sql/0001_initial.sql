@@ -2,7 +2,7 @@
 --
 -- An execution's identity is (shard, namespace, execution). `number` is its current run's short name inside this file:
 -- what grows with the work (events, letters) is keyed by it, so that the rows of executions that run now lie together
--- and a group commit dirties few pages. docs/decisions/sqlite-layout.md has the measurements.
+-- and a group commit dirties few pages. docs/decisions/0003-sqlite-layout.md has the measurements.
 
 CREATE TABLE meta (
     name TEXT NOT NULL PRIMARY KEY,
