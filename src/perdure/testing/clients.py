@@ -136,15 +136,15 @@ class SimPort:
         return Receipt("accepted" if row.start_digest == item.digest else "exists", row)
 
 
-async def bother(port: SimPort, keys: list[Key], times: int, longest_s: float) -> None:
-    """Signal, cancel and terminate at random moments."""
+async def bother(port: SimPort, keys: list[Key], times: int, longest_s: float, rude: bool) -> None:
+    """Signal at random moments; the rude also cancel and terminate."""
     rng = port.rng
     for _ in range(times):
         await asyncio.sleep(rng.random() * longest_s)
         handle: Handle[Any] = Handle(port, rng.choice(keys), None)
         kind = rng.random()
         try:
-            if kind < 0.85:
+            if kind < 0.85 or not rude:
                 await handle.signal(rng.choice(SIGNALS), rng.randint(0, 9))
             elif kind < 0.97:
                 await handle.cancel("a client wants it")

@@ -15,6 +15,7 @@ from heapq import heappop, heappush
 from typing import Any
 
 MAX_HANDLES = 2_000_000
+MAX_CLOSE_TRIES = 100
 
 
 class Crash(BaseException):
@@ -145,10 +146,15 @@ class Process(asyncio.AbstractEventLoop):
 
 
 def _close(coro: Any) -> None:
-    try:
-        coro.close()
-    except (Exception, Crash):  # noqa: BLE001, S110 - a dead process has nothing to say
-        pass
+    for _ in range(MAX_CLOSE_TRIES):  # each ends one `finally` block that awaits
+        try:
+            coro.close()
+        except RuntimeError as error:
+            if "ignored GeneratorExit" in str(error):
+                continue
+        except (Exception, Crash):  # noqa: BLE001, S110 - a dead process has nothing to say
+            pass
+        return
 
 
 Process.__abstractmethods__ = frozenset()

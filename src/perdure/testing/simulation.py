@@ -15,7 +15,7 @@ from perdure.core.errors import StoreError, StoreFull
 from perdure.core.identity import DEFAULT_NAMESPACE, Key
 from perdure.runtime.handle import key_of
 from perdure.runtime.starting import make_start
-from perdure.runtime.worker import Limits
+from perdure.runtime.worker import Limits, Worker
 from perdure.store.memory import MemoryStore
 from perdure.store.protocol import OPEN_STATUSES, Batch
 from perdure.testing.clients import AnswerLost, SimPort, bother, operate
@@ -24,6 +24,7 @@ from perdure.testing.kernel import Crash, Kernel, Process
 from perdure.testing.laws import Evidence, check_all, order_within_a_commit
 from perdure.testing.ledger import Broken, Ledger
 from perdure.testing.programs import generate, program
+from perdure.testing.replaying import AlwaysReplay
 from perdure.testing.shapes import HELPERS, SHAPES
 from perdure.testing.worker import Pace, SimEnvironment, SimWorker
 from perdure.testing.world import World
@@ -57,6 +58,10 @@ class Profile(NamedTuple):
     troubles: tuple[str, ...] = ("kill", "freeze", "skew", "jump", "full", "repeat")
     resting: int = 100
     signals: int = 6
+    rude: bool = True  # clients cancel and terminate, too
+    tick_s: float = 1.0
+    always_replay: bool = False  # whatever rests or closes, besides the laws at the end
+    all_prefixes: bool = False
 
 
 def profile_of(seed: int, shape: str = "") -> Profile:
@@ -79,6 +84,8 @@ def profile_of(seed: int, shape: str = "") -> Profile:
         troubles=tuple(troubles),
         resting=rng.choice((0, 1, 100)),
         signals=rng.randint(0, 8),
+        always_replay=rng.random() < 0.1,
+        all_prefixes=rng.random() < 0.05,
     )
 
 
@@ -125,7 +132,7 @@ class Simulation:
         )
         self.ledger = Ledger(self.store)
         self.world = World(random.Random(f"world {seed}"), self.ledger)
-        self.pace = Pace(self.rng, inline=self.rng.choice((0.0, 0.5)))
+        self.pace = Pace(self.rng, tick_s=profile.tick_s, inline=self.rng.choice((0.0, 0.5)))
         self.faults = RandomPlan(random.Random(f"faults {seed}"), profile)
         self.plan: Plan = plan or self.faults
         self.workers: list[SimWorker] = []
@@ -217,7 +224,7 @@ class Simulation:
             self._clients.append(port.process.create_task(self._begin(port, key, workflow, arguments)))
         for i in range(2):
             port = self._port(f"client-s{i}")
-            visit = bother(port, self.keys, self.profile.signals // 2, self.profile.safety_ms / 4000)
+            visit = bother(port, self.keys, self.profile.signals // 2, self.profile.safety_ms / 4000, self.profile.rude)
             self._clients.append(port.process.create_task(visit))
         port = self._port("client-operator")
         port.process.create_task(operate(port, self.stalled))
@@ -281,9 +288,12 @@ class Simulation:
     def run(self) -> None:
         """Raises `Broken`, or whatever else went wrong."""
         gc.disable()
+        observer, self._observer = Worker.observer, AlwaysReplay(self.store)
+        Worker.observer = self._observer if self.profile.always_replay else None
         try:
             self._run()
         finally:
+            Worker.observer = observer
             for worker in list(self.workers):
                 worker.process.at_death = worker._died
                 worker.process.kill()
@@ -301,6 +311,8 @@ class Simulation:
         if not self.kernel.run(lambda: self.finished, self.profile.safety_ms + LIVENESS_MS):
             check_all(self._evidence(), {})
             raise Broken("everything terminates", "the clients did not come to their end")
+        if self._observer.problems:
+            raise Broken("replay is a fixed point", self._observer.problems[0])
         check_all(self._evidence(), self._prefixes())
 
     def _calm(self) -> None:
@@ -319,12 +331,13 @@ class Simulation:
         return Evidence(self.store, self.ledger, WORKFLOWS, FINGERPRINT, DEFAULT_NAMESPACE)
 
     def _prefixes(self) -> dict[tuple[Key, str], list[int]]:
-        """Two prefixes of each journal: more are tried by the exhaustive mode."""
-        return {
-            name: [self.rng.randint(1, len(journal.events)) for _ in range(2)]
-            for name, journal in self.ledger.journals.items()
-            if journal.events
-        }
+        """Two prefixes of each journal, or all."""
+
+        def some(length: int) -> list[int]:
+            everything = list(range(1, length + 1))
+            return everything if self.profile.all_prefixes else self.rng.sample(everything, min(2, length))
+
+        return {name: some(len(journal.events)) for name, journal in self.ledger.journals.items()}
 
 
 def simulate(seed: int, shape: str = "") -> Simulation:

@@ -1,0 +1,278 @@
+"""The simulator catches bugs: each rule, once removed, breaks a law within some seeds."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+import pytest
+
+from perdure.core import events as ev
+from perdure.core import machine as machine_module
+from perdure.core.machine import Machine
+from perdure.runtime import closing, driver, inbox, lease, worker
+from perdure.runtime.driver import Driver
+from perdure.store import memory, routing
+from perdure.store.memory_tables import MemoryTables
+from perdure.testing.ledger import Broken
+from perdure.testing.sim import run_one
+from perdure.testing.simulation import Simulation
+from perdure.workflow import ordered
+from perdure.workflow.execution import Execution
+from perdure.workflow.loop import DeterministicLoop
+
+MOST_SEEDS = 120
+
+
+@pytest.fixture(autouse=True)
+def _quiet(caplog):
+    caplog.set_level(100, logger="perdure")
+
+
+def laws_broken(start: int = 0, seeds: int = MOST_SEEDS, shape: str = "") -> str:
+    """The first law that breaks, or what else fails; empty if none does."""
+    for seed in range(start, start + seeds):
+        found = run_one(seed, shape)
+        if not isinstance(found, Simulation):
+            return found.law if isinstance(found, Broken) else f"{type(found).__name__}: {found}"
+    return ""
+
+
+def test_without_the_fence_two_workers_write_one_journal(monkeypatch):
+    monkeypatch.setattr(memory.MemoryStore, "_check_fence", lambda self, session: self._world.sessions[session.session])
+    monkeypatch.setattr(MemoryTables, "owns", lambda self, key: True)
+    monkeypatch.setattr(MemoryTables, "holds", lambda self, batch: True)
+    assert laws_broken() == "the journal only grows"
+
+
+def test_feeding_before_the_commit_shows_values_that_are_not_durable(monkeypatch):
+    compose = Driver._compose
+
+    def eager(self):
+        batch = compose(self)
+        if batch is not None and batch.closes is None and any(isinstance(e.event, ev.StepCompleted) for e in batch.events):
+            expected = self.machine.position
+            self._feed_batch(batch)
+            self._feed_some()
+            self._feed_batch = lambda _: None
+            batch.expected = expected
+            todo = self.execution.take()
+            for command in todo.start:
+                self._start(command)
+            compose_again(self)
+        return batch
+
+    def compose_again(self):
+        del self._feed_batch
+
+    feed_batch = Driver._feed_batch
+
+    def once(self, batch):
+        if batch.events and batch.expected + len(batch.events) > self.machine.position:
+            feed_batch(self, batch)
+
+    monkeypatch.setattr(Driver, "_compose", eager)
+    monkeypatch.setattr(Driver, "_feed_batch", once)
+    assert laws_broken(shape="sequence") != ""
+
+
+def test_a_timer_that_does_not_look_into_the_inbox_overtakes_a_message(monkeypatch):
+    compose = Driver._compose
+
+    def blind(self):
+        batch = compose(self)
+        if batch is not None:
+            batch.inbox_seen = False
+        return batch
+
+    monkeypatch.setattr(Driver, "_compose", blind)
+    assert laws_broken() == "a timer fires only where the inbox was read"
+
+
+def test_without_next_expected_numbers_a_message_counts_twice(monkeypatch):
+    def careless(machine, event, received, seen):
+        return not isinstance(event, ev.CommandEvent) or event.seq in machine.slots
+
+    monkeypatch.setattr(inbox, "_verdict", careless)
+    assert laws_broken() in {"each message once", "order per sender", "nothing stalls"}
+
+
+def test_a_step_that_runs_again_after_its_result_is_seen(monkeypatch):
+    begin = worker.Worker.begin_step
+
+    def twice(self, driver, command):
+        begin(self, driver, command)
+        self._loop.call_later(0.2, again, self, driver, command)
+
+    def again(self, driver, command):
+        if not driver.dead and command.seq not in driver.attempts:
+            self.steps._launch(driver, command)
+
+    monkeypatch.setattr(worker.Worker, "begin_step", twice)
+    assert laws_broken() == "a journaled step never runs again"
+
+
+def test_a_retry_of_a_cancelled_step_is_seen(monkeypatch):
+    def forgetful(self, seq):
+        self._retries.pop(seq, None)
+        if seq in self.attempts:
+            self.attempts.discard(seq)
+            self.host.stop_step(self, seq)
+
+    monkeypatch.setattr(Driver, "_stop", forgetful)
+    assert laws_broken(seeds=600) == "nothing stalls"
+
+
+def test_an_order_that_chance_decides_is_seen(monkeypatch):
+    numbers = iter(range(10**9, 0, -7))
+
+    def scattered(self):
+        return hash((next(numbers), id(self))) if False else next(SCATTER)
+
+    import random
+
+    rng = random.Random(5)
+    SCATTER = iter(lambda: rng.getrandbits(40), None)
+
+    drain = DeterministicLoop.drain
+
+    def shuffled(self):
+        ready = list(self._ready)
+        rng.shuffle(ready)
+        self._ready = deque(ready)
+        drain(self)
+
+    _ = scattered
+    fire = DeterministicLoop.fire
+
+    def fired(self, timer):
+        fire(self, timer)
+
+    call_soon = DeterministicLoop.call_soon
+
+    def sometimes_first(self, callback, *args, context=None):
+        handle = call_soon(self, callback, *args, context=context)
+        if rng.random() < 0.2:
+            self._ready.rotate(1)
+        return handle
+
+    monkeypatch.setattr(DeterministicLoop, "call_soon", sometimes_first)
+    assert laws_broken() in {"replay is a fixed point", "nothing stalls", "a command keeps its name, key and arguments"}
+
+
+def test_commands_taken_before_everything_is_fed_are_seen(monkeypatch):
+    monkeypatch.setattr(driver, "EVENTS_PER_TURN", 1)
+
+    def hasty(self):
+        self._scheduled = False
+        if self.dead or self._committing is not None:
+            return
+        self._feed_some()
+        if self.machine.closed_by is not None:
+            self.host.closed(self, self.machine.closed_by)
+            return
+        todo = self.execution.take()
+        for command in todo.stop:
+            self._stop(command.seq)
+        for command in todo.start:
+            self._start(command)
+        if self._feeding:
+            self.poke()
+        else:
+            self._advance()
+
+    monkeypatch.setattr(Driver, "turn", hasty)
+    assert laws_broken() != ""
+
+
+def test_time_that_goes_back_with_the_clock_is_seen(monkeypatch):
+    compose = Driver._compose
+
+    def raw(self):
+        batch = compose(self)
+        if batch is not None:
+            now_ms = self.host.now_ms()
+            batch.events = [ev_with(new, now_ms) for new in batch.events]
+        return batch
+
+    def ev_with(new, now_ms):
+        import msgspec
+
+        return msgspec.structs.replace(new, at_ms=now_ms)
+
+    monkeypatch.setattr(Driver, "_compose", raw)
+    assert laws_broken() == "logical time never goes back"
+
+
+def test_a_close_that_forgets_the_inbox_loses_messages(monkeypatch):
+    monkeypatch.setattr(routing, "worth_keeping", lambda event: False)
+    assert laws_broken() in {"no acknowledged message is lost", "no sent message is lost"}
+
+
+def test_a_child_that_does_not_answer_its_parent_is_seen(monkeypatch):
+    end = closing.closing_mail
+    monkeypatch.setattr(driver, "closing_mail", lambda key, run, parent, *rest: end(key, run, None, *rest))
+    assert laws_broken(shape="family", seeds=10) in {"everything terminates", "a parent hears of its child's end"}
+
+
+def test_a_worker_that_goes_on_after_its_lease_repeats_steps(monkeypatch):
+    monkeypatch.setattr(lease.Holding, "lapsed", lambda self: False)
+    assert laws_broken(seeds=600) == "a journaled step never runs again"
+
+
+def test_an_outbox_that_is_overtaken_breaks_the_order(monkeypatch):
+    monkeypatch.setattr(MemoryTables, "queued", lambda self, parcel: False)
+    monkeypatch.setattr(routing.Router, "post", flaky_post())
+    assert laws_broken(shape="chatter") != ""
+
+
+def flaky_post():
+    import random
+
+    rng = random.Random(1)
+
+    def post(self, parcel):
+        if rng.random() < 0.5:
+            self.hand_over(parcel)
+        else:
+            self.tables.queue(parcel)
+
+    return post
+
+
+def test_sets_that_iterate_by_chance_are_seen(monkeypatch):
+    import random
+
+    rng = random.Random(9)
+    items = ordered.OrderedSet.__iter__
+
+    def scattered(self):
+        found = list(items(self))
+        rng.shuffle(found)
+        return iter(found)
+
+    monkeypatch.setattr(ordered.OrderedSet, "__iter__", scattered)
+    assert laws_broken(seeds=300) != ""
+
+
+def test_random_numbers_that_are_not_the_runs_own_are_seen(monkeypatch):
+    import random
+
+    shared = random.Random(3)
+    apply = Execution._apply_run_event
+
+    def reseeded(self, event):
+        apply(self, event)
+        if isinstance(event, ev.ExecutionStarted):
+            self.random.seed(shared.random())
+
+    monkeypatch.setattr(Execution, "_apply_run_event", reseeded)
+    assert laws_broken(shape="timers", seeds=20) in {"nothing stalls", "replay is a fixed point"}
+
+
+def test_a_second_answer_is_refused_by_the_machine_and_seen(monkeypatch):
+    monkeypatch.setattr(Machine, "accepts", lambda self, event: True)
+    assert laws_broken(seeds=300) != ""
+
+
+_ = (asyncio, machine_module)

@@ -1,0 +1,84 @@
+"""The simulator over a slice of its seeds, and the exhaustive mode over a slice of the corpus."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+
+import pytest
+
+from perdure.testing import exhaustive, sim
+from perdure.testing.ledger import Broken
+from perdure.testing.shapes import SHAPES
+from perdure.testing.simulation import simulate
+
+SEEDS = 300
+SLICE = 25
+PRINT_TRACES = """
+import logging
+from perdure.testing.sim import fingerprint, run_one
+logging.getLogger("perdure").setLevel(100)
+print([fingerprint(run_one(seed, "")) for seed in range(40, 46)])
+"""
+
+
+@pytest.fixture(autouse=True)
+def _quiet(caplog):
+    caplog.set_level(100, logger="perdure")
+
+
+@pytest.mark.parametrize("start", range(0, SEEDS, SLICE))
+def test_no_law_breaks_whatever_happens(start):
+    out = io.StringIO()
+    code = sim.main(["--seeds", str(SLICE), "--start", str(start)], out)
+    assert code == 0, out.getvalue()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_shape_survives_trouble(shape):
+    out = io.StringIO()
+    code = sim.main(["--seeds", "3", "--start", "7000", "--shape", shape], out)
+    assert code == 0, out.getvalue()
+
+
+@pytest.mark.parametrize("shape", ["sequence", "narrow_fan", "timers"])
+def test_any_store_call_may_fail_or_be_the_last(shape):
+    cases = list(exhaustive.explore(shape))
+    assert not [case for case in cases if case.error is not None]
+    assert {case.way for case in cases} == set(exhaustive.WAYS)
+    assert {"commit", "load", "open_session", "ready", "renew"} <= {case.call for case in cases}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", ["family", "deserter", "chatter", "cautious"])
+def test_any_store_call_may_fail_where_executions_talk_to_each_other(shape):
+    assert not [case for case in exhaustive.explore(shape) if case.error is not None]
+
+
+def test_the_same_seed_is_the_same_history_in_every_process():
+    def traces(hash_seed):
+        environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
+        done = subprocess.run([sys.executable, "-c", PRINT_TRACES], env=environment, capture_output=True, text=True)
+        return done.stdout or done.stderr
+
+    assert traces("1") == traces("2")
+
+
+def test_a_failure_fits_one_screen_and_names_the_line_that_reproduces_it():
+    simulation = simulate(3)
+    broken = Broken("some law", "some detail", simulation.keys[0])
+    broken.simulation = simulation
+    text = sim.report(3, "race", broken)
+    assert "seed 3 failed" in text
+    assert "law broken: some law" in text
+    assert "python -m perdure.testing.sim --seeds 1 --start 3 --shape race" in text
+    assert len(text.splitlines()) <= 50
+    assert max(map(len, text.splitlines())) < 700
+
+
+def test_a_simulation_has_a_safety_phase_and_then_one_without_faults():
+    simulation = next(s for s in map(simulate, range(20, 60)) if s.ledger.trace[-1][0] > s.profile.safety_ms)
+    calm = [what for _, _, _, what in simulation.ledger.trace].index("no more faults")
+    assert not [what for _, _, _, what in simulation.ledger.trace[calm:] if what in ("dies", "freezes", "full")]
