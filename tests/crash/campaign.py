@@ -90,16 +90,16 @@ class Campaign:
     async def _moment(self, worker: asyncio.subprocess.Process) -> None:
         """A random one: during the set-up, some time after it, or once the ledger has grown by some lines."""
         choice = self.random.random()
-        if choice < 0.1:
+        if choice < 0.08:
             await asyncio.sleep(self.random.random() * 0.3)
             self.counts["kills_at_set_up"] += 1
             return
         assert worker.stdout is not None
         await asyncio.wait_for(worker.stdout.readline(), 30)
-        if choice < 0.6:
-            await asyncio.sleep(self.random.random() ** 2 * 1.5)
+        if choice < 0.7:
+            await asyncio.sleep(0.1 + self.random.random())
             return
-        size, growth = self.judge.ledger.size(), self.random.randrange(1, 20_000)
+        size, growth = self.judge.ledger.size(), self.random.randrange(1, 40_000)
         end = time.monotonic() + 1.5
         while self.judge.ledger.size() < size + growth and time.monotonic() < end:
             await asyncio.sleep(0.001)

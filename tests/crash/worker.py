@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import os
 import signal
 
@@ -43,6 +44,7 @@ def main() -> None:
     parser.add_argument("--cache", type=int, default=2000)
     parser.add_argument("--own", action="store_true")
     told = parser.parse_args()
+    logging.basicConfig(format=f"%(asctime)s life {told.life} %(message)s", level=logging.WARNING)
     asyncio.run(work(told.store, told.life, told.cache, own=told.own))
 
 

@@ -62,7 +62,7 @@ async def counting(total: int) -> int:
     done = attempt.progress or 0
     with noted(done):
         while done < total:
-            await asyncio.sleep(0.03)
+            await asyncio.sleep(0.04)
             done += 1
             attempt.heartbeat(done)
             note("told", done)
@@ -140,6 +140,11 @@ def signal_count(n: int) -> int:
 
 
 @workflow
+async def collect(n: int) -> list[int]:
+    return [await perdure.receive("item", int) for _ in range(n)]
+
+
+@workflow
 async def approval(n: int) -> int:
     while True:
         try:
@@ -159,7 +164,7 @@ async def cancelled(n: int) -> str:
 
 @workflow
 async def heart(n: int) -> int:
-    return await counting(25 + n % 10)
+    return await counting(10 + n % 8)
 
 
 @workflow
@@ -236,7 +241,7 @@ KINDS: dict[str, Kind] = {
     "signals": Kind(signals, lambda n: completed(list(range(signal_count(n))))),
     "approval": Kind(approval, lambda n: completed(1000 + 2 * n + 1)),
     "cancelled": Kind(cancelled, lambda n: End("cancelled", f"reason {n}")),
-    "heart": Kind(heart, lambda n: completed(25 + n % 10)),
+    "heart": Kind(heart, lambda n: completed(10 + n % 8)),
     "chain": Kind(chain, lambda n: completed(chain_result(n))),
     "parent": Kind(
         parent,
@@ -251,7 +256,10 @@ CHILDREN: dict[str, Kind] = {
     "stopped": Kind(cancelled, lambda _: End("cancelled", "by its parent")),
 }
 WORKER_KINDS = ("fan", "retries", "race", "chain", "heart")  # those that need nobody outside
-WORKFLOWS = [fan, retries, timers, race, signals, approval, cancelled, heart, chain, leaf, broken, parent]
+WORKFLOWS = [
+    *(fan, retries, timers, race, signals, collect, approval, cancelled, heart, chain),
+    *(leaf, broken, parent),
+]
 
 
 def end_of(execution: str) -> End | None:
