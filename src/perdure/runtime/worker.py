@@ -174,6 +174,8 @@ class Worker:
                 self._loop.call_later(0.5, self.fetch_letters, driver)
             elif not driver.dead:
                 driver.letters_arrived(letters)
+            elif letters:
+                self.woken([driver.key])  # it was evicted meanwhile
 
         self.background.run(lambda: self.store.inbox(driver.key, INBOX_PAGE), fetched)
 
