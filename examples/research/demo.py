@@ -186,20 +186,20 @@ class Demo:
         self.write(markdown(report, model=self.model.endpoint.model))
         self.screen.say("✓", f"the report is written, from {len(report.notes)} sources", style="bold green")
         self.screen.show("", summary(figures, self.lives, recorded, width=self.screen.console.width))
-        self.screen.show("", f"[dim]The report begins:[/dim] {escape(report.summary.text)}", "", *self.pointers())
+        self.screen.show("", f"[dim]The report begins:[/dim] {escape(report.summary.text)}", "")
+        self.screen.console.print(self.pointers(), soft_wrap=True)
         return figures
 
     def write(self, text: str) -> None:
         (self.folder / "report.md").write_text(text, encoding="utf-8")
 
-    def pointers(self) -> list[Text]:
+    def pointers(self) -> Text:
         """Where to look further, seen from here."""
         folder = os.path.relpath(self.folder)
         command = os.path.relpath(Path(sys.executable).with_name("perdure"))
-        return [
-            Text(f"Report:  {folder}/report.md", no_wrap=True, overflow="fold"),
-            Text(f"Journal: {command} show {EXECUTION} --store {folder}/perdure.db", no_wrap=True, overflow="fold"),
-        ]
+        return Text(
+            f"Report:  {folder}/report.md\nJournal: {command} show {EXECUTION} --store {folder}/perdure.db",
+        )
 
 
 def count(number: int, noun: str) -> str:

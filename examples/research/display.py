@@ -86,17 +86,19 @@ def timeline(lives: Sequence[Life], steps: Sequence[Recorded], width: int) -> Ta
 
     table = Table.grid(padding=(0, 2))
     for number, life in enumerate(lives, 1):
-        start, end = cell(life.began), cell(life.ended or last)
-        bar = [" "] * start + ["─"] * (end - start) + ["✗" if life.killed else "✓"]
-        for step in steps:
-            if life.began <= step.at <= (life.ended or last) and start <= cell(step.at) < end:
-                bar[cell(step.at)] = "•"
-        row = Text("".join(bar), style="green")
-        if life.killed:
-            row.stylize("bold red", len(bar) - 1)
+        ended = life.ended or last
+        dots = {cell(step.at) for step in steps if life.began <= step.at <= ended}
+        row = bar(cell(life.began), cell(ended), dots, killed=life.killed)
         table.add_row(f"worker {number}", row, Text("kill -9" if life.killed else "done", style="dim"))
     table.add_row("", Text(f"0 s{f'{last - first:.0f} s':>{cells - 3}}", style="dim"), "")
     return table
+
+
+def bar(start: int, end: int, dots: set[int], *, killed: bool) -> Text:
+    """One life: a line with dots, and how it ended."""
+    line = "".join("•" if cell in dots else "─" for cell in range(start, end))
+    mark = ("✗", "bold red") if killed else ("✓", "green")
+    return Text.assemble(" " * start, (line, "green"), mark)
 
 
 def numbers(figures: Figures, lives: Sequence[Life]) -> Table:
