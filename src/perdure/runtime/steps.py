@@ -98,6 +98,7 @@ class StepRunner:
         self._per_step: dict[str, int] = {}
         self._held: dict[str, deque[tuple[Driven, RunStep]]] = {}
         self._loop = asyncio.get_running_loop()
+        self._draining = False
         self.alone: Key | None = None  # while set, only steps of this execution run
 
     def __len__(self) -> int:
@@ -105,6 +106,8 @@ class StepRunner:
 
     def begin(self, driver: Driven, command: RunStep) -> None:
         """Run the next attempt as soon as the limits allow."""
+        if self._draining:
+            return  # the next engine runs it: it would only be cut off here
         if len(self._runs) >= self._limit or (self.alone is not None and not self._may_run_beside(driver)):
             self._waiting.append((driver, command))
             return
@@ -153,6 +156,7 @@ class StepRunner:
 
     async def drain(self, seconds: float) -> None:
         """Wait that long for running attempts, then cancel what is left. Nothing recorded is lost."""
+        self._draining = True
         self._waiting.clear()
         self._held.clear()
         tasks = [run.task for run in self._runs.values() if run.task is not None]

@@ -42,7 +42,7 @@ class ThreadPool:
         work = Work(call, context)
         with self._condition:
             self._waiting.append(work)
-            if self._idle:
+            if len(self._waiting) <= self._idle:  # an idle thread that was notified stays idle until it wakes
                 self._condition.notify()
             else:
                 self._grow()
