@@ -16,9 +16,9 @@ from perdure.cli.words import failure_line, first_line, status_sign, waits_text
 LABEL_WIDTH = 12
 
 
-def header(row: jn.Row, told: Timeline, *, width: int, full: bool, now_ms: int, ascii_only: bool) -> Iterator[Text]:
+def header(row: jn.Row, told: Timeline, *, width: int, full: bool, now_ms: int) -> Iterator[Text]:
     """Its lines: the title, then a label and a value each."""
-    sign, style = status_sign(row.status, ascii_only=ascii_only)
+    sign, style = status_sign(row.status)
     age = duration(now_ms - row.created_at_ms)
     took = f"for {age}" if row.closed_at_ms is None else f"took {duration(row.closed_at_ms - row.created_at_ms)}"
     yield Text.assemble((row.key.execution, "bold"), "  ", (sign, style), f"  {took}")

@@ -11,7 +11,7 @@ from perdure import journal as jn
 from perdure.cli.problems import tidy
 from perdure.cli.times import duration
 from perdure.cli.values import cut
-from perdure.cli.words import first_line, is_ascii, status_sign, waits_text
+from perdure.cli.words import drawable, first_line, status_sign, waits_text
 
 NOTE_MIN = 18
 WORKFLOW_MAX = 24
@@ -39,7 +39,7 @@ class Listing:
 
     def row(self, row: jn.Row) -> None:
         """A line; what it waits for goes below where there is no room."""
-        sign, style = status_sign(row.status, ascii_only=is_ascii(self.out.encoding))
+        sign, style = status_sign(row.status)
         took = duration(row.closed_at_ms - row.created_at_ms) if row.closed_at_ms is not None else ""
         line = Text.assemble(
             (f"{sign:<{STATUS_WIDTH}}", style),
@@ -58,4 +58,4 @@ class Listing:
     def line(self, text: Text) -> None:
         """Never wrapped."""
         text.rstrip()
-        self.out.print(text, no_wrap=True, overflow="ignore", crop=False)
+        self.out.print(drawable(text, self.out), no_wrap=True, overflow="ignore", crop=False)

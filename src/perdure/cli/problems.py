@@ -25,6 +25,7 @@ _BY_CODE = {
     "P0603": Exit.FAILED,
     "P0604": Exit.FAILED,
 }
+CLOSE, ALMOST = 0.5, 0.1  # how alike names are, from 0 to 1
 _FILE_LINE = re.compile(r'File "([^"\n]+)", line')
 
 
@@ -53,15 +54,17 @@ def problem_of(error: perdure.PerdureError, message: str = "", *, hint: str = ""
 
 
 def nearest(wanted: str, known: Iterable[str]) -> str:
-    """`Did you mean …?`, or nothing."""
-    names = list(known)
-    by_case = {name.casefold(): name for name in names}
-    close = difflib.get_close_matches(wanted.casefold(), by_case, n=3, cutoff=0.6)
-    close += [key for key in by_case if key.startswith(wanted.casefold()) and key not in close][: 3 - len(close)]
+    """`Did you mean …?`, or nothing: the nearest names, and those that are almost as near."""
+    matcher = difflib.SequenceMatcher(b=wanted.casefold())
+    scores: dict[str, float] = {}
+    for name in known:
+        matcher.set_seq1(name.casefold())
+        scores[name] = 1.0 if name.casefold().startswith(wanted.casefold()) else matcher.ratio()
+    enough = max(CLOSE, max(scores.values(), default=0.0) - ALMOST)
+    close = [repr(name) for name in sorted(scores, key=lambda name: -scores[name]) if scores[name] >= enough][:3]
     if not close:
         return ""
-    shown = [repr(by_case[key]) for key in close]
-    return f"Did you mean {shown[0] if len(shown) == 1 else ', '.join(shown[:-1]) + ' or ' + shown[-1]}?"
+    return f"Did you mean {', '.join(close[:-1])}{' or ' if close[1:] else ''}{close[-1]}?"
 
 
 def tidy(text: str) -> str:
@@ -95,7 +98,7 @@ def users_traceback(error: BaseException) -> str:
 
 
 def _is_library(filename: str) -> bool:
-    return filename.startswith(os.path.dirname(os.__file__) + os.sep) and "site-packages" not in filename  # noqa: PTH120
+    return filename.startswith(str(Path(os.__file__).parent) + os.sep) and "site-packages" not in filename
 
 
 def bug(error: BaseException) -> Problem:

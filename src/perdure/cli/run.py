@@ -35,7 +35,7 @@ class Wanted:
         self.target = target
         self.workflow: AnyWorkflow = find_workflow(target)
         self.given = given
-        self.id = execution_id or secrets.token_hex(16)
+        self.id = secrets.token_hex(16) if execution_id is None else execution_id
         self.chosen = execution_id is not None
 
     async def start(self, executions: Executions) -> perdure.Handle[Any]:

@@ -17,7 +17,7 @@ from perdure.cli.problems import tidy
 from perdure.cli.timeline import Entry, Mark, Timeline, Tried
 from perdure.cli.times import duration
 from perdure.cli.values import arguments_text, cut, value_text
-from perdure.cli.words import GLYPHS, failure_line, is_ascii, waits_text, without_pointers
+from perdure.cli.words import GLYPHS, drawable, failure_line, waits_text, without_pointers
 
 TIME_WIDTH = 8
 NAME_MAX, LOCATION_MAX = 28, 24
@@ -54,7 +54,6 @@ class View:
         self.now_ms = now_ms
         self.worker = worker
         self.width = console.width
-        self.ascii = is_ascii(console.encoding)
         first_ms = told.past[0].at_ms if told.past else None
         self.zero_ms = row.created_at_ms if first_ms is None else min(first_ms, row.created_at_ms)
         self.spans = _spans(told.past)
@@ -72,11 +71,11 @@ class View:
         )
 
     def glyph(self, mark: Mark) -> tuple[str, str]:
-        return GLYPHS[mark][self.ascii], GLYPHS[mark][2]
+        return GLYPHS[mark][0], GLYPHS[mark][2]
 
     def draw(self) -> None:
         """All of it."""
-        lines = header(self.row, self.told, width=self.width, full=self.full, now_ms=self.now_ms, ascii_only=self.ascii)
+        lines = header(self.row, self.told, width=self.width, full=self.full, now_ms=self.now_ms)
         for line in lines:
             self.paragraph(line, Text()) if self.full else self.line(line)
         self.console.print()
@@ -91,14 +90,14 @@ class View:
         """On one line, however narrow."""
         text.truncate(self.width, overflow="ellipsis")
         text.rstrip()
-        self.console.print(text, no_wrap=True, overflow="ignore", crop=False)
+        self.console.print(drawable(text, self.console), no_wrap=True, overflow="ignore", crop=False)
 
     def paragraph(self, text: Text, margin: Text) -> None:
         """Wrapped between the margin and the edge."""
         for part in text.split():
             for line in part.wrap(self.console, max(20, self.width - len(margin))):
                 line.rstrip()
-                self.console.print(margin + line)
+                self.console.print(drawable(margin + line, self.console))
 
     # --- an entry's line ---
 
@@ -116,7 +115,7 @@ class View:
         else:
             line.append(entry.title, style if entry.mark != "note" else "")
         self.add_values(line, entry, margin)
-        inside = bracket.replace("╭", "│").replace("╰", " ").replace(".", "|").replace("'", " ")
+        inside = bracket.replace("╭", "│").replace("╰", " ")
         indent = Text.assemble(" " * (TIME_WIDTH + 1), (inside, "blue"), "  ")
         for below in self.below(entry):
             self.paragraph(below, indent)
@@ -139,8 +138,7 @@ class View:
     def bracket(self, before: int, group: int, after: int) -> str:
         if not group:
             return " " * self.columns.gutter
-        pretty, plain = ("╭", ".") if before != group else ("╰", "'") if after != group else ("│", "|")
-        return f"{plain if self.ascii else pretty} "
+        return "╭ " if before != group else "╰ " if after != group else "│ "
 
     def bar(self, entry: Entry) -> str:
         """When it ran, within its group."""
@@ -150,14 +148,13 @@ class View:
         whole_ms = max(1, span.last_ms - span.first_ms)
         begin = ((entry.started_at_ms or 0) - span.first_ms) * (BAR_WIDTH - 1) // whole_ms
         end = max(begin + 1, round(((entry.at_ms or 0) - span.first_ms) / whole_ms * BAR_WIDTH))
-        return f"{' ' * begin}{('=' if self.ascii else '━') * (end - begin)}{' ' * (BAR_WIDTH - end)}"
+        return f"{' ' * begin}{'━' * (end - begin)}{' ' * (BAR_WIDTH - end)}"
 
     def worker_line(self, entry: Entry) -> Text:
         glyph, style = self.glyph("worker")
-        dash = "-" if self.ascii else "─"
         at = duration((entry.at_ms or 0) - self.zero_ms)
-        told = f"{at:>{TIME_WIDTH}} {dash * (1 + self.columns.gutter)}{glyph} {entry.title} "
-        return Text(told + dash * max(0, min(self.width, 100) - len(told)), style)
+        told = f"{at:>{TIME_WIDTH}} {'─' * (1 + self.columns.gutter)}{glyph} {entry.title} "
+        return Text(told + "─" * max(0, min(self.width, 100) - len(told)), style)
 
     # --- what went in and came out ---
 
@@ -190,7 +187,7 @@ class View:
     def given_and_came(self, given: str, came: str, room: int) -> Text:
         if not (given and came):
             return Text(cut(given or came, room))
-        arrow = " -> " if self.ascii else " → "
+        arrow = " → "
         room -= len(arrow)
         given = cut(given, max(room // 2, room - len(came)))
         return Text.assemble(given, (arrow, "dim"), cut(came, room - len(given)))

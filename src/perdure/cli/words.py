@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 
+from rich.console import Console
+from rich.text import Text
+
 from perdure import journal as jn
 from perdure.cli.problems import tidy
 from perdure.cli.timeline import Mark
@@ -33,18 +36,22 @@ STATUSES: dict[jn.Status, tuple[Mark, str]] = {
     "cancelled": ("cancelled", "magenta"),
     "terminated": ("cancelled", "magenta"),
 }
+_LINES = {"─": "-", "│": "|", "╭": ".", "╰": "'", "━": "=", "→": ">", "…": "~"}
+_IN_ASCII = str.maketrans(_LINES | {pretty: plain for pretty, plain, _ in GLYPHS.values()})
 _POINTERS = re.compile(r"( Its traceback is in the journal: `perdure show[^`]*`\.)? \[P\d{4}: docs/errors/P\d{4}\.md\]")
 
 
-def status_sign(status: jn.Status, *, ascii_only: bool) -> tuple[str, str]:
+def status_sign(status: jn.Status) -> tuple[str, str]:
     """Sign and word of a status, and their style."""
     mark, style = STATUSES[status]
-    return f"{GLYPHS[mark][ascii_only]} {status}", style
+    return f"{GLYPHS[mark][0]} {status}", style
 
 
-def is_ascii(encoding: str | None) -> bool:
-    """Whether signs outside ASCII would not be shown."""
-    return not (encoding or "").lower().startswith("utf")
+def drawable(text: Text, console: Console) -> Text:
+    """The same for terminals without UTF-8: our signs become ASCII, one for one."""
+    if not console.encoding.lower().startswith("utf"):
+        text.plain = text.plain.translate(_IN_ASCII)
+    return text
 
 
 def failure_line(failure: jn.FailureInfo) -> str:
