@@ -1,21 +1,37 @@
-"""Explaining nondeterminism: what was recorded, what the code asks now, where, and the likely cause."""
+"""Explaining nondeterminism: what was recorded, what the code asks now, where, and the likely cause.
+
+A person reads this at three in the morning: both sides are worded alike, so that the eye finds the difference.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from perdure.core import events as ev
 from perdure.core.commands import AnyCommand, CloseRun, RunStep, SendMessage, StartChild, StartTimer
 
+Show = Callable[[ev.Payload], str]
+
+MAX_SHOWN = 300
+MAX_WAITING = 5
+
+_KINDS = {RunStep: "step", StartTimer: "timer", StartChild: "child", SendMessage: "message", CloseRun: "end"}
+
 
 def describe_event(event: ev.Event) -> str:
     """One line for a person: what the journal holds."""
-    kind = type(event).__name__
-    if isinstance(event, ev.CommandEvent):
-        name = getattr(event, "name", None) or getattr(event, "workflow", None)
-        at = getattr(event, "location", "")
-        return f"{kind} #{event.seq}{f' of {name!r}' if name else ''}{f' at {at}' if at else ''}"
-    return kind
+    match event:
+        case ev.ExecutionFailed():
+            what = f"the end of the workflow: {event.failure.type}: {event.failure.message}"
+        case ev.ExecutionCompleted():
+            what = "the end of the workflow: it returned"
+        case ev.ExecutionCancelled():
+            what = "the end of the workflow: it was cancelled"
+        case ev.CommandEvent():
+            what = f"#{event.seq} {_subject(event)}{_at(getattr(event, 'location', ''))}"
+        case _:
+            return type(event).__name__
+    return f"{what} ({type(event).__name__})"
 
 
 def describe_command(command: AnyCommand) -> str:
@@ -26,56 +42,131 @@ def describe_command(command: AnyCommand) -> str:
         case StartTimer():
             what = "a timer"
         case StartChild():
-            what = f"child {command.workflow!r}"
+            what = f"child {command.workflow!r}, id {command.execution!r}"
         case SendMessage():
-            what = f"{command.kind} to {command.receiver!r}"
+            what = f"{_message(command.kind, command.name)} to {command.receiver!r}"
         case CloseRun():
-            what = "the end of the workflow"
-    return f"#{command.seq} {what}{f' at {command.location}' if command.location else ''}"
+            what = f"the end of the workflow: {_ending(command)}"
+    return f"#{command.seq} {what}{_at(command.location)}"
+
+
+def _subject(event: ev.CommandEvent) -> str:
+    match event:
+        case ev.StepEvent():
+            return f"step {event.name!r}"
+        case ev.TimerFired():
+            return "a timer"
+        case ev.ChildInitiated():
+            return f"child {event.workflow!r}, id {event.execution!r}"
+        case ev.ChildClosed():
+            return f"a child, id {event.execution!r}"
+        case ev.ChildStartFailed():
+            return "a child"
+        case ev.MessageSent():
+            return f"{_message(event.kind, event.name)} to {event.receiver!r}"
+        case _:
+            return "a message" if isinstance(event, ev.MessageDelivered | ev.MessageFailed) else "a command"
+
+
+def _message(kind: str, name: str) -> str:
+    return f"signal {name!r}" if kind == "signal" else "a cancel request"
+
+
+def _ending(close: CloseRun) -> str:
+    if close.cancelled:
+        return "it was cancelled"
+    if close.failure is not None:
+        return f"{close.failure.type}: {close.failure.message}"
+    return "it returned"
+
+
+def _at(location: str) -> str:
+    return f" at {location}" if location else ""
 
 
 def disagreement(
     position: int, event: ev.Event, command: AnyCommand | None, waiting: Sequence[AnyCommand] = ()
 ) -> dict[str, object]:
-    """The fields of a `NondeterminismError` for an event that the table or the names refuse."""
+    """The fields of a `NondeterminismError` for an event that the table or the names refuse.
+
+    `waiting` is everything that the code waits for now, `command` the one that stands at the event's number, if any.
+    """
     if command is not None:
         now, where = describe_command(command), command.location
     elif not waiting:
-        now, where = "nothing is waiting", ""
+        now, where = "nothing: the code waits for no step, timer or child", ""
     else:
-        now = "waiting for " + ", ".join(describe_command(each) for each in waiting[:5])
+        more = f" and {len(waiting) - MAX_WAITING} more" if len(waiting) > MAX_WAITING else ""
+        now = "waiting for " + ", ".join(describe_command(each) for each in waiting[:MAX_WAITING]) + more
         where = next((each.location for each in waiting if each.location), "")
     return {
         "position": position,
         "recorded": describe_event(event),
         "now": now,
-        "where": where or "the workflow's end",
+        "where": where or "the end of the workflow",
         "cause": _likely_cause(event, command, waiting),
     }
 
 
-def drifted(position: int, event: ev.StepEvent, command: RunStep) -> dict[str, object]:
+def drifted(position: int, event: ev.StepEvent, command: RunStep, show: Show | None = None) -> dict[str, object]:
     """The fields of a `NondeterminismError` for changed arguments under the same code."""
+    recorded = now = ""
+    if show is not None and event.preview is not None:
+        recorded, now = (f" with {show(each)[:MAX_SHOWN]}" for each in (event.preview, command.input))
     return {
         "position": position,
-        "recorded": f"{describe_event(event)}, input digest {event.digest.hex()[:12]}",
-        "now": f"{describe_command(command)}, input digest {command.digest.hex()[:12]}",
-        "where": command.location,
+        "recorded": f"{describe_event(event)}{recorded}, input digest {event.digest.hex()[:12]}",
+        "now": f"{describe_command(command)}{now}, input digest {command.digest.hex()[:12]}",
+        "where": command.location or "unknown",
         "cause": (
-            "the step's arguments depend on something outside the journal: a clock, randomness, a global, "
-            "the order of a set; or a module that the code's fingerprint does not cover has changed"
+            "the arguments depend on something outside the journal: a clock, randomness, an environment variable, "
+            "a global, the order of a set; or a module that the code's fingerprint does not cover has changed. "
+            "Take such values from a step, or from perdure.now, perdure.random, perdure.uuid4"
         ),
     }
 
 
 def _likely_cause(event: ev.Event, command: AnyCommand | None, waiting: Sequence[AnyCommand]) -> str:
+    ending = command or next((each for each in waiting if isinstance(each, CloseRun)), None)
     if isinstance(event, ev.CLOSING):
-        return "the workflow ended here when it was recorded, and goes on or ends otherwise now"
-    if command is None or isinstance(command, CloseRun):
-        if not waiting or isinstance(command, CloseRun) or any(isinstance(each, CloseRun) for each in waiting):
-            return "the workflow is shorter than its journal: a step, timer or child was removed, or an exit added"
-        return "the code takes another branch: something was added before, removed, or decided outside the journal"
-    recorded, now = getattr(event, "name", None), getattr(command, "name", None)
-    if isinstance(event, ev.StepEvent) and isinstance(command, RunStep) and recorded != now:
-        return f"a step was renamed, added, removed or reordered: {recorded!r} was recorded, {now!r} is asked now"
-    return "a step, timer, child or message was added, removed or reordered before this point"
+        if isinstance(ending, CloseRun):
+            return f"the workflow ends otherwise than it was recorded: {_ending(ending)}"
+        return "the workflow is longer than its journal: something was added before its end, or an exit was removed"
+    if isinstance(ending, CloseRun):
+        if ending.failure is not None:
+            return f"the code raises {ending.failure.type} where it went on when it was recorded"
+        return "the workflow is shorter than its journal: a step, timer or child was removed, or an exit was added"
+    if command is None:
+        return "the code has not come as far: something was added before this point, or decided outside the journal"
+    return _mismatch(event, command, waiting)
+
+
+def _mismatch(event: ev.Event, command: AnyCommand, waiting: Sequence[AnyCommand]) -> str:
+    """Both are there under one number, and differ."""
+    recorded, now = _kind(event), _KINDS[type(command)]
+    if recorded != now:
+        return f"a {recorded} was removed before this point, or a {now} was added: what follows has other numbers"
+    name, other = getattr(event, "name", ""), getattr(command, "name", "")
+    if name == other:
+        return f"this {now} was added, removed or reordered, or something before it"
+    moved = next((each for each in waiting if getattr(each, "name", "") == name and type(each) is type(command)), None)
+    if moved is not None:
+        return f"the order has changed: {name!r} is asked now as #{moved.seq}{_at(moved.location)}"
+    location = getattr(event, "location", "")
+    if location and location == command.location:
+        return f"{name!r} was renamed to {other!r}, or another is called at the same line; name={name!r} keeps the name"
+    return f"{name!r} was removed or renamed, or {other!r} was added before it, or their order has changed"
+
+
+def _kind(event: ev.Event) -> str:
+    match event:
+        case ev.StepEvent():
+            return "step"
+        case ev.TimerFired():
+            return "timer"
+        case ev.ChildInitiated() | ev.ChildStartFailed() | ev.ChildClosed():
+            return "child"
+        case ev.MessageSent() | ev.MessageDelivered() | ev.MessageFailed():
+            return "message"
+        case _:
+            return type(event).__name__

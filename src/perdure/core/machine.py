@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from perdure.core import events as ev
 from perdure.core.commands import AnyCommand, CloseRun, RunStep, StartTimer
-from perdure.core.disagreement import disagreement, drifted
+from perdure.core.disagreement import Show, disagreement, drifted
 from perdure.core.errors import CorruptJournal, NondeterminismError
 from perdure.core.table import COMMANDS, RUN, Effect, RunState, State
 
@@ -42,8 +42,9 @@ class Slot:
 class Machine:
     """The state of one run, a pure function of the commands issued and the events fed."""
 
-    def __init__(self, fingerprint: str = "") -> None:
+    def __init__(self, fingerprint: str = "", show: Show | None = None) -> None:
         self.fingerprint = fingerprint
+        self.show = show  # renders payloads for messages
         self.state = RunState.NEW
         self.position = 0  # number of events fed: the position of the next
         self.now_ms = 0
@@ -191,8 +192,8 @@ class Machine:
                 )
                 if isinstance(event, wanted):
                     return
-                raise NondeterminismError(**disagreement(self.position, event, close))
-        raise NondeterminismError(**disagreement(self.position, event, None, waiting=self.open_commands()))
+                raise NondeterminismError(**disagreement(self.position, event, close, self.open_commands()))
+        raise NondeterminismError(**disagreement(self.position, event, None, self.open_commands()))
 
     def _feed_command_event(self, event: ev.CommandEvent, recorded: ev.Recorded) -> Answer:
         if self.state is not RunState.RUNNING:
@@ -202,10 +203,10 @@ class Machine:
         if slot is None:
             if event.seq < self.next_seq:
                 raise CorruptJournal(detail=f"{type(event).__name__} answers command {event.seq} a second time")
-            raise NondeterminismError(**disagreement(self.position, event, None, waiting=self.open_commands()))
+            raise NondeterminismError(**disagreement(self.position, event, None, self.open_commands()))
         cell = COMMANDS.get((type(slot.command), slot.state, type(event)))
         if cell is None or not _names_agree(slot.command, event):
-            raise NondeterminismError(**disagreement(self.position, event, slot.command))
+            raise NondeterminismError(**disagreement(self.position, event, slot.command, self.open_commands()))
         if isinstance(event, ev.StepEvent) and isinstance(slot.command, RunStep):
             self._compare_digest(event, slot.command, recorded)
         after, effect = cell
@@ -220,7 +221,7 @@ class Machine:
         if not event.digest or not command.digest or event.digest == command.digest:
             return
         if recorded.fingerprint == self.fingerprint:
-            raise NondeterminismError(**drifted(self.position, event, command))
+            raise NondeterminismError(**drifted(self.position, event, command, self.show))
         self.drifts.append(f"step {command.name!r} (seq {command.seq}) at {command.location} has other arguments now")
 
 
