@@ -26,7 +26,8 @@ class PerdureError(Exception):
         """The message: what happened, what to do, and the page to read."""
         what = self.text.format_map(self.fields)
         cure = self.cure.format_map(self.fields)
-        return f"{what}{' ' if cure else ''}{cure} [{self.code}: docs/errors/{self.code}.md]"
+        space = "" if not cure or what.endswith("\n") else " "
+        return f"{what}{space}{cure} [{self.code}: docs/errors/{self.code}.md]"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (_rebuild, (type(self), self.fields))
@@ -315,7 +316,8 @@ class RemoteFailure(PerdureError):
 
     def __init__(self, *, failure: FailureInfo, **fields: Any) -> None:
         self.failure = failure
-        super().__init__(failure=failure, type=failure.type, message=failure.message, **fields)
+        fields |= {"type": failure.type, "message": failure.message}
+        super().__init__(failure=failure, **fields)
 
 
 class StepFailed(RemoteFailure):

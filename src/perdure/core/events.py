@@ -47,7 +47,7 @@ class Parent(msgspec.Struct, frozen=True):
     seq: int
 
 
-class Event(msgspec.Struct, frozen=True, tag=True, omit_defaults=True, gc=False):
+class Event(msgspec.Struct, frozen=True, tag=True, omit_defaults=True, gc=False, forbid_unknown_fields=True):
     """Base of all events. Immutable data has no cycles: the garbage collector need not look at it."""
 
 

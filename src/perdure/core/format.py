@@ -33,18 +33,19 @@ def decode_event(body: bytes, version: int) -> AnyEvent:
         JournalFromTheFuture: a newer Perdure wrote it.
         CorruptJournal: the bytes are no event of that format.
     """
+    if version > FORMAT:
+        raise JournalFromTheFuture(found=version, known=FORMAT)
     try:
         if version == FORMAT:
             return _decoder.decode(body)
         return msgspec.convert(_upcast(msgspec.msgpack.decode(body), version), AnyEvent)  # type: ignore[no-any-return]
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise CorruptJournal(detail=f"an event does not decode: {error}") from error
 
 
-def _upcast(fields: dict[str, Any], version: int) -> dict[str, Any]:
-    if version > FORMAT or version < 0:
-        raise JournalFromTheFuture(found=version, known=FORMAT)
-    while version < FORMAT:
-        fields = UPCASTERS[version](fields)
-        version += 1
+def _upcast(fields: Any, version: int) -> dict[str, Any]:
+    if version < 0 or not isinstance(fields, dict):
+        raise ValueError(f"a {type(fields).__name__} of version {version} is no event")
+    for older in range(version, FORMAT):
+        fields = UPCASTERS[older](fields)
     return fields
