@@ -1,0 +1,99 @@
+"""One event of each type with every field set, and one with only what is required: for tests of format and table."""
+
+from __future__ import annotations
+
+import typing
+from typing import Any
+
+import msgspec
+
+from perdure.core import events as ev
+
+PAYLOAD = ev.Payload(b"\x93\x01\xa1a\xc0", "msgpack", "key-1")
+PLAIN = ev.Payload(b"\x07")
+FAILURE = ev.FailureInfo(
+    type="ValueError",
+    message="no such page",
+    traceback='  File "research.py", line 3',
+    cause=ev.FailureInfo("KeyError", "'page'"),
+    members=(ev.FailureInfo("OSError", "one"), ev.FailureInfo("OSError", "two", value=PLAIN)),
+    value=PAYLOAD,
+)
+_STEP: dict[str, Any] = {
+    "seq": 7,
+    "name": "search",
+    "digest": b"\x01\x02\xff",
+    "location": "research.py:14",
+    "preview": PLAIN,
+    "input_ref": "blake2b:00ff",
+}
+_CHILD: dict[str, Any] = {"execution": "child-1", "status": "completed", "sender_run": "5e" * 16, "number": 3}
+
+FULL: list[ev.AnyEvent] = [
+    ev.ExecutionStarted(
+        workflow="research",
+        run="0a" * 16,
+        input=PAYLOAD,
+        lane="blue",
+        parent=ev.Parent("parent-1", "0b" * 16, 2),
+        on_parent_close="terminate",
+        request_id="req-1",
+    ),
+    ev.ExecutionClaimed(),
+    ev.CancelRequested(message_id="m-1", reason="enough", sender_run="0c" * 16, number=1),
+    ev.TerminateRequested(message_id="m-2", reason="now", sender_run="0c" * 16, number=2),
+    ev.SignalReceived(message_id="m-3", name="approval", value=PAYLOAD, sender="boss", sender_run="0c" * 16, number=3),
+    ev.ExecutionCompleted(result=PAYLOAD, lost_failures=(FAILURE,)),
+    ev.ExecutionFailed(failure=FAILURE, lost_failures=(FAILURE,)),
+    ev.ExecutionCancelled(reason="enough", lost_failures=(FAILURE,)),
+    ev.ExecutionTerminated(reason="now"),
+    ev.ContinuedAsNew(run="0d" * 16, input=PAYLOAD),
+    ev.Snapshot(state=PAYLOAD),
+    ev.StatePublished(state=PAYLOAD),
+    ev.PatchMarked(seq=4, name="faster"),
+    ev.UpdateAccepted(message_id="m-4", name="add", value=PAYLOAD),
+    ev.UpdateCompleted(message_id="m-4", result=PAYLOAD, failure=FAILURE),
+    ev.StepIntended(**_STEP, attempt=2, input=PAYLOAD),
+    ev.StepAttemptFailed(
+        **_STEP,
+        attempt=2,
+        started_at_ms=1_700_000_000_000,
+        failure=FAILURE,
+        retry_at_ms=1_700_000_001_000,
+        spent_ms=900,
+        progress=PLAIN,
+    ),
+    ev.StepCompleted(**_STEP, result=PAYLOAD, attempt=3, started_at_ms=1_700_000_000_000),
+    ev.StepFailed(**_STEP, failure=FAILURE, attempt=3, started_at_ms=1_700_000_000_000),
+    ev.StepOutcomeUnknown(**_STEP, attempt=2, reason="the worker died"),
+    ev.TimerFired(seq=8),
+    ev.ChildInitiated(
+        seq=9, workflow="child", execution="child-1", run="0e" * 16, input=PAYLOAD, location="research.py:20"
+    ),
+    ev.ChildStartFailed(seq=9, reason="the id is taken"),
+    ev.ChildClosed(seq=9, **_CHILD, result=PAYLOAD, failure=FAILURE, reason="why"),
+    ev.MessageSent(
+        seq=10, kind="signal", receiver="x-2", name="go", value=PAYLOAD, reason="because", location="research.py:30"
+    ),
+    ev.MessageDelivered(seq=10),
+    ev.MessageFailed(seq=10, reason="closed"),
+    ev.OperationScheduled(
+        seq=11, endpoint="https://agents", service="research", operation="run", request_id="r-1", input=PAYLOAD
+    ),
+    ev.OperationStarted(seq=11, token="token-1"),
+    ev.OperationCompleted(seq=11, result=PAYLOAD, failure=FAILURE, state="failed"),
+]
+
+EVENT_TYPES: tuple[type[ev.Event], ...] = typing.get_args(ev.AnyEvent)
+COMMAND_EVENTS = tuple(kind for kind in EVENT_TYPES if issubclass(kind, ev.CommandEvent))
+RUN_EVENTS = tuple(kind for kind in EVENT_TYPES if not issubclass(kind, ev.CommandEvent))
+
+
+def bare(event: ev.AnyEvent) -> ev.AnyEvent:
+    """The same event with everything left out that may be."""
+    required = {field.name: getattr(event, field.name) for field in msgspec.structs.fields(event) if field.required}
+    return type(event)(**required)
+
+
+SAMPLES: dict[str, ev.AnyEvent] = {type(event).__name__: event for event in FULL}
+SAMPLES |= {f"{name}, bare": bare(event) for name, event in list(SAMPLES.items())}

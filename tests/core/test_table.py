@@ -1,0 +1,186 @@
+"""The transition table, cell by cell: every (state, event type) is either in it, and does that, or is refused."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from perdure.core import events as ev
+from perdure.core.commands import AnyCommand, CloseRun, RunStep, SendMessage, StartChild, StartTimer
+from perdure.core.errors import CorruptJournal, NondeterminismError
+from perdure.core.machine import Machine
+from perdure.core.table import COMMANDS, RUN, Effect, RunState, State, diagram
+from tests.core.samples import COMMAND_EVENTS, EVENT_TYPES, FULL, PAYLOAD, RUN_EVENTS
+
+DESIGN = Path(__file__).parents[2] / "docs" / "design.md"
+BEGIN, END = "<!-- diagram: begin -->", "<!-- diagram: end -->"
+
+# Event types that can concern a command, in the order in which its life goes; all others never do.
+OF_COMMAND: dict[type, tuple[type, ...]] = {
+    RunStep: (ev.StepAttemptFailed, ev.StepCompleted, ev.StepFailed),
+    StartTimer: (ev.TimerFired,),
+    StartChild: (ev.ChildInitiated, ev.ChildStartFailed, ev.ChildClosed),
+    SendMessage: (ev.MessageSent, ev.MessageDelivered, ev.MessageFailed),
+    CloseRun: (),
+}
+
+# Cells of those that are illegal, each with its reason.
+ILLEGAL: dict[tuple[type, State, type], str] = {
+    (StartChild, State.OPEN, ev.ChildStartFailed): "it was not even initiated",
+    (StartChild, State.OPEN, ev.ChildClosed): "it was not even initiated",
+    (StartChild, State.CANCELLED, ev.ChildStartFailed): "dropped before it was initiated",
+    (StartChild, State.CANCELLED, ev.ChildClosed): "dropped before it was initiated",
+    (StartChild, State.STARTED, ev.ChildInitiated): "a child begins once",
+    (SendMessage, State.OPEN, ev.MessageDelivered): "it was not sent",
+    (SendMessage, State.OPEN, ev.MessageFailed): "it was not sent",
+    (SendMessage, State.CANCELLED, ev.MessageDelivered): "dropped before it was sent",
+    (SendMessage, State.CANCELLED, ev.MessageFailed): "dropped before it was sent",
+    (SendMessage, State.STARTED, ev.MessageSent): "a message is sent once",
+}
+# States that no command of this kind is ever in: nothing may happen there.
+UNREACHABLE = {
+    (RunStep, State.STARTED),
+    (StartTimer, State.STARTED),
+    *((kind, State.UNKNOWN) for kind in (RunStep, StartTimer, StartChild, SendMessage)),
+    *((CloseRun, state) for state in (State.STARTED, State.UNKNOWN, State.CANCELLED)),
+}
+# Event types that no release journals yet, or ever: refused whatever the state.
+NOT_YET = {
+    ev.ContinuedAsNew,
+    ev.Snapshot,
+    ev.StatePublished,
+    ev.UpdateAccepted,
+    ev.UpdateCompleted,
+    ev.TerminateRequested,
+}
+
+SAMPLE = {type(event): event for event in FULL}
+
+
+def command(kind: type) -> AnyCommand:
+    """A command of this kind, that agrees with the sample events."""
+    if kind is RunStep:
+        return RunStep(name="search", input=PAYLOAD, digest=b"\x01\x02\xff", target=None, options=None)
+    if kind is StartTimer:
+        return StartTimer(due_ms=5)
+    if kind is StartChild:
+        return StartChild(
+            workflow="child", execution="child-1", run="0e" * 16, input=PAYLOAD, on_parent_close="cancel", target=None
+        )
+    if kind is SendMessage:
+        return SendMessage(kind="signal", receiver="x-2", name="go", value=PAYLOAD)
+    return CloseRun(result=PAYLOAD)
+
+
+def machine_with(kind: type, state: State) -> Machine:
+    """A running machine whose first command is of this kind and in this state."""
+    machine = Machine()
+    machine.state = RunState.RUNNING
+    seq = machine.issue(command(kind))
+    if state is State.ANSWERED:
+        del machine.slots[seq]
+    else:
+        machine.slots[seq].state = state
+    return machine
+
+
+def recorded(machine: Machine, event: ev.AnyEvent) -> ev.Recorded:
+    return ev.Recorded(machine.position, 10, event)
+
+
+CELLS = list(itertools.product(OF_COMMAND, State, COMMAND_EVENTS))
+
+
+def name_of(value: object) -> str:
+    return value.__name__ if isinstance(value, type) else getattr(value, "value", "")
+
+
+@pytest.mark.parametrize(("kind", "state", "event_type"), CELLS, ids=name_of)
+def test_every_cell_of_commands(kind: type, state: State, event_type: type) -> None:
+    """In the table: the state and effect that it says. Not in the table: declared illegal here, and refused."""
+    machine = machine_with(kind, state)
+    event = msgspec.structs.replace(SAMPLE[event_type], seq=1)
+    cell = COMMANDS.get((kind, state, event_type))
+    if cell is not None:
+        answer = machine.feed(recorded(machine, event))
+        after, effect = cell
+        assert answer.effect is effect
+        assert answer.event is event
+        assert (1 in machine.slots) == (after is not State.ANSWERED)
+        if after is not State.ANSWERED:
+            assert machine.slots[1].state is after
+        assert machine.position == 1
+        return
+    foreign = event_type not in OF_COMMAND[kind]
+    declared = (kind, state, event_type) in ILLEGAL or (kind, state) in UNREACHABLE
+    assert foreign or declared or state is State.ANSWERED, "a cell that is neither in the table nor declared illegal"
+    with pytest.raises(CorruptJournal if state is State.ANSWERED else NondeterminismError):
+        machine.feed(recorded(machine, event))
+    assert machine.position == 0
+
+
+@pytest.mark.parametrize(("state", "event_type"), list(itertools.product(RunState, EVENT_TYPES)), ids=name_of)
+def test_every_cell_of_runs(state: RunState, event_type: type) -> None:
+    """Events of commands belong to running runs only; the others go by the table, and everything else is damage."""
+    machine = Machine()
+    machine.state = RunState.RUNNING
+    if issubclass(event_type, ev.ExecutionCompleted):
+        machine.issue(CloseRun(result=PAYLOAD))
+    elif issubclass(event_type, ev.ExecutionFailed):
+        machine.issue(CloseRun(failure=ev.FailureInfo("E", "")))
+    elif issubclass(event_type, ev.ExecutionCancelled):
+        machine.issue(CloseRun(cancelled=True))
+    machine.state = state
+    event = SAMPLE[event_type]
+    after = RUN.get((state, event_type))
+    if after is not None:
+        answer = machine.feed(recorded(machine, event))
+        assert answer == (Effect.RUN, None, event)
+        assert machine.state is after
+        assert (machine.closed_by is event) == (after is RunState.CLOSED)
+    elif event_type in RUN_EVENTS:
+        with pytest.raises(CorruptJournal, match=f"{event_type.__name__} at event 0.*{state.value}"):
+            machine.feed(recorded(machine, event))
+    else:
+        wrong = NondeterminismError if state is RunState.RUNNING else CorruptJournal
+        with pytest.raises(wrong):
+            machine.feed(recorded(machine, event))
+    assert machine.position == (1 if after is not None else 0)
+
+
+def test_the_declarations_and_the_table_do_not_overlap() -> None:
+    """What is declared illegal is not in the table, and what is in the table can concern its command."""
+    assert not ILLEGAL.keys() & COMMANDS.keys()
+    assert not UNREACHABLE & {(kind, state) for kind, state, _ in COMMANDS}
+    assert not NOT_YET & {event for _, event in RUN}
+    for kind, _, event in COMMANDS:
+        assert event in OF_COMMAND[kind]
+    for kind, _, event in ILLEGAL:
+        assert event in OF_COMMAND[kind]
+    assert {event for _, event in RUN} | NOT_YET == set(RUN_EVENTS)
+
+
+def test_nothing_follows_the_end() -> None:
+    """A closed run has no row; an answered command has none."""
+    assert not [cell for cell in RUN if cell[0] is RunState.CLOSED]
+    assert not [cell for cell in COMMANDS if cell[1] is State.ANSWERED]
+
+
+def test_the_diagram_shows_every_row() -> None:
+    lines = diagram().splitlines()
+    assert lines[0] == "stateDiagram-v2"
+    assert len(lines) == 1 + len(RUN) + len(COMMANDS)
+    assert "    pending --> running: ExecutionClaimed" in lines
+    assert "    RunStep_cancelled --> RunStep_answered: StepCompleted (ignore)" in lines
+
+
+def test_the_diagram_in_the_documentation_is_the_table() -> None:
+    """docs/design.md holds it between two markers."""
+    if not DESIGN.exists():
+        pytest.skip("docs/design.md is not written yet")
+    text = DESIGN.read_text(encoding="utf-8")
+    wanted = f"{BEGIN}\n```mermaid\n{diagram()}\n```\n{END}"
+    assert wanted in text, f"put this into docs/design.md:\n\n{wanted}\n"
