@@ -55,6 +55,20 @@ def test_one_batch_that_does_not_match_is_left_out_and_its_neighbours_commit(lab
     assert [len(lab.journal(name)) for name in "abc"] == [3, 2, 3]
 
 
+@pytest.mark.parametrize("wrong", [None, 0, 5, 20, 44])
+def test_a_large_commit_leaves_out_just_the_batch_that_does_not_match(lab, wrong):
+    names = [f"e{n}" for n in range(45)]
+    lab.create(*names)
+    parked = [Park(lab.key(name), f"run-{name}", 2, wake_at_ms=5) for name in names[3:30:2]]
+    lab.commit(advice=[*parked, Park(lab.key("e20"), "run-e20", 2, "stalled", problem="bug")])
+    batches = [lab.batch(name, TIMER, expected=1 if n == wrong else 2) for n, name in enumerate(names)]
+    outcomes = lab.commit(*batches).outcomes
+    assert [n for n, outcome in enumerate(outcomes) if outcome is not COMMITTED] == ([] if wrong is None else [wrong])
+    for n, name in enumerate(names):
+        assert len(lab.journal(name)) == lab.row(name).position == (2 if n == wrong else 3)
+        assert lab.row(name).status == "active" or n == wrong
+
+
 @pytest.mark.parametrize("expected", [0, 1, 3, 100])
 def test_a_batch_at_another_position_is_a_conflict(lab, expected):
     lab.create("a")

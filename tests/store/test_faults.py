@@ -17,7 +17,7 @@ import pytest
 
 from perdure.core import errors
 from perdure.core import events as ev
-from perdure.store import faults
+from perdure.store import faults, sqlite_tables
 from perdure.store.protocol import Outcome
 from perdure.store.sqlite import SqliteStore
 
@@ -489,6 +489,23 @@ def read_damaged(path, content, lab, journals):
         store.open_session("worker", ("default",), "")
     store.close()
     return told
+
+
+# --- what is kept in memory is only a cache ---
+
+
+def test_more_executions_than_are_remembered_are_looked_up(lab, monkeypatch):
+    monkeypatch.setattr(sqlite_tables, "_MOST_NUMBERS", 2)
+    lab.create("c", "d", "e")
+    for name in "abcdeabcde":
+        assert lab.commit(lab.batch(name, TIMER)).outcomes == [COMMITTED]
+    assert len(lab.store._tables._numbers) <= 2
+
+
+def test_a_transaction_that_could_not_be_rolled_back_is_rolled_back_by_the_next(lab):
+    lab.store._writer.execute("BEGIN; DELETE FROM event")
+    assert lab.commit(lab.batch("a", TIMER)).outcomes == [COMMITTED]
+    assert len(lab.journal("a")) == 3
 
 
 # --- what SQLite says, by name ---
