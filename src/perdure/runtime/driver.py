@@ -48,6 +48,7 @@ class Host(Protocol):
     def closed(self, driver: Driver, event: ev.AnyEvent) -> None: ...
     def stalled(self, driver: Driver, error: PerdureError) -> None: ...
     def lost(self, driver: Driver) -> None: ...
+    def left(self, key: Key) -> None: ...
     def refused(self, driver: Driver) -> None: ...
     def progressed(self, driver: Driver) -> None: ...
 
@@ -133,6 +134,11 @@ class Driver:
             or self._again
             or self._closing
         )
+
+    @property
+    def committing(self) -> bool:
+        """Whether a commit of it is under way."""
+        return self._committing is not None
 
     @property
     def unwritten(self) -> bool:
@@ -229,6 +235,8 @@ class Driver:
 
     def _committed(self, outcome: Outcome) -> None:
         batch, self._committing = self._committing, None
+        if self.dead:
+            self.host.left(self.key)
         if self.dead or batch is None:
             return
         if outcome is Outcome.COMMITTED:

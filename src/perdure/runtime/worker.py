@@ -109,6 +109,7 @@ class Worker:
         self._resting_bytes = 0
         self._loading: set[Key] = set()
         self._woken_while_loading: set[Key] = set()
+        self._leaving: dict[Key, bool] = {}  # dropped with a commit under way: whether to load it again after that
         self._scanning = False
         self._scan_again = False
         self._suspects: list[Row] = []
@@ -321,7 +322,15 @@ class Worker:
 
         self.background.run(lambda: self.store.next_wake_ms(self.session), told)
 
+    def left(self, key: Key) -> None:
+        """The last commit of an execution that was dropped has ended."""
+        if self._leaving.pop(key, False):
+            self.woken([key])
+
     def _load_key(self, key: Key) -> None:
+        if key in self._leaving:
+            self._leaving[key] = True
+            return
         self._loading.add(key)
         self.background.run(lambda: self.store.row(key), lambda row: self._row_read(key, row))
 
@@ -359,6 +368,10 @@ class Worker:
         return False
 
     def _load(self, row: Row) -> None:
+        if row.key in self._leaving:
+            self._leaving[row.key] = True
+            self._suspect_passed(row.key)
+            return
         self._loading.add(row.key)
         reading = self._read_suspect if self._suspect == row.key else read
         self.background.run(lambda: reading(self.store, row), lambda loaded: self._loaded(row, loaded))
@@ -374,7 +387,7 @@ class Worker:
         driver.run = row.run
         if isinstance(loaded, StoreError):
             log.warning("cannot load %s, trying again: %s", row.key.execution, loaded)
-            self._loop.call_later(0.5, self._load, row)
+            self._loop.call_later(0.5, self.woken, [row.key])
             return
         self.drivers[row.key] = driver
         if isinstance(loaded, Exception):
@@ -476,6 +489,8 @@ class Worker:
         if self.drivers.get(driver.key) is driver:
             del self.drivers[driver.key]
         self._rouse(driver)
+        if driver.committing:
+            self._leaving.setdefault(driver.key, False)
         driver.discard()
         self._suspect_passed(driver.key)
         self._made_room()
@@ -539,11 +554,12 @@ class Worker:
 def read(store: Store, row: Row) -> Loaded:
     """An execution's journal, inbox and open steps, page by page."""
     journal: list[ev.Recorded] = []
-    while len(journal) < row.position:
+    page: list[ev.Recorded] | None = None
+    while page is None or len(page) == LOAD_PAGE:  # to its end: it may have grown since the row was read
         page = store.load(row.key, row.run, len(journal), LOAD_PAGE)
         journal.extend(page)
-        if not page:
-            raise CorruptJournal(detail=f"the row says {row.position} events, the journal holds {len(journal)}")
+    if len(journal) < row.position:
+        raise CorruptJournal(detail=f"the row says {row.position} events, the journal holds {len(journal)}")
     return Loaded(row, journal, store.inbox(row.key, INBOX_PAGE), store.running(row.key))
 
 
