@@ -275,6 +275,18 @@ def test_a_deleted_write_ahead_log_is_noticed(lab, path):
         lab.commit(lab.batch("a", TIMER))
 
 
+def test_a_store_reached_by_a_link_is_watched_at_its_place(public):
+    link = public.with_name("link.db")
+    link.symlink_to(public)
+    store = SqliteStore(link)
+    session = store.open_session("worker", ("default",), "")
+    store.renew(session)
+    Path(f"{public}-wal").unlink()
+    with pytest.raises(errors.StoreReplaced):
+        store.renew(session)
+    store.close()
+
+
 # --- no store of ours ---
 
 

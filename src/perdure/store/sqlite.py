@@ -124,7 +124,7 @@ class SqliteStore:
         self.store_id = meta.get("store_id", "")
         self._tables = SqliteTables(self._writer, self.now_ms)
         self._file = faults.Identity(self.path)
-        self._log = faults.Identity(f"{self.path}-wal")
+        self._log = faults.Identity(f"{os.path.realpath(self.path)}-wal")  # SQLite puts it beside the file, not a link
         self._files_checked_at = 0.0
         self._data_version = self._ask_data_version()
 
