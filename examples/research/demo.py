@@ -28,7 +28,7 @@ COMMENT = "Which errors and exceptions does it raise?"
 EXECUTION = "report-1"
 LOOK_EVERY = 0.1
 PAUSE = 1.0  # between a kill and the restart, and of the reviewer: people want to follow
-WORK_ANSWERS = 14  # of the model: about as many as are recorded before the report can be approved
+WORK_ANSWERS = 12  # of the model: about as many as are recorded before the report can be approved
 HESITATION = 1.5
 
 

@@ -50,17 +50,21 @@ def measure(recorded: Sequence[Recorded], ledger: Sequence[Line], lives: Sequenc
     caught before their result was recorded: they run again, and must.
     """
     started = [line for line in ledger if line.what == "started"]
-    killed = [life for life in lives if life.killed]
-    inherited = [before.recorded for before, life in pairwise(lives) if went_on(life, started)]
+    replayed = inherited(lives, started)
     return Figures(
         steps=len(recorded),
         bodies_run=len(started),
-        replayed=sum(len(steps) for steps in inherited),
-        repeated=sum(len(repeated_after(life, started, lives)) for life in killed),
-        cut_short=sum(len(in_flight(life, started)) for life in killed),
+        replayed=len(replayed),
+        repeated=sum(len(repeated_by(life, before, started)) for before, life in pairwise(lives)),
+        cut_short=sum(len(in_flight(life, started)) for life in lives if life.killed),
         tokens_spent=sum(line.tokens for line in ledger),
-        tokens_kept=sum(step.tokens for steps in inherited for step in steps),
+        tokens_kept=sum(step.tokens for step in replayed),
     )
+
+
+def inherited(lives: Sequence[Life], started: Sequence[Line]) -> list[Recorded]:
+    """The results that processes took from the journal, each as often as it was taken."""
+    return [step for before, life in pairwise(lives) if went_on(life, started) for step in before.recorded]
 
 
 def went_on(life: Life, started: Sequence[Line]) -> bool:
@@ -68,11 +72,10 @@ def went_on(life: Life, started: Sequence[Line]) -> bool:
     return not life.killed or any(line.pid == life.pid for line in started)
 
 
-def repeated_after(life: Life, started: Sequence[Line], lives: Sequence[Life]) -> list[Line]:
-    """Bodies that the next process ran again although they were recorded when this one died."""
-    known = {step.seq for step in life.recorded}
-    following = lives[lives.index(life) + 1 :][:1]
-    return [line for line in started if line.seq in known and any(line.pid == later.pid for later in following)]
+def repeated_by(life: Life, before: Life, started: Sequence[Line]) -> list[Line]:
+    """Bodies that a process ran although they were recorded when the one before it died."""
+    known = {step.seq for step in before.recorded}
+    return [line for line in started if line.seq in known and line.pid == life.pid]
 
 
 def in_flight(life: Life, started: Sequence[Line]) -> set[int]:

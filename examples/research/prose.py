@@ -27,8 +27,7 @@ def best_sentences(text: str, question: str) -> str:
     The first sentence of a docstring says what a thing is, so it has an advantage.
     """
     wanted = set(words(question))
-    whole = [part for part in sentences(text) if part[-1] in ".!?" and ">>>" not in part]
-    parts = list(dict.fromkeys(whole)) or [text]
+    parts = whole_sentences(text) or [text]
     value = {part: len(wanted & set(words(part))) + (2 if part is parts[0] else 0) for part in parts}
     chosen: set[str] = set()
     room = QUOTE_WORDS
@@ -37,6 +36,11 @@ def best_sentences(text: str, question: str) -> str:
             chosen.add(part)
             room -= len(part.split())
     return shortened(" ".join(part for part in parts if part in chosen).lstrip("*- "))
+
+
+def whole_sentences(text: str) -> list[str]:
+    """The sentences that are whole and no code, each once."""
+    return list(dict.fromkeys(part for part in sentences(text) if part[-1] in ".!?" and ">>>" not in part))
 
 
 def shortened(text: str, *, limit: int = QUOTE_WORDS) -> str:
