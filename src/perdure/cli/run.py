@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import click
+from rich.text import Text
 
 import perdure
 from perdure.cli.inputs import arguments
@@ -143,7 +144,7 @@ async def _watch(handle: perdure.Handle[Any], settings: Settings) -> None:
         while True:
             row = await handle.describe()
             waits = f" · waits for {row.waits_for}" if row.waits_for else ""
-            status.update(f"[dim]{row.position} events{waits}[/dim]")
+            status.update(Text(f"{row.position} events{waits}", "dim"))
             await asyncio.sleep(LOOK_S)
 
 
