@@ -8,6 +8,8 @@ from __future__ import annotations
 import hashlib
 from typing import NamedTuple, NewType
 
+from perdure.core.errors import InvalidId
+
 Namespace = NewType("Namespace", str)
 ExecutionId = NewType("ExecutionId", str)
 RunId = NewType("RunId", str)  # 128 random bits, 32 hexadecimal digits
@@ -19,6 +21,7 @@ DEFAULT_NAMESPACE = Namespace("default")
 DEFAULT_LANE = Lane("default")
 DEFAULT_SHARDS = 256
 MAX_ID_BYTES = 200
+MAX_SHOWN = 80
 
 
 class Key(NamedTuple):
@@ -53,3 +56,38 @@ def noise(run: str, seq: int, attempt: int) -> float:
     """A reproducible number in [0, 1) for jitter: spread between executions, the same on replay."""
     digest = hashlib.blake2b(f"{run}\0{seq}\0{attempt}".encode(), digest_size=4, person=b"perdure-noise").digest()
     return int.from_bytes(digest, "big") / 2**32
+
+
+def checked_id(value: str, kind: str = "execution id") -> str:
+    """The id itself, if it may be stored and shown.
+
+    Raises:
+        InvalidId: it is empty, too long, or holds surrogates, control or other unprintable characters.
+    """
+    if isinstance(value, str) and value.isascii() and value.isprintable() and 0 < len(value) <= MAX_ID_BYTES:
+        reason = "it begins or ends with a space" if value != value.strip() else ""
+    else:
+        reason = _why_not(value)
+    if reason:
+        shown = ascii(value)
+        raise InvalidId(
+            value=shown if len(shown) <= MAX_SHOWN else shown[:MAX_SHOWN] + "…", kind=kind, reason=reason
+        )
+    return value
+
+
+def _why_not(value: object) -> str:
+    if not isinstance(value, str) or not value:
+        return "it is empty" if value == "" else f"it is {type(value).__name__}, not text"
+    if any("\ud800" <= char <= "\udfff" for char in value):
+        return "it holds a lone surrogate"
+    if not value.isprintable():
+        return "it holds characters that cannot be printed"
+    if len(value.encode()) > MAX_ID_BYTES:
+        return f"it is longer than {MAX_ID_BYTES} bytes"
+    return "it begins or ends with a space" if value != value.strip() else ""
+
+
+def storable(text: str) -> str:
+    """The text as a journal can hold it: lone surrogates, which models emit, show as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode()

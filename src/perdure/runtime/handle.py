@@ -14,11 +14,10 @@ from perdure.core.errors import (
     ExecutionNotFound,
     ExecutionStalled,
     ExecutionTerminated,
-    InvalidId,
     PerdureError,
     WaitTimeout,
 )
-from perdure.core.identity import MAX_ID_BYTES, ExecutionId, Key, Namespace, shard_of
+from perdure.core.identity import ExecutionId, Key, Namespace, checked_id, shard_of, storable
 from perdure.core.retry import Seconds, to_ms
 from perdure.store.protocol import Mail, Receipt, Row, Running, Start, Store
 from perdure.workflow.context import signal_payload
@@ -40,34 +39,6 @@ class Port(Protocol):
     async def closed(self, key: Key) -> ev.AnyEvent | None: ...  # the closing event, if it is at hand
     async def resume(self, key: Key) -> Receipt: ...
     def new_id(self) -> str: ...
-
-
-def checked_id(value: str, kind: str = "execution id") -> str:
-    """The id itself, if it may be stored and shown.
-
-    Raises:
-        InvalidId: it is empty, too long, or holds surrogates, control or other unprintable characters.
-    """
-    if isinstance(value, str) and value.isascii() and value.isprintable() and 0 < len(value) <= MAX_ID_BYTES:
-        reason = "it begins or ends with a space" if value != value.strip() else ""
-    else:
-        reason = _why_not(value)
-    if reason:
-        shown = ascii(value)
-        raise InvalidId(value=shown if len(shown) <= 80 else shown[:80] + "…", kind=kind, reason=reason)
-    return value
-
-
-def _why_not(value: Any) -> str:
-    if not isinstance(value, str) or not value:
-        return "it is empty" if value == "" else f"it is {type(value).__name__}, not text"
-    if any("\ud800" <= char <= "\udfff" for char in value):
-        return "it holds a lone surrogate"
-    if not value.isprintable():
-        return "it holds characters that cannot be printed"
-    if len(value.encode()) > MAX_ID_BYTES:
-        return f"it is longer than {MAX_ID_BYTES} bytes"
-    return "it begins or ends with a space" if value != value.strip() else ""
 
 
 def key_of(store: Store, namespace: str, execution_id: str) -> Key:
@@ -147,11 +118,11 @@ class Handle(Generic[R]):
 
     async def cancel(self, reason: str = "") -> None:
         """Ask it to cancel: `asyncio.CancelledError` is raised where it waits, and it may clean up first."""
-        await self._send(ev.CancelRequested(self._port.new_id(), reason))
+        await self._send(ev.CancelRequested(self._port.new_id(), storable(reason)))
 
     async def terminate(self, reason: str = "") -> None:
         """End it without asking its code."""
-        await self._send(ev.TerminateRequested(self._port.new_id(), reason))
+        await self._send(ev.TerminateRequested(self._port.new_id(), storable(reason)))
 
     async def resume(self) -> None:
         """Let a stalled execution go on, after its code was fixed."""

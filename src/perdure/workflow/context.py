@@ -9,13 +9,14 @@ from asyncio import timeout as asyncio_timeout
 from collections.abc import Callable
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import Any, Generic, ParamSpec, TypeVar, overload
+from typing import Any, Generic, ParamSpec, TypeVar, get_args, overload
 
 import asyncio
 import msgspec
 
 from perdure.core.commands import SendMessage, StartChild
-from perdure.core.errors import DecodeError, OutsideWorkflow
+from perdure.core.errors import DecodeError, InvalidOption, OutsideWorkflow
+from perdure.core.identity import checked_id, storable
 from perdure.core.events import Payload
 from perdure.core.identity import derived_id
 from perdure.core.retry import Seconds, to_ms
@@ -126,7 +127,7 @@ class ChildHandle(Generic[R]):
 
     async def cancel(self, reason: str = "") -> None:
         """Ask it to cancel; returns when the request has arrived."""
-        await self._execution.send(SendMessage(kind="cancel", receiver=self.id, reason=reason, location=caller()))
+        await _send_cancel(self._execution, self.id, reason, caller())
 
 
 class ExternalHandle:
@@ -142,11 +143,17 @@ class ExternalHandle:
 
     async def cancel(self, reason: str = "") -> None:
         """Ask it to cancel; returns when the request has arrived. Raises `MessageNotDelivered`."""
-        await self._execution.send(SendMessage(kind="cancel", receiver=self.id, reason=reason, location=caller()))
+        await _send_cancel(self._execution, self.id, reason, caller())
+
+
+async def _send_cancel(execution: Execution, receiver: str, reason: str, location: str) -> None:
+    await execution.send(
+        SendMessage(kind="cancel", receiver=receiver, reason=storable(reason), location=location)
+    )
 
 
 async def _send_signal(execution: Execution, receiver: str, name: str, value: Any, location: str) -> None:
-    payload = signal_payload(name, value)
+    payload = signal_payload(checked_id(name, "signal name"), value)
     await execution.send(SendMessage(kind="signal", receiver=receiver, name=name, value=payload, location=location))
 
 
@@ -158,7 +165,7 @@ def signal_payload(name: str, value: Any) -> Payload:
 
 def external(execution_id: str) -> ExternalHandle:
     """Another execution, to signal or cancel from inside a workflow."""
-    return ExternalHandle(_execution("external"), execution_id)
+    return ExternalHandle(_execution("external"), checked_id(execution_id))
 
 
 async def start_child(
@@ -172,6 +179,12 @@ async def start_child(
         on_parent_close: what happens to it when this run closes first: "terminate", "cancel" or "abandon".
     """
     execution = _execution("start_child")
+    if id is not None:
+        checked_id(id)
+    if on_parent_close not in get_args(ParentClose):
+        raise InvalidOption(
+            option="on_parent_close", value=repr(on_parent_close), expected="'terminate', 'cancel' or 'abandon'"
+        )
     command, closed = await execution.start_child(
         workflow, args, kwargs, caller(), child_id=id, on_parent_close=on_parent_close
     )

@@ -66,7 +66,8 @@ def _options(
         if not isinstance(value, _Unset):
             changes[f"{name}_ms"] = None if value is None else _positive_ms(value, name)
     if not isinstance(concurrency, _Unset):
-        if concurrency is not None and (isinstance(concurrency, bool) or concurrency < 1):
+        is_number = isinstance(concurrency, int) and not isinstance(concurrency, bool)
+        if concurrency is not None and (not is_number or concurrency < 1):
             raise InvalidOption(option="concurrency", value=repr(concurrency), expected="1 or more, or None")
         changes["concurrency"] = concurrency
     return msgspec.structs.replace(base, **changes)

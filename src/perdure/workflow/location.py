@@ -12,6 +12,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from perdure.core.identity import storable
+
 # As code objects spell them: unresolved, and with the separator, so that a neighbour `perdure_app` is not ours.
 _OWN = str(Path(__file__).parent.parent) + os.sep
 _ASYNCIO = str(Path(asyncio.__file__).parent) + os.sep
@@ -21,7 +23,7 @@ _LOOP = str(Path(__file__).with_name("loop.py"))
 @lru_cache(maxsize=4096)
 def place(filename: str, line: int) -> str:
     """`file.py:42`."""
-    return f"{Path(filename).name}:{line}"
+    return storable(f"{Path(filename).name}:{line}")
 
 
 @lru_cache(maxsize=4096)
