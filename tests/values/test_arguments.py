@@ -107,7 +107,7 @@ WRONG: list[tuple[Any, tuple[Any, ...], dict[str, Any], str]] = [
     (one, ("a",), {"query": "b"}, "multiple values for argument 'query'"),
     (one, ("a",), {"x": 1}, "unexpected keyword argument 'x'"),
     (defaults, (), {"b": "x"}, "missing a required argument: 'a'"),
-    (shadow, (), {"a": 1}, "positional"),
+    (shadow, (), {"a": 1}, "'a'"),
 ]
 
 

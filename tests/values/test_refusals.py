@@ -21,7 +21,7 @@ import pytest
 from perdure.core.errors import DecodeError, EncodeError, PayloadTooLarge, UnsupportedType
 from perdure.core.events import Payload
 from perdure.workflow import values, values_codec
-from perdure.workflow.values import codec_for
+from perdure.workflow.values import Arguments, codec_for, render
 
 
 @dataclasses.dataclass
@@ -124,11 +124,26 @@ def test_a_refusal_names_the_place(annotation: Any, value: Any, path: str) -> No
     assert path_of(annotation, value) == path
 
 
-def test_a_very_deep_value_is_refused_and_not_a_crash() -> None:
+def take(value: Any) -> None: ...
+
+
+@pytest.mark.parametrize("wrap", [lambda v: [v], lambda v: {"a": v}, lambda v: {1: v}, lambda v: (v,)], ids=range(4))
+@pytest.mark.parametrize("depth", [500, 950, 5_000, 200_000])
+def test_a_very_deep_value_is_carried_or_refused_and_no_crash(wrap: Any, depth: int) -> None:
+    """How deep a value may be depends on the Python; beyond, it is a refusal as any other."""
     value: Any = 1
-    for _ in range(sys.getrecursionlimit() * 3):
-        value = [value]
-    assert path_of(Any, value) == "$"
+    for _ in range(depth):
+        value = wrap(value)
+    codec = codec_for(Any, "it")
+    for encode in (lambda: codec.encode(value, "it"), lambda: Arguments(take).encode((value,), {}, "it")[0]):
+        try:
+            payload = encode()
+        except EncodeError as refused:
+            assert "nested too deeply" in str(refused)  # noqa: PT017
+        else:
+            assert depth < 100_000
+            assert render(payload)
+            codec.decode(payload, "it")
 
 
 def test_what_a_users_method_raises_is_a_refusal() -> None:

@@ -27,7 +27,7 @@ from perdure.core.errors import (
 )
 from perdure.core.events import Payload
 from perdure.workflow import values_codec
-from perdure.workflow.values_codec import DIGEST_BYTES, Codec, codec_for, digest
+from perdure.workflow.values_codec import DIGEST_BYTES, TOO_DEEP, Codec, codec_for, digest
 from perdure.workflow.values_plain import JSON, map_head
 
 if TYPE_CHECKING:
@@ -171,9 +171,15 @@ class Arguments:
         try:
             bound = self.signature.bind(*args, **kwargs)
         except TypeError as error:
-            raise WrongArguments(name=self.name, signature=str(self.signature), reason=str(error)) from None
+            raise self._wrong(str(error)) from None
         bound.apply_defaults()
-        return tuple(bound.arguments.values())
+        for name in self.signature.parameters:
+            if name not in bound.arguments:  # CPython 3.13 lets f(a, /, **more) be called as f(a=1)
+                raise self._wrong(f"missing a required argument: {name!r}")
+        return tuple(bound.arguments[name] for name in self.signature.parameters)
+
+    def _wrong(self, reason: str) -> WrongArguments:
+        return WrongArguments(name=self.name, signature=str(self.signature), reason=reason)
 
     def _encode_checked(self, values: tuple[Any, ...], what: str) -> bytes:
         if self._record is not _no_record:
@@ -202,7 +208,10 @@ class Arguments:
             raise PayloadTooLarge(what=what, size=len(data), limit=limit)
         payload = Payload(data)
         if self._needs_canonical:
-            return payload, digest(payload)
+            try:
+                return payload, digest(payload)
+            except RecursionError:
+                raise EncodeError(what=what, path="$", reason=TOO_DEEP, expected=f"arguments of {self.name}") from None
         return payload, blake2b(data, digest_size=DIGEST_BYTES).digest()
 
     # --- decoding -------------------------------------------------------------------------------------------------
@@ -244,7 +253,7 @@ class Arguments:
                 texts = msgspec.json.decode(payload.data, type=dict[str, msgspec.Raw])
                 return {key: msgspec.Raw(_encode(Ext(JSON, bytes(text)))) for key, text in texts.items()}
             raise ValueError(f"their content type is {payload.content_type!r}")  # noqa: TRY301
-        except ValueError as error:
+        except (msgspec.MsgspecError, ValueError) as error:
             raise DecodeError(what=what, expected=f"arguments of {self.name!r}", reason=str(error)) from error
 
     def _decode_part(self, key: str, part: msgspec.Raw, what: str) -> Any:

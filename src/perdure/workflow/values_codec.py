@@ -36,7 +36,7 @@ _encode_sets_sorted = msgspec.msgpack.Encoder(order="deterministic").encode
 _EXACT = frozenset({str, int, float, bool, bytes, type(None)})
 _BINARY = (bytes, bytearray, memoryview)
 _PLAIN = "plain data, or any type that the annotation names"
-_TOO_DEEP = "is nested too deeply, or contains itself"
+TOO_DEEP = "is nested too deeply, or contains itself"
 
 
 class Codec(Generic[T]):
@@ -140,7 +140,7 @@ class Codec(Generic[T]):
         except NotPlain as problem:
             raise self._encode_error(what, problem.path, problem.reason) from problem
         except RecursionError:
-            raise self._encode_error(what, "$", _TOO_DEEP) from None
+            raise self._encode_error(what, "$", TOO_DEEP) from None
         except Exception as error:
             reason = f"fails with {type(error).__name__}: {error}"
             raise self._encode_error(what, "$", reason) from error
@@ -175,8 +175,6 @@ class Codec(Generic[T]):
             if again.data != payload.data or not self._equal(value, decoded, payload.data):
                 check_same(value, decoded, self._usual_rules)
         except MemoryError:
-            raise
-        except RecursionError:
             raise
         except Exception:  # noqa: BLE001 - whatever it is, the richer form finds it again, with its path
             return None
@@ -221,7 +219,7 @@ class Codec(Generic[T]):
         except NotPlain as problem:
             reason = f"{problem.path} {problem.reason}"
         except RecursionError:
-            reason = f"$ {_TOO_DEEP}"
+            reason = f"$ {TOO_DEEP}"
         except UnsupportedType:
             raise
         except Exception as error:  # noqa: BLE001 - users' validators raise what they like

@@ -174,10 +174,10 @@ def field_names(kind: Any) -> dict[str, str] | None:
         return dict(zip(kind.__struct_encode_fields__, kind.__struct_fields__, strict=True))
     if dataclasses.is_dataclass(kind):
         return {field.name: field.name for field in dataclasses.fields(kind)}
-    for listing in ("__attrs_attrs__", "__pydantic_fields__"):
-        attributes = getattr(kind, listing, None)
-        if attributes is not None:
-            return {name: name for name in (getattr(attribute, "name", attribute) for attribute in attributes)}
+    if hasattr(kind, "__attrs_attrs__"):
+        return {attribute.name: attribute.name for attribute in kind.__attrs_attrs__}
+    if hasattr(kind, "__pydantic_validator__"):
+        return {name: name for name in kind.model_fields}
     return None
 
 

@@ -140,7 +140,7 @@ class Adapter:
         if kinds & _NOT_DATA:
             raise NotSupported(type_name(culprit(annotation)))
         self.is_ambiguous = any(part["type"] == "union" and _members(part) > 1 for part in parts)
-        equality_tells = not (self.is_ambiguous or kinds & {"datetime", "time"})
+        equality_tells = not (self.is_ambiguous or kinds & _EQUAL_BUT_NOT_SAME)
         self.traits = Traits(has_any="any" in kinds, has_maps=True, equality_tells=equality_tells)
         self.has_sets = bool(kinds & {"set", "frozenset"})
         self.enums: frozenset[type] = frozenset(part["cls"] for part in parts if part["type"] == "enum")
@@ -170,6 +170,7 @@ class Adapter:
             raise problem from error
 
 
+_EQUAL_BUT_NOT_SAME = {"datetime", "time", "decimal", "complex"}  # in another zone, with other digits or signs
 _NOT_DATA = {"callable", "is-instance", "is-subclass", "generator"}
 _NO_PARTS = {"metadata", "serialization", "config", "default", "members", "expected"}
 _BRANCH: dict[Any, str] = {"json-or-python": "json_schema", "lax-or-strict": "lax_schema"}
