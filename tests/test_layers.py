@@ -20,10 +20,11 @@ MAY_IMPORT = {
     "": [PUBLIC, "perdure.core", "perdure.workflow", "perdure.runtime", "perdure.store"],
     "core": [],
     "workflow": ["perdure.core"],
-    "runtime": ["perdure.core", "perdure.workflow", "perdure.store.protocol"],
+    "runtime": ["perdure.core", "perdure.workflow", "perdure.store.protocol", "perdure.store.open"],
     "store": ["perdure.core"],
     "rpc": [PUBLIC],
-    "testing": [PUBLIC, "perdure.store.protocol"],
+    # The simulator drives the production code itself, not what users see of it.
+    "testing": [PUBLIC, "perdure.core", "perdure.workflow", "perdure.runtime", "perdure.store"],
     "integrations": [PUBLIC],
     "dashboard": [PUBLIC, "perdure.store.reader"],
     "cli": [PUBLIC, "perdure.store.reader"],
@@ -52,6 +53,7 @@ THIRD_PARTY = {
     "click": {"cli"},
     "rich": {"cli"},
     "pydantic": {"workflow", "integrations"},
+    "anyio": {"testing"},  # some of the simulator's shapes; left out where it is not installed
 }
 
 

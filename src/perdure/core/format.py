@@ -36,16 +36,20 @@ def decode_event(body: bytes, version: int) -> AnyEvent:
     if version > FORMAT:
         raise JournalFromTheFuture(found=version, known=FORMAT)
     try:
+        event: AnyEvent
         if version == FORMAT:
-            return _decoder.decode(body)
-        return msgspec.convert(_upcast(msgspec.msgpack.decode(body), version), AnyEvent)  # type: ignore[no-any-return]
+            event = _decoder.decode(body)
+        else:
+            event = msgspec.convert(_upcast(msgspec.msgpack.decode(body), version), AnyEvent)
+        return event
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise CorruptJournal(detail=f"an event does not decode: {error}") from error
 
 
-def _upcast(fields: Any, version: int) -> dict[str, Any]:
-    if version < 0 or not isinstance(fields, dict):
-        raise ValueError(f"a {type(fields).__name__} of version {version} is no event")
+def _upcast(found: Any, version: int) -> dict[str, Any]:
+    if version < 0 or not isinstance(found, dict):
+        raise ValueError(f"a {type(found).__name__} of version {version} is no event")
+    fields: dict[str, Any] = found
     for older in range(version, FORMAT):
         fields = UPCASTERS[older](fields)
     return fields

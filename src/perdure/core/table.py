@@ -84,8 +84,8 @@ RUN: dict[tuple[RunState, type], RunState] = {
 def diagram() -> str:
     """The table as a Mermaid state diagram, for docs/design.md."""
     lines = ["stateDiagram-v2"]
-    for (before, event), after in RUN.items():
-        lines.append(f"    {before.value} --> {after.value}: {event.__name__}")
+    for (run_state, event), becomes in RUN.items():
+        lines.append(f"    {run_state.value} --> {becomes.value}: {event.__name__}")
     for (command, state, event), (after, effect) in COMMANDS.items():
         name = command.__name__
         label = f"{event.__name__} ({effect.value})"

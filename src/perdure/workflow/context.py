@@ -119,7 +119,7 @@ class ChildHandle(Generic[R]):
             ExecutionFailed, ExecutionCancelled, ExecutionTerminated: it did not complete.
             ChildNotStarted: its id was taken.
         """
-        return await asyncio.shield(self._closed)  # type: ignore[no-any-return]
+        return await asyncio.shield(self._closed)
 
     async def signal(self, name: str, value: Any = None) -> None:
         """Send it a signal; returns when it has arrived in its inbox."""

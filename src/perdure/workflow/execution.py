@@ -189,7 +189,7 @@ class Execution:
         error = _error_of(command, event)
         if error is not None:
             future.set_exception(error)
-            future._log_traceback = False  # type: ignore[attr-defined]
+            future._log_traceback = False
         else:
             future.set_result(_value_of(command, event))
 
@@ -337,7 +337,8 @@ def _error_of(command: AnyCommand, event: ev.AnyEvent) -> PerdureError | None:
             return MessageNotDelivered(receiver=command.receiver, reason=event.reason)
         case StartChild(), ev.ChildClosed():
             return _child_error(event)
-    return None
+        case _:
+            return None
 
 
 def _child_error(event: ev.ChildClosed) -> PerdureError | None:
@@ -349,4 +350,5 @@ def _child_error(event: ev.ChildClosed) -> PerdureError | None:
             return ExecutionCancelled(execution=event.execution, reason=event.reason)
         case "terminated":
             return ExecutionTerminated(execution=event.execution, reason=event.reason)
-    return None
+        case "completed":
+            return None

@@ -48,7 +48,7 @@ def user_location(frame: FrameType | None = None) -> str:
             return place(code.co_filename, frame.f_lineno)
         if code.co_name == "drain" and code.co_filename == _LOOP:
             break  # what is further out started the engine: it is not workflow code
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     return ""
 
 

@@ -282,9 +282,9 @@ def _refuse_unordered(what: str, items: Iterable[Any]) -> None:
 class _Gathering(asyncio.tasks._GatheringFuture):  # type: ignore[name-defined, misc]
     """What `gather` returns, hashed like our other futures."""
 
-    def __init__(self, children: Any, *, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, children: Any, *, loop: Any) -> None:
         ours = isinstance(loop, DeterministicLoop)
-        self._hash = loop.salt + loop.next_number() if ours else object.__hash__(self)
+        self._hash: int = loop.salt + loop.next_number() if ours else object.__hash__(self)
         super().__init__(children, loop=loop)
 
     def __hash__(self) -> int:
