@@ -165,5 +165,3 @@ async def operate(port: SimPort, stalled: list[Key]) -> None:
             except (StoreError, AnswerLost):
                 stalled.append(key)
                 break
-
-

@@ -109,7 +109,9 @@ def main(shapes: list[str], out: TextIO = sys.stdout) -> int:
             cases += 1
             if case.error is not None:
                 failed += 1
-                out.write(f"{shape}: {case.way} of store call {case.nth} ({case.call})\n{report(1, shape, case.error)}\n")
+                out.write(
+                    f"{shape}: {case.way} of store call {case.nth} ({case.call})\n{report(1, shape, case.error)}\n"
+                )
                 break
         out.write(f"{shape}: {cases} cases\n")
         total += cases

@@ -147,5 +147,3 @@ class FaultyStore:
     def close(self) -> None:
         """See `Store.close`."""
         self.inner.close()
-
-

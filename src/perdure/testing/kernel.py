@@ -34,6 +34,7 @@ class Process(asyncio.AbstractEventLoop):
         self.name = name
         self.dead = False
         self.frozen = False
+        self.thawed_us = -1
         self.held: list[asyncio.Handle] = []
         self.at_death: Callable[[], None] = lambda: None
         self._tasks: dict[asyncio.Task[Any], None] = {}
@@ -87,6 +88,11 @@ class Process(asyncio.AbstractEventLoop):
         task.add_done_callback(self._forget)
         return task
 
+    def own(self, task: object) -> None:
+        """A task that was made without asking its loop ends with it, too."""
+        if isinstance(task, asyncio.Task):
+            self._tasks[task] = None
+
     def _forget(self, task: asyncio.Task[Any]) -> None:
         self._tasks.pop(task, None)
 
@@ -124,6 +130,9 @@ class Process(asyncio.AbstractEventLoop):
         if self.dead:
             return
         self.dead = True
+        for handle in (*self.kernel.ready, *self.held):
+            if handle._loop is self:  # type: ignore[attr-defined]
+                self.own(getattr(handle._callback, "__self__", None))  # type: ignore[attr-defined]
         self.held.clear()
         self.at_death()
         for task in list(self._tasks):
@@ -140,6 +149,7 @@ class Process(asyncio.AbstractEventLoop):
     def thaw(self) -> None:
         """As by SIGCONT: what waited is ready."""
         self.frozen = False
+        self.thawed_us = self.kernel.now_us
         if not self.dead:
             self.kernel.ready.extend(self.held)
         self.held.clear()

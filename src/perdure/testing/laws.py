@@ -28,7 +28,14 @@ ANSWERS = (
     ev.MessageFailed,
 )
 ONCE = (ev.ChildInitiated, ev.MessageSent)
-MESSAGES = (ev.SignalReceived, ev.CancelRequested, ev.ChildClosed, ev.MessageDelivered, ev.MessageFailed, ev.ChildStartFailed)
+MESSAGES = (
+    ev.SignalReceived,
+    ev.CancelRequested,
+    ev.ChildClosed,
+    ev.MessageDelivered,
+    ev.MessageFailed,
+    ev.ChildStartFailed,
+)
 RESULTS = (ev.StepCompleted, ev.StepFailed, ev.StepAttemptFailed)
 ALL = 1_000_000
 
@@ -74,7 +81,9 @@ def well_formed(journal: Journal) -> None:
     now_ms = 0
     for position, recorded in enumerate(journal.events):
         if recorded.position != position:
-            raise Broken("positions have no gaps", f"{journal.key.execution}: {recorded.position} at {position}", journal.key)
+            raise Broken(
+                "positions have no gaps", f"{journal.key.execution}: {recorded.position} at {position}", journal.key
+            )
         if recorded.at_ms < now_ms:
             raise Broken("logical time never goes back", f"{journal.key.execution} at {position}", journal.key)
         now_ms = recorded.at_ms
@@ -105,7 +114,9 @@ def one_answer_per_command(journal: Journal) -> None:
         if isinstance(event, RESULTS):
             attempts[event.seq] += 1
             if event.attempt != attempts[event.seq]:
-                raise Broken("attempts are counted", f"{journal.key.execution} #{event.seq}: {event.attempt}", journal.key)
+                raise Broken(
+                    "attempts are counted", f"{journal.key.execution} #{event.seq}: {event.attempt}", journal.key
+                )
 
 
 def order_per_sender(journal: Journal) -> None:
@@ -176,8 +187,12 @@ def steps_began_from_the_journal(evidence: Evidence, replays_: Mapping[tuple[Key
         key, full = by_run[start.run]
         point = full.points[start.length - 1] if start.length else None
         if point is None or start.seq >= point.next_seq:
-            raise Broken("durable first, visible second", f"{start.name} #{start.seq} of {start.execution} began in "
-                         f"{start.process} at {start.length} durable events", key)
+            raise Broken(
+                "durable first, visible second",
+                f"{start.name} #{start.seq} of {start.execution} began in "
+                f"{start.process} at {start.length} durable events",
+                key,
+            )
 
 
 def nothing_acknowledged_is_lost(evidence: Evidence) -> None:
@@ -193,7 +208,9 @@ def nothing_acknowledged_is_lost(evidence: Evidence) -> None:
         if mail.message_id in kept[mail.receiver.execution]:
             continue
         if isinstance(mail.event, ev.SignalReceived) or rows[mail.receiver.execution].status in OPEN_STATUSES:
-            raise Broken("no acknowledged message is lost", f"{mail.message_id} to {mail.receiver.execution}", mail.receiver)
+            raise Broken(
+                "no acknowledged message is lost", f"{mail.message_id} to {mail.receiver.execution}", mail.receiver
+            )
 
 
 def _kept(evidence: Evidence, row: Row) -> set[str]:
@@ -233,7 +250,9 @@ def what_was_sent_has_a_fate(evidence: Evidence) -> None:
             name = derived_id("message", journal.key.execution, journal.run, sent.seq)
             if name in kept.get(sent.receiver, ()) or (sent.receiver not in rows and sent.seq not in told):
                 continue
-            raise Broken("no sent message is lost", f"#{sent.seq} of {journal.key.execution} to {sent.receiver}", journal.key)
+            raise Broken(
+                "no sent message is lost", f"#{sent.seq} of {journal.key.execution} to {sent.receiver}", journal.key
+            )
 
 
 def children_are_answered(evidence: Evidence) -> None:
@@ -250,7 +269,9 @@ def children_are_answered(evidence: Evidence) -> None:
             if row is None or row.run != child.run:
                 raise Broken("an initiated child exists", f"#{child.seq} of {journal.key.execution}", journal.key)
             if not journal.closed and row.status not in OPEN_STATUSES and child.seq not in answered:
-                raise Broken("a parent hears of its child's end", f"#{child.seq} of {journal.key.execution}", journal.key)
+                raise Broken(
+                    "a parent hears of its child's end", f"#{child.seq} of {journal.key.execution}", journal.key
+                )
 
 
 def everything_terminates(evidence: Evidence) -> None:
@@ -263,7 +284,9 @@ def everything_terminates(evidence: Evidence) -> None:
             raise Broken("a closed execution's inbox is empty", row.key.execution, row.key)
 
 
-def check_journals(evidence: Evidence, prefixes: Mapping[tuple[Key, str], Sequence[int]]) -> dict[tuple[Key, str], Replay]:
+def check_journals(
+    evidence: Evidence, prefixes: Mapping[tuple[Key, str], Sequence[int]]
+) -> dict[tuple[Key, str], Replay]:
     """Every law over one journal, for all of them."""
     found = {}
     for name, journal in evidence.ledger.journals.items():

@@ -95,7 +95,9 @@ class Ledger:
     def step_began(self, start: StepStart) -> None:
         """Raises `Broken` if a journaled result is about to be made again."""
         self.starts.append(start)
-        self.note(start.time_ms, start.process, start.execution, f"step {start.name} #{start.seq} attempt {start.attempt}")
+        self.note(
+            start.time_ms, start.process, start.execution, f"step {start.name} #{start.seq} attempt {start.attempt}"
+        )
         journal = self._by_run.get(start.run)
         if journal is not None and start.seq in journal.ended:
             raise Broken(
@@ -121,20 +123,27 @@ class Ledger:
         if journal is None:
             journal = self.journals[name] = self._by_run[batch.run] = Journal(batch.key, batch.run)
         if batch.expected != len(journal.events):
-            raise Broken("the journal only grows", f"{batch.key.execution}: written at {batch.expected}, "
-                         f"{len(journal.events)} events were there", batch.key)
+            raise Broken(
+                "the journal only grows",
+                f"{batch.key.execution}: written at {batch.expected}, {len(journal.events)} events were there",
+                batch.key,
+            )
         if journal.closed and batch.events:
             raise Broken("nothing follows the close", f"{batch.key.execution}: {batch.events[0].event}", batch.key)
         order = self.next()
         loaded = self.store.load(batch.key, batch.run, batch.expected, len(batch.events) + 1)
         if len(loaded) != len(batch.events):
-            raise Broken("the journal only grows", f"{batch.key.execution}: {len(loaded)} of {len(batch.events)}", batch.key)
+            raise Broken(
+                "the journal only grows", f"{batch.key.execution}: {len(loaded)} of {len(batch.events)}", batch.key
+            )
         for new, recorded in zip(batch.events, loaded, strict=True):
             body = encode_event(new.event)
             if body != encode_event(recorded.event) or recorded.at_ms != new.at_ms:
                 raise Broken("the same bytes", f"{batch.key.execution}: {new.event} became {recorded.event}", batch.key)
             if decode_event(body, FORMAT) != new.event:
-                raise Broken("the same bytes", f"{batch.key.execution}: {new.event} does not survive its bytes", batch.key)
+                raise Broken(
+                    "the same bytes", f"{batch.key.execution}: {new.event} does not survive its bytes", batch.key
+                )
             journal.events.append(recorded)
             journal.bodies.append(body)
             if isinstance(recorded.event, ENDS_STEP):

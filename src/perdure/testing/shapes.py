@@ -99,6 +99,17 @@ async def race(n: int) -> str:
 
 
 @workflow
+async def harvest(n: int) -> list[int]:
+    """What is done at a deadline, in the order in which it is found; and what is not."""
+    tasks = [asyncio.create_task(work(f"g{i}", 60), name=f"g{i}") for i in range(n)]
+    await asyncio.sleep(0.02)
+    done, pending = await asyncio.wait(tasks, timeout=0.02)
+    for task in pending:
+        task.cancel()
+    return [await work(f"after-{task.get_name()}", 10) for task in [*done, *pending]]
+
+
+@workflow
 async def deadlines(n: int) -> str:
     """Steps against timeouts."""
     said = []
@@ -272,7 +283,7 @@ async def background(n: int) -> int:
 
 @workflow
 async def with_anyio(n: int) -> list[str]:
-    """anyio's task groups, cancel scopes and streams."""
+    """Anyio's task groups, cancel scopes and streams."""
     import anyio
 
     said: list[str] = []
@@ -358,6 +369,7 @@ SHAPES: dict[str, Shape] = {
     "narrow_fan": Shape(narrow_fan, _number(3, 6)),
     "mixed": Shape(mixed, _number(1, 4)),
     "race": Shape(race, _number(2, 5)),
+    "harvest": Shape(harvest, _number(3, 6)),
     "deadlines": Shape(deadlines, _number(1, 4)),
     "timers": Shape(timers, _number(2, 8)),
     "approvals": Shape(approvals, _number(1, 4)),

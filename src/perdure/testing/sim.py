@@ -40,7 +40,9 @@ def main(arguments: list[str] | None = None, out: TextIO = sys.stdout) -> int:
             gc.collect()
     seconds = time.monotonic() - began
     ran = seed - options.start + 1
-    out.write(f"{ran} seeds, {events} events, {seconds:.1f} s, {ran / seconds:.0f} seeds/s; failed: {failed or 'none'}\n")
+    out.write(
+        f"{ran} seeds, {events} events, {seconds:.1f} s, {ran / seconds:.0f} seeds/s; failed: {failed or 'none'}\n"
+    )
     return 1 if failed else 0
 
 
@@ -70,7 +72,9 @@ def report(seed: int, shape: str, error: Exception) -> str:
         key = getattr(error, "key", None)
         about = "" if key is None else key.execution
         trace = [each for each in simulation.ledger.trace if not about or each[2] in ("", about)]
-        lines += [f"  {ms / 1000:9.3f}  {process:12} {name[:12]:12} {what[:80]}" for ms, process, name, what in trace[-LAST:]]
+        lines += [
+            f"  {ms / 1000:9.3f}  {process:12} {name[:12]:12} {what[:80]}" for ms, process, name, what in trace[-LAST:]
+        ]
     again = f"python -m perdure.testing.sim --seeds 1 --start {seed}{f' --shape {shape}' if shape else ''}"
     return "\n".join([*lines, "reproduce it with:", f"  {again}", ""])
 

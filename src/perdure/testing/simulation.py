@@ -34,6 +34,7 @@ from perdure.workflow.definitions import Workflow
 EPOCH_MS = 1_800_000_000_000
 LIVENESS_MS = 300_000
 FINGERPRINT = "fingerprint"
+FREEZE_AFTER_COMMIT = 0.02  # the moment at which a worker knows least of what became of it
 WRITES = frozenset({"commit", "deposit", "deliver", "open_session", "renew", "resume"})
 WORKFLOWS: dict[str, Workflow[..., Any]] = {
     workflow.name: workflow for workflow in [*(shape.workflow for shape in SHAPES.values()), *HELPERS, program]
@@ -156,6 +157,10 @@ class Simulation:
     def _committed(self, name: str, batch: Batch) -> None:
         order_within_a_commit(batch)
         self.ledger.committed(name, self.kernel.now_ms, batch)
+        if "freeze" in self.profile.troubles and self.faults.on and self.rng.random() < FREEZE_AFTER_COMMIT:
+            for worker in self.awake():
+                if worker.process.name == name:
+                    self._freeze_one(worker.process)
 
     def boot(self) -> None:
         """A new worker process."""
@@ -250,10 +255,12 @@ class Simulation:
     def _freeze(self) -> None:
         awake = self.awake()
         if awake:
-            process = self.rng.choice(awake).process
-            process.freeze()
-            self.note(process.name, "freezes")
-            self.god.call_later(self.rng.random() * 3 * self.profile.lease_ms / 1000, self._thaw, process)
+            self._freeze_one(self.rng.choice(awake).process)
+
+    def _freeze_one(self, process: Process) -> None:
+        process.freeze()
+        self.note(process.name, "freezes")
+        self.god.call_later(self.rng.random() * 3 * self.profile.lease_ms / 1000, self._thaw, process)
 
     def _thaw(self, process: Process) -> None:
         if process.frozen:

@@ -248,6 +248,9 @@ class SimWorker:
         self._tick()
 
     def _beat(self) -> None:
+        if self.process.thawed_us == self.process.kernel.now_us and self.pace.rng.random() < 0.7:
+            self.process.call_later(self.pace.rng.random() / 5, self._beat)  # its thread comes to run later than others
+            return
         pause_s = self._heart.beat()
         if pause_s is not None:
             self.process.call_later(pause_s, self._beat)
@@ -271,3 +274,4 @@ class SimWorker:
             driver.execution.evict()
         for run in self.worker.steps._runs.values():
             run.stopped = True
+            self.process.own(run.task)
