@@ -99,6 +99,7 @@ async def note_on(question: str, passage: Passage) -> Note:
 
 QUESTIONS = 5
 SOURCES_PER_QUESTION = 3
+SUMMARY_SENTENCES = 2
 PATIENT = perdure.Retry(attempts=6, delay=1, never=(ModelRefused,))
 
 
@@ -143,7 +144,9 @@ def summarise(topic: str, notes: list[Note]) -> Summary:
     facts = [note.text for note in notes[:4] + notes[-1:]]
     reply = chat(prompts.summary_prompt(topic, facts), max_tokens=prompts.SUMMARY_TOKENS)
     text = prose.faithful(reply.text, facts)
-    return Summary(text or " ".join(facts[:3]), bool(text), reply.usage)
+    if len(prose.sentences(text)) < SUMMARY_SENTENCES:
+        return Summary(" ".join(facts[:3]), by_model=False, usage=reply.usage)
+    return Summary(text, by_model=True, usage=reply.usage)
 
 
 def library() -> corpus.Corpus:

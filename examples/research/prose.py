@@ -7,6 +7,7 @@ from itertools import pairwise
 from examples.research.corpus import words
 
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[\"'`*(]*[A-Z])|\s+(?=>>> )|:: ")
+BULLET = re.compile(r"^[*-]\s+")
 LIST_MARK = re.compile(r"^[\s>*\-•]*(?:\d+[.)]\s*)?[\"'“]*")
 QUOTE_WORDS = 50
 ITEM_WORDS_MAX = 12
@@ -35,7 +36,8 @@ def best_sentences(text: str, question: str) -> str:
         if not chosen or len(part.split()) <= room:
             chosen.add(part)
             room -= len(part.split())
-    return shortened(" ".join(part for part in parts if part in chosen).lstrip("*- "))
+    quote = " ".join(part for part in parts if part in chosen)
+    return shortened(BULLET.sub("", quote))
 
 
 def whole_sentences(text: str) -> list[str]:
