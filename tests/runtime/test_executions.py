@@ -345,6 +345,7 @@ async def test_cancelling_the_await_of_a_child_cancels_the_child(lab: Lab) -> No
             async with asyncio.timeout(0.05):
                 await cleans()
         except TimeoutError:
+            await asyncio.sleep(0.2)  # to end at once would terminate the child
             return "late"
         return ""
 
@@ -581,7 +582,9 @@ async def test_what_kills_its_worker_again_and_again_runs_alone_and_then_stalls_
 
     @step(name="long")
     async def long() -> str:
-        await asyncio.sleep(0 if fixed else 30)
+        seen.append("long")
+        if not fixed:
+            await asyncio.sleep(30)
         return "innocent"
 
     @workflow(name="bystander")
@@ -595,11 +598,9 @@ async def test_what_kills_its_worker_again_and_again_runs_alone_and_then_stalls_
             if life == 0:
                 for i in range(5):
                     await engine.start(bystander, id=f"z{i}")
-            await until(lambda: seen)
+            await until(lambda: len(seen) == (6 if life < 3 else 1))  # noqa: B023 - awaited at once
             assert (await engine.handle("a-poison").describe()).recoveries == life
             if life == 3:
-                await until(lambda: engine._worker.steps.alone is not None)  # type: ignore[union-attr]
-                await until(lambda: len(engine._worker.steps) == 1)  # type: ignore[union-attr]
                 alone = engine._worker.steps.alone  # type: ignore[union-attr]
             seen.clear()
     assert alone is not None

@@ -67,6 +67,7 @@ class Driver:
         self.attempts: set[int] = set()  # seqs of steps that the step runner has
         self.progress: dict[int, ev.Payload] = {}  # what attempts of an earlier process last told
         self.dead = False
+        self.broken: PerdureError | None = None  # its journal cannot be read
         self.length = 0  # of the durable journal
         self.watched = False  # the worker wants to hear of progress: it died too often with this one
         self.poisoned = False  # it died again: do not run its steps any more
@@ -147,9 +148,16 @@ class Driver:
 
     def discard(self) -> None:
         """Leave memory. What was committed stays; everything else is forgotten, as after a crash."""
-        if self.dead:
-            return
-        self.dead = True
+        if not self.dead:
+            self.dead = True
+            self._end_code()
+
+    def halt(self, error: PerdureError) -> None:
+        """Its code cannot go on. It stays until that is written: until then its row says that it may be run."""
+        self.broken = error
+        self._end_code()
+
+    def _end_code(self) -> None:
         for seq in list(self.attempts):
             self.host.stop_step(self, seq)
         self.attempts.clear()
@@ -168,6 +176,8 @@ class Driver:
         if self.dead or self._committing is not None:
             return
         try:
+            if self.broken is not None:
+                raise self.broken
             self._feed_some()
             if self._feeding:
                 self.poke()
@@ -176,10 +186,39 @@ class Driver:
             else:
                 self._advance()
         except PerdureError as error:
-            self.host.stalled(self, error)
+            self._cannot_go_on(error)
         except Exception as error:
             log.exception("execution %s: unexpected error", self.key.execution)
-            self.host.stalled(self, StalledByBug(failure=failure_info(error)))
+            self._cannot_go_on(StalledByBug(failure=failure_info(error)))
+
+    def _cannot_go_on(self, error: PerdureError) -> None:
+        """It stalls, unless somebody asked to terminate it: for that its code is not needed."""
+        asked = [each for each in self._letters.values() if isinstance(each.event, ev.TerminateRequested)]
+        if not asked or self.create is not None:
+            self.host.stalled(self, error)
+            return
+        last = ev.ExecutionTerminated(reason=getattr(asked[0].event, "reason", ""))
+        at_ms = max([self.machine.now_ms, self.host.now_ms(), *(each.at_ms for each in self._feeding)])
+        batch = Batch(
+            key=self.key,
+            run=self.run,
+            expected=self.length,
+            events=[NewEvent(last, at_ms)],
+            taken=asked,
+            mail=closing_mail(self.key, self.run, self.parent, self.machine, last, self._key_of),
+            closes="terminated",
+        )
+        self._committing = batch
+        self.host.commit(batch, lambda outcome: self._terminated(outcome, last))
+
+    def _terminated(self, outcome: Outcome, last: ev.ExecutionTerminated) -> None:
+        self._committing = None
+        if self.dead:
+            return
+        if outcome is Outcome.COMMITTED:
+            self.host.closed(self, last)
+        else:
+            self.host.lost(self)
 
     def _feed_some(self) -> None:
         feeding, execution = self._feeding, self.execution

@@ -19,7 +19,7 @@ from types import ModuleType
 from typing import Any, Self, TypeVar
 
 from perdure.core import events as ev
-from perdure.core.errors import DuplicateName, EngineClosed, InvalidDefinition, PerdureError, StoreError
+from perdure.core.errors import DuplicateName, EngineClosed, InvalidDefinition, InvalidOption, PerdureError, StoreError
 from perdure.core.identity import DEFAULT_LANE, DEFAULT_NAMESPACE, Key
 from perdure.core.retry import Seconds, to_ms
 from perdure.runtime.client import Executions
@@ -84,6 +84,9 @@ class Engine(Executions):
         cache: int = 2_000,
         environment: Environment | None = None,
     ) -> None:
+        for option, value in {"max_active": max_active, "max_steps": max_steps, "step_threads": step_threads}.items():
+            at_least(1, value, option)
+        at_least(0, cache, "cache")
         self.namespace = namespace
         self.environment = environment or SystemEnvironment()
         self.workflows = named(workflows)
@@ -133,6 +136,7 @@ class Engine(Executions):
         )
         worker.on_closed = lambda key, _, event: self._tell(key, event)
         worker.on_stalled = lambda key, _: self._tell(key, None)
+        worker.on_moved = lambda key: self._tell(key, None)
         worker.steps = StepRunner(self.environment, limit=self._max_steps, threads=self._threads)
         worker.committer = self._committer = ThreadCommitter(
             self.store,
@@ -196,7 +200,8 @@ class Engine(Executions):
         self._heart.stop()
         self._background.close()
         self._threads.close()
-        for waiter in chain(self._creating, *self._waiters.values()):
+        unanswered: list[asyncio.Future[Any]] = [*self._creating, *chain(*self._waiters.values())]
+        for waiter in unanswered:
             if not waiter.done():
                 waiter.set_exception(EngineClosed())
         await asyncio.to_thread(self._close_store)
@@ -335,7 +340,7 @@ class Engine(Executions):
         """Wait until it is closed or stalled, or found missing; the closing event, if it ends in this engine."""
         pause_s = 0.01
         while True:
-            waiter = asyncio.get_running_loop().create_future()
+            waiter: asyncio.Future[ev.AnyEvent | None] = asyncio.get_running_loop().create_future()
             self._waiters.setdefault(key, []).append(waiter)
             try:
                 if key in self._running().drivers:
@@ -408,6 +413,12 @@ class ThreadBackground:
     def close(self) -> None:
         """End the threads."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def at_least(least: int, value: int, option: str) -> None:
+    """Raises `InvalidOption` for anything but a whole number of that size."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InvalidOption(option=option, value=repr(value), expected=f"a whole number, {least} or more")
 
 
 def named(workflows: Iterable[Workflow[..., Any]]) -> dict[str, Workflow[..., Any]]:

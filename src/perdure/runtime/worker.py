@@ -14,27 +14,23 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 
 from perdure.core import events as ev
 from perdure.core.commands import RunStep
-from perdure.core.errors import CorruptJournal, ExecutionStalled, PerdureError, StalledByBug, StoreError
+from perdure.core.errors import ExecutionStalled, PerdureError, StalledByBug, StoreError
 from perdure.core.identity import Key
 from perdure.runtime.alarm import Alarm
 from perdure.runtime.committer import Committer
 from perdure.runtime.driver import Driver
 from perdure.runtime.environment import Environment
 from perdure.runtime.lease import NOTHING, Holding
+from perdure.runtime.loading import INBOX_PAGE, SURVIVED, Loaded, died_alone, parent_of, read, size_of, told_alone
 from perdure.runtime.steps import StepRunner
-from perdure.store.protocol import Batch, Lease, Letter, Outcome, Park, Row, Running, Session, Start, Store
+from perdure.store.protocol import Batch, Lease, Letter, Outcome, Park, Row, Session, Start, Store
 from perdure.workflow.definitions import Workflow
 from perdure.workflow.values import failure_info
 
 log = logging.getLogger("perdure")
 
-LOAD_PAGE = 5_000
-INBOX_PAGE = 1_000
 READY_PAGE = 200
 RECOVERIES_ALONE = 3
-RECOVERIES_STALL = 4
-ALONE = "(runs alone)"  # what the store is told, as of a step 0, before a suspect begins
-SURVIVED = -1  # in place of the deaths before, once it did not kill its worker
 PARK_WORTH_MS = 1_000
 ALONE_AT_MOST_S = 60.0
 DELIVERIES_PER_TICK = 1_000
@@ -54,15 +50,6 @@ class Limits(NamedTuple):
     active: int = 10_000  # executions with something to do, in memory
     resting: int = 2_000  # executions that wait, kept in memory to save a replay
     resting_bytes: int = 256 * 2**20
-
-
-class Loaded(NamedTuple):
-    """An execution as read from the store in one go."""
-
-    row: Row
-    journal: list[ev.Recorded]
-    letters: list[Letter]
-    running: list[Running]
 
 
 class Worker:
@@ -96,6 +83,7 @@ class Worker:
         self.resting: OrderedDict[Key, int] = OrderedDict()  # in order of rest, with what each takes
         self.on_closed: Callable[[Key, str, ev.AnyEvent], None] = lambda *_: None
         self.on_stalled: Callable[[Key, PerdureError], None] = lambda *_: None
+        self.on_moved: Callable[[Key], None] = lambda *_: None  # not in memory any more: who waits for it looks again
         self.holding = Holding(environment.monotonic_ms)
         self._lapse: asyncio.TimerHandle | None = None
         self._changes: int | None = None
@@ -107,6 +95,7 @@ class Worker:
         self._turning = False
         self._outgoing: list[tuple[Batch, Callable[[Outcome], None]]] = []
         self._resting_bytes = 0
+        self._stalling: set[Key] = set()
         self._loading: set[Key] = set()
         self._woken_while_loading: set[Key] = set()
         self._leaving: dict[Key, bool] = {}  # dropped with a commit under way: whether to load it again after that
@@ -212,17 +201,47 @@ class Worker:
 
     def stalled(self, driver: Driver, error: PerdureError) -> None:
         """Its code failed: keep it, say so, and leave it until somebody resumes it."""
+        if driver.key in self._stalling:
+            return
+        self._stalling.add(driver.key)
         log.error("execution %s stalled: %s", driver.key.execution, error)
-        self.committer.advise(
-            Park(
-                key=driver.key,
-                run=driver.run,
-                position=driver.length,
-                status="stalled",
-                waits_for=type(error).__name__,
-                problem=str(error),
-            )
+        driver.halt(error)
+        self._write_stall(driver, error)
+
+    def _write_stall(self, driver: Driver, error: PerdureError) -> None:
+        """At once, and until it is written the driver stays: nobody may take the row's word and run it again."""
+        park = Park(
+            key=driver.key,
+            run=driver.run,
+            position=driver.length,
+            status="stalled",
+            waits_for=type(error).__name__,
+            problem=str(error),
         )
+
+        def write() -> list[Letter]:
+            self.store.commit(self.session, [], [park])
+            return self.store.inbox(driver.key, INBOX_PAGE)
+
+        def written(letters: Any) -> None:
+            if driver.dead or driver.committing:
+                self._stalling.discard(driver.key)
+            elif isinstance(letters, Exception):
+                log.warning("cannot write that %s stalled, trying again: %s", driver.key.execution, letters)
+                self._loop.call_later(0.5, self._write_stall, driver, error)
+            else:
+                self._stalling.discard(driver.key)
+                self._stall_written(driver, error, letters)
+
+        if driver.dead:
+            self._stalling.discard(driver.key)
+        else:
+            self.background.run(write, written)
+
+    def _stall_written(self, driver: Driver, error: PerdureError, letters: Sequence[Letter]) -> None:
+        if any(isinstance(letter.event, ev.TerminateRequested) for letter in letters):
+            driver.letters_arrived(letters)  # it came while the stall was written
+            return
         self._drop(driver)
         self.on_stalled(driver.key, ExecutionStalled(execution=driver.key.execution, problem=str(error)))
 
@@ -232,11 +251,14 @@ class Worker:
             return
         log.warning("execution %s moved on without this worker: dropped from memory", driver.key.execution)
         self._drop(driver)
+        self.on_moved(driver.key)
         self.woken([driver.key])
 
     def refused(self, driver: Driver) -> None:
-        """Its id was taken: it never existed."""
+        """Its id was taken: it never existed. Meanwhile it stood in the place of the one that has the id."""
         self._drop(driver)
+        self.on_moved(driver.key)
+        self.woken([driver.key])
 
     # --- coming in ---
 
@@ -393,11 +415,13 @@ class Worker:
         if isinstance(loaded, Exception):
             driver.length = row.position
             unexpected = StalledByBug(failure=failure_info(loaded))
-            self.stalled(driver, loaded if isinstance(loaded, PerdureError) else unexpected)
+            driver.parent = parent_of(row)
+            driver.broken = loaded if isinstance(loaded, PerdureError) else unexpected
+            self.fetch_letters(driver)
             return
         driver.watched = self._suspect == row.key
         driver.poisoned = died_alone(loaded)
-        driver.size = sum(_size(recorded.event) for recorded in loaded.journal)
+        driver.size = sum(size_of(recorded.event) for recorded in loaded.journal)
         driver.progress = {r.seq: r.progress for r in loaded.running if r.run == row.run and r.progress is not None}
         driver.replay(row.run, loaded.journal, loaded.letters)
         if again:
@@ -407,7 +431,7 @@ class Worker:
 
     def _next_suspect(self) -> None:
         """Run the next one alone: no step of another execution runs beside it, until it made progress or waits."""
-        if self._suspect is not None or not self._suspects:
+        if self._suspect is not None or not self._suspects or self.stopping:
             return
         row = self._suspects.pop(0)
         self._suspect = self.steps.alone = row.key
@@ -420,7 +444,7 @@ class Worker:
         """Before it begins, the store knows that it runs alone: those that wait their turn die beside it, innocent."""
         loaded = read(store, row)
         if not died_alone(loaded):
-            store.commit(self.session, [], [_alone(row, row.recoveries)])
+            store.commit(self.session, [], [told_alone(row, row.recoveries)])
         return loaded
 
     def progressed(self, driver: Driver) -> None:
@@ -430,8 +454,8 @@ class Worker:
     def _suspect_passed(self, key: Key) -> None:
         if self._suspect == key:
             self._suspect = self.steps.alone = None
-            if self._suspect_row is not None:
-                self.committer.advise(_alone(self._suspect_row, SURVIVED))
+            if self._suspect_row is not None and not self.stopping:
+                self.committer.advise(told_alone(self._suspect_row, SURVIVED))
             self.steps.pump()
             self._next_suspect()
 
@@ -531,7 +555,7 @@ class Worker:
 
     def writing(self) -> bool:
         """Whether any execution in memory has something that is not written yet."""
-        return any(driver.unwritten for driver in self.drivers.values())
+        return bool(self._stalling) or any(driver.unwritten for driver in self.drivers.values())
 
     def advise_of_steps(self) -> None:
         """Tell the store of attempts that take long. Called every second or so."""
@@ -549,32 +573,3 @@ class Worker:
         for waiter in self._room:
             if not waiter.done():
                 waiter.set_result(None)
-
-
-def read(store: Store, row: Row) -> Loaded:
-    """An execution's journal, inbox and open steps, page by page."""
-    journal: list[ev.Recorded] = []
-    page: list[ev.Recorded] | None = None
-    while page is None or len(page) == LOAD_PAGE:  # to its end: it may have grown since the row was read
-        page = store.load(row.key, row.run, len(journal), LOAD_PAGE)
-        journal.extend(page)
-    if len(journal) < row.position:
-        raise CorruptJournal(detail=f"the row says {row.position} events, the journal holds {len(journal)}")
-    return Loaded(row, journal, store.inbox(row.key, INBOX_PAGE), store.running(row.key))
-
-
-def _alone(row: Row, deaths: int) -> Running:
-    return Running(row.key, row.run, 0, ALONE, deaths, row.created_at_ms)
-
-
-def died_alone(loaded: Loaded) -> bool:
-    """Whether its worker died again when it ran alone: only then is it the cause."""
-    deaths = loaded.row.recoveries
-    return deaths >= RECOVERIES_STALL and any(
-        told.seq == 0 and told.attempt == deaths - 1 and told.run == loaded.row.run for told in loaded.running
-    )
-
-
-def _size(event: ev.AnyEvent) -> int:
-    result = getattr(event, "result", None)
-    return 400 + (len(result.data) if result is not None else 0)

@@ -1,0 +1,61 @@
+"""An execution as the store holds it: read in one go, and what its row and running steps tell of earlier deaths."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from perdure.core import events as ev
+from perdure.core.errors import CorruptJournal
+from perdure.store.protocol import Letter, Row, Running, Store
+
+LOAD_PAGE = 5_000
+INBOX_PAGE = 1_000
+RECOVERIES_STALL = 4
+ALONE = "(runs alone)"  # what the store is told, as of a step 0, before a suspect begins
+SURVIVED = -1  # in place of the deaths before, once it did not kill its worker
+
+
+class Loaded(NamedTuple):
+    """An execution as read from the store in one go."""
+
+    row: Row
+    journal: list[ev.Recorded]
+    letters: list[Letter]
+    running: list[Running]
+
+
+def read(store: Store, row: Row) -> Loaded:
+    """An execution's journal, inbox and open steps, page by page."""
+    journal: list[ev.Recorded] = []
+    page: list[ev.Recorded] | None = None
+    while page is None or len(page) == LOAD_PAGE:  # to its end: it may have grown since the row was read
+        page = store.load(row.key, row.run, len(journal), LOAD_PAGE)
+        journal.extend(page)
+    if len(journal) < row.position:
+        raise CorruptJournal(detail=f"the row says {row.position} events, the journal holds {len(journal)}")
+    return Loaded(row, journal, store.inbox(row.key, INBOX_PAGE), store.running(row.key))
+
+
+def parent_of(row: Row) -> ev.Parent | None:
+    """Who started it, where its journal cannot be read."""
+    if not row.parent:
+        return None
+    execution, run, seq = row.parent.rsplit("/", 2)
+    return ev.Parent(execution, run, int(seq))
+
+
+def told_alone(row: Row, deaths: int) -> Running:
+    return Running(row.key, row.run, 0, ALONE, deaths, row.created_at_ms)
+
+
+def died_alone(loaded: Loaded) -> bool:
+    """Whether its worker died again when it ran alone: only then is it the cause."""
+    deaths = loaded.row.recoveries
+    return deaths >= RECOVERIES_STALL and any(
+        told.seq == 0 and told.attempt == deaths - 1 and told.run == loaded.row.run for told in loaded.running
+    )
+
+
+def size_of(event: ev.AnyEvent) -> int:
+    result = getattr(event, "result", None)
+    return 400 + (len(result.data) if result is not None else 0)
