@@ -301,9 +301,9 @@ async def test_how_a_child_ends_is_what_its_parent_sees(lab: Lab) -> None:
         cancelled, terminated = await perdure.start_child(cleans, id="c"), await perdure.start_child(cleans, id="t")
         await cancelled.cancel("not needed")
         await note("started")
-        for call in (fails(), cancelled.result(), terminated.result()):
+        for call in (fails, cancelled.result, terminated.result):
             try:
-                await call
+                await call()
             except perdure.PerdureError as error:
                 found.append(f"{type(error).__name__}: {error}")
         return found

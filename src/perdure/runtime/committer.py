@@ -279,6 +279,18 @@ class ThreadCommitter:
         except RuntimeError:
             log.debug("the engine's loop has closed: nobody waits for these answers any more")
 
+    def _refuse_deposits(self, group: Group, error: StoreError) -> None:
+        """Who sends from outside hears of the trouble at once; nothing of it was stored."""
+        refused = Group()
+        with self._condition:
+            refused.deposits = [*group.deposits, *self._queue.deposits]
+            self._queue.deposits.clear()
+        group.deposits = []
+        if refused.deposits:
+            answers = Answers(refused)
+            answers.receipts = [error for _ in refused.deposits]
+            self._tell(answers)
+
     def _perform_until_written(self, group: Group) -> Answers | None:
         pause = 0.05
         while True:
@@ -286,6 +298,7 @@ class ThreadCommitter:
                 return perform(self._store, self._session, group)
             except StoreError as error:
                 log.warning("cannot write, trying again in %.2f s, nothing is lost: %s", pause, error)
+                self._refuse_deposits(group, error)
                 with self._condition:
                     if self._stopping:
                         return None

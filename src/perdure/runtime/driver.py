@@ -67,7 +67,7 @@ class Driver:
         self.attempts: set[int] = set()  # seqs of steps that the step runner has
         self.progress: dict[int, ev.Payload] = {}  # what attempts of an earlier process last told
         self.dead = False
-        self.broken: PerdureError | None = None  # its journal cannot be read
+        self.broken: PerdureError | None = None  # its code cannot run its journal, or nobody can read it
         self.length = 0  # of the durable journal
         self.watched = False  # the worker wants to hear of progress: it died too often with this one
         self.poisoned = False  # it died again: do not run its steps any more
@@ -197,6 +197,7 @@ class Driver:
         if not asked or self.create is not None:
             self.host.stalled(self, error)
             return
+        self.broken = error
         last = ev.ExecutionTerminated(reason=getattr(asked[0].event, "reason", ""))
         at_ms = max([self.machine.now_ms, self.host.now_ms(), *(each.at_ms for each in self._feeding)])
         batch = Batch(

@@ -100,7 +100,9 @@ class Engine(Executions):
         self._worker: Worker | None = None
         self._waiters: dict[Key, list[asyncio.Future[ev.AnyEvent | None]]] = {}
         self._tasks: list[asyncio.Task[None]] = []
-        self._creating: set[asyncio.Future[bool]] = set()
+        self._asked: set[asyncio.Future[Any]] = set()  # of the committer; it may end without an answer
+        self._server: LocalServer | None = None
+        self._heart: Heart | None = None
         self._deposits = 0
         self.failure: Exception | None = None
         self.failed = asyncio.Event()
@@ -114,7 +116,9 @@ class Engine(Executions):
         try:
             await self._begin()
         except BaseException:
-            if self.store is not self._given:
+            if self._worker is not None:
+                await self.__aexit__()
+            elif self.store is not self._given:
                 await asyncio.to_thread(self.store.close)
             raise
         return self
@@ -156,8 +160,8 @@ class Engine(Executions):
             self.store,
             session,
             monotonic_ms=monotonic_ms,
-            renewed=lambda lease, asked_ms: loop.call_soon_threadsafe(worker.renewed, lease, asked_ms),
-            lost=lambda error: loop.call_soon_threadsafe(self._lost, error),
+            renewed=lambda lease, asked_ms: post(loop, worker.renewed, lease, asked_ms),
+            lost=lambda error: post(loop, self._lost, error),
         )
         self._heart.start()
         await self._listen()
@@ -177,7 +181,6 @@ class Engine(Executions):
                 await asyncio.sleep(0.1)
 
     async def _listen(self) -> None:
-        self._server: LocalServer | None = None
         announce = getattr(self.store, "announce", None)
         if announce is not None:
             self._server = LocalServer(socket_path(self.store.path), self._serve)
@@ -197,10 +200,11 @@ class Engine(Executions):
         for task in self._tasks:
             task.cancel()
         await asyncio.to_thread(self._committer.stop)
-        self._heart.stop()
+        if self._heart is not None:
+            self._heart.stop()
         self._background.close()
         self._threads.close()
-        unanswered: list[asyncio.Future[Any]] = [*self._creating, *chain(*self._waiters.values())]
+        unanswered: list[asyncio.Future[Any]] = [*self._asked, *chain(*self._waiters.values())]
         for waiter in unanswered:
             if not waiter.done():
                 waiter.set_exception(EngineClosed())
@@ -233,9 +237,9 @@ class Engine(Executions):
             self._worker.stop()
         for key in list(self._waiters):
             self._tell(key, None)
-        for created in self._creating:
-            if not created.done():
-                created.set_exception(error)
+        for asked in self._asked:
+            if not asked.done():
+                asked.set_exception(error)
 
     async def run_forever(self) -> None:
         """Work until cancelled, or until the engine may not go on.
@@ -293,13 +297,13 @@ class Engine(Executions):
     async def _created(self, worker: Worker, start: Start, workflow: Workflow[..., Any]) -> bool:
         """Whether the id was free. Its fate is the store's if the engine stops meanwhile, but nobody waits for ever."""
         created = asyncio.get_running_loop().create_future()
-        self._creating.add(created)
+        self._asked.add(created)
         try:
             driver = worker.start(start, workflow)
             driver.created = lambda free: None if created.done() else created.set_result(free)
             return await created  # type: ignore[no-any-return]
         finally:
-            self._creating.discard(created)
+            self._asked.discard(created)
 
     def _forget(self, key: Key, waiter: asyncio.Future[ev.AnyEvent | None]) -> None:
         waiters = self._waiters.get(key, [])
@@ -322,11 +326,13 @@ class Engine(Executions):
         if self._deposits >= DEPOSITS_WAITING:
             raise StoreError(path=self.store.path, detail=f"{DEPOSITS_WAITING} messages wait to be written")
         answered = asyncio.get_running_loop().create_future()
+        self._asked.add(answered)
         self._deposits += 1
         try:
             self._committer.deposit(item, lambda answer: None if answered.done() else answered.set_result(answer))
             return raise_if_error(await answered)
         finally:
+            self._asked.discard(answered)
             self._deposits -= 1
 
     async def resume(self, key: Key) -> Receipt:
@@ -355,7 +361,7 @@ class Engine(Executions):
                 # Evicted, or a stall that is not written yet: look again now and then.
                 await asyncio.wait([waiter], timeout=pause_s)
                 if waiter.done() and waiter.result() is not None:
-                    return waiter.result()  # type: ignore[no-any-return]
+                    return waiter.result()
                 pause_s = min(pause_s * 2, TICK_S)
             finally:
                 self._forget(key, waiter)
@@ -403,16 +409,21 @@ class ThreadBackground:
                 answer = call()
             except Exception as error:  # noqa: BLE001 - handed to whoever asked
                 answer = error
-            try:
-                self._loop.call_soon_threadsafe(done, answer)
-            except RuntimeError:
-                log.debug("the engine's loop was closed before a read ended")
+            post(self._loop, done, answer)
 
         self._pool.submit(work)
 
     def close(self) -> None:
         """End the threads."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._pool.shutdown(wait=False)  # what waits is still answered
+
+
+def post(loop: asyncio.AbstractEventLoop, callback: Callable[..., object], *args: Any) -> None:
+    """Call it on the engine's thread; if its loop is closed, nobody waits any more."""
+    try:
+        loop.call_soon_threadsafe(callback, *args)
+    except RuntimeError:
+        log.debug("the engine's loop was closed before an answer came")
 
 
 def at_least(least: int, value: int, option: str) -> None:

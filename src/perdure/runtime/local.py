@@ -89,12 +89,13 @@ class LocalServer:
         self._connections: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        """Listen. Whoever owns the store may replace a socket that a dead engine left."""
-        with contextlib.suppress(FileNotFoundError):
-            Path(self.path).unlink()
+        """Listen. Whoever owns the store may replace a socket that a dead engine left. Raises `StoreError`."""
         before = os.umask(0o177)
         try:
+            Path(self.path).unlink(missing_ok=True)
             self._server = await asyncio.start_unix_server(self._accept, self.path, limit=2**16)
+        except OSError as error:
+            raise StoreError(path=self.path, detail=f"clients cannot reach the engine at this socket: {error}") from error
         finally:
             os.umask(before)
 
@@ -114,9 +115,7 @@ class LocalServer:
         assert task is not None
         self._connections.add(task)
         try:
-            if len(self._connections) > MAX_CONNECTIONS:
-                await _write(writer, Reply(error="too many connections; try again"))
-            else:
+            if len(self._connections) <= MAX_CONNECTIONS:  # else the client sees the end and asks again
                 await self._answer(reader, writer)
         except (OSError, EOFError, ValueError, msgspec.DecodeError) as error:
             log.debug("a local client went away or sent nonsense: %s", error)

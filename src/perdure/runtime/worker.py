@@ -194,7 +194,7 @@ class Worker:
 
     def closed(self, driver: Driver, event: ev.AnyEvent) -> None:
         """Its journal has ended."""
-        if Worker.observer is not None:
+        if Worker.observer is not None and driver.broken is None:
             Worker.observer(self, driver)
         self._drop(driver)
         self.on_closed(driver.key, driver.run, event)

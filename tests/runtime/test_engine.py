@@ -1,0 +1,312 @@
+"""The engine's life: shutting down, sharing a file, clients beside it, and what is left when it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import perdure
+from perdure import step, workflow
+from perdure.core.errors import EngineClosed, OwnershipLost, StoreError
+from perdure.runtime import local
+from perdure.runtime.engine import ThreadBackground
+from tests.runtime.conftest import Lab, status, until
+
+seen: list[Any] = []
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> None:
+    seen.clear()
+
+
+@workflow
+async def listens() -> Any:
+    return await perdure.receive("go")
+
+
+@step
+async def takes(seconds: float) -> str:
+    seen.append("begin")
+    try:
+        await asyncio.sleep(seconds)
+    except asyncio.CancelledError:
+        seen.append("cut off")
+        raise
+    seen.append("end")
+    return "done"
+
+
+@workflow
+async def works(seconds: float) -> list[str]:
+    return [await takes(seconds), await takes(0)]
+
+
+# --- shutting down ---------------------------------------------------------------------------------------------------
+
+
+async def test_a_graceful_shutdown_waits_for_running_steps_records_them_and_begins_no_others(lab: Lab) -> None:
+    async with lab.engine(works) as engine:
+        await engine.start(works, 0.1, id="w")
+        await until(lambda: seen)
+    assert seen == ["begin", "end"]
+    async with lab.engine(works) as engine:
+        assert await engine.handle("w").result(timeout=5) == ["done", "done"]
+    assert seen == ["begin", "end", "begin", "end"]
+
+
+async def test_after_the_shutdown_timeout_steps_are_cancelled_and_run_again_later(lab: Lab) -> None:
+    async with lab.engine(works, shutdown_timeout=0.05) as engine:
+        await engine.start(works, 30, id="w")
+        await until(lambda: seen)
+    assert seen == ["begin", "cut off"]
+    async with lab.engine(works, shutdown_timeout=0) as engine:
+        await until(lambda: seen[2:] == ["begin"])
+        assert (await engine.handle("w").describe()).recoveries == 0
+
+
+async def test_a_thread_that_never_ends_does_not_hold_the_engine(lab: Lab) -> None:
+    gate = threading.Event()
+
+    @step(name="stuck")
+    def stuck() -> None:
+        seen.append("begin")
+        gate.wait(20)
+
+    @workflow(name="hangs")
+    async def hangs() -> None:
+        await stuck()
+
+    try:
+        async with lab.engine(hangs, shutdown_timeout=0.05) as engine:
+            await engine.start(hangs)
+            await until(lambda: seen)
+    finally:
+        gate.set()
+
+
+async def test_whoever_waits_when_the_engine_closes_is_told(lab: Lab) -> None:
+    async with lab.engine(listens, works, max_active=1) as engine:
+        handle = await engine.start(listens)
+        await status(handle, "parked")
+        waiting = [asyncio.create_task(handle.result()) for _ in range(50)]
+        await engine.start(works, 0.05)
+        blocked = asyncio.create_task(engine.start(works, 0.06))
+        await until(lambda: seen)
+    for task in [*waiting, blocked]:
+        with pytest.raises(EngineClosed):
+            await asyncio.wait_for(task, 5)
+
+
+async def test_reads_that_wait_when_the_readers_close_are_answered() -> None:
+    background = ThreadBackground(asyncio.get_running_loop())
+    gate, answers = threading.Event(), list[Any]()
+    for i in range(6):
+        background.run(lambda i=i: (gate.wait(5), i)[1], answers.append)  # type: ignore[misc]
+    background.close()
+    gate.set()
+    await until(lambda: sorted(answers) == list(range(6)))
+
+
+async def test_messages_under_way_when_the_engine_closes_are_written_or_refused(lab: Lab) -> None:
+    async with lab.engine(listens) as engine:
+        handle = await engine.start(listens, id="l")
+        sends = [asyncio.create_task(handle.signal("go", i, id=str(i))) for i in range(200)]
+        await asyncio.sleep(0)
+    answers = await asyncio.wait_for(asyncio.gather(*sends, return_exceptions=True), 5)
+    assert all(a is None or isinstance(a, EngineClosed | perdure.ExecutionClosed) for a in answers)
+
+
+async def test_run_forever_ends_when_the_engine_may_not_go_on(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    async with lab.engine(listens, works) as engine:
+        handle = await engine.start(listens)
+        waiting = asyncio.create_task(handle.result())
+        running = asyncio.create_task(engine.run_forever())
+        await asyncio.sleep(0.02)
+        side = Path(f"{lab.path.resolve()}-owner")
+        side.rename(side.with_suffix(".gone"))
+        with pytest.raises(OwnershipLost, match="was deleted or replaced"):
+            await asyncio.wait_for(running, 5)
+        with pytest.raises(OwnershipLost):
+            await waiting
+        for call in (lambda: handle.signal("go"), lambda: engine.start(listens), handle.describe):
+            with pytest.raises(OwnershipLost):
+                await asyncio.wait_for(call(), 5)  # type: ignore[operator]
+    assert "this engine stops" in caplog.text
+
+
+async def test_messages_under_way_when_ownership_is_lost_are_refused(lab: Lab) -> None:
+    async with lab.engine(listens) as engine:
+        handle = await engine.start(listens)
+        await status(handle, "parked")
+        fence(lab.path)
+        start = asyncio.create_task(engine.start(listens, id="new"))
+        sends = [asyncio.create_task(handle.signal("go", i)) for i in range(3)]
+        answers = await asyncio.wait_for(asyncio.gather(start, *sends, return_exceptions=True), 5)
+        assert isinstance(answers[0], OwnershipLost)
+        assert all(answer is None or isinstance(answer, OwnershipLost) for answer in answers[1:])
+        with pytest.raises(OwnershipLost):
+            await asyncio.wait_for(handle.signal("go"), 5)
+
+
+def fence(path: Path) -> None:
+    import apsw
+
+    connection = apsw.Connection(str(path))
+    connection.set_busy_timeout(5000)
+    connection.execute("UPDATE fence SET epoch = epoch + 1")
+    connection.close()
+
+
+# --- two engines, one file -------------------------------------------------------------------------------------------
+
+
+async def test_a_second_engine_on_one_file_is_refused_by_name_or_waits_if_told_so(lab: Lab) -> None:
+    async with lab.engine(listens) as engine:
+        await engine.start(listens, id="l")
+        with pytest.raises(perdure.StoreBusy, match=rf"process {os.getpid()}"):
+            async with lab.engine(listens):
+                pass
+        second = perdure.Engine(lab.path, workflows=[listens], wait=True)
+        entering = asyncio.create_task(second.__aenter__())
+        await asyncio.sleep(0.15)
+        assert not entering.done()
+        await engine.handle("l").signal("go", 1)
+        await engine.handle("l").result(timeout=5)
+    await asyncio.wait_for(entering, 5)
+    try:
+        assert await second.handle("l").result(timeout=5) == 1
+    finally:
+        await second.__aexit__(None, None, None)
+
+
+async def test_an_engine_that_cannot_listen_says_why_and_leaves_the_file_free(lab: Lab) -> None:
+    Path(local.socket_path(str(lab.path))).mkdir()
+    with pytest.raises(StoreError, match="socket"):
+        async with lab.engine(listens):
+            pass
+    assert [t.name for t in threading.enumerate() if t.name in ("perdure-committer", "perdure-heart")] == []
+    Path(local.socket_path(str(lab.path))).rmdir()
+    async with lab.engine(listens) as engine:
+        await engine.start(listens)
+
+
+# --- clients ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_client_works_beside_an_engine_and_without_one(lab: Lab) -> None:
+    async with lab.client() as client:
+        handle = await client.start(listens, id="l")
+        assert (await handle.describe()).status == "active"
+        async with lab.engine(listens):
+            await status(handle, "parked")
+        await handle.signal("go", [1])
+        async with lab.engine(listens):
+            assert await handle.result(timeout=5) == [1]
+        assert await handle.result(timeout=5) == [1]
+        assert [row.status for row in await client.list(status=["completed"], workflow="listens")] == ["completed"]
+        assert await client.list(after=(await handle.describe()).key) == []
+
+
+async def test_a_client_beside_an_engine_goes_through_its_socket(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with lab.engine(listens), lab.client() as client:
+
+        def never(*_: Any, **__: Any) -> Any:
+            raise AssertionError("the client wrote by itself")
+
+        monkeypatch.setattr(client.store, "deposit", never)
+        monkeypatch.setattr(client.store, "resume", never)
+        handle = await client.start(listens, id="l")
+        await client.start(listens, id="l")
+        with pytest.raises(perdure.ExecutionExists):
+            await client.start(works, 1.0, id="l")
+        await handle.resume()
+        await handle.signal("go", 7)
+        assert await handle.result(timeout=5) == 7
+        with pytest.raises(perdure.ExecutionClosed):
+            await handle.signal("go", 8)
+        with pytest.raises(perdure.ExecutionNotFound):
+            await client.handle("none").cancel()
+
+
+async def test_a_client_starts_what_the_engine_beside_it_does_not_know(lab: Lab) -> None:
+    @workflow(name="unknown")
+    async def unknown() -> None: ...
+
+    async with perdure.Engine(lab.path), lab.client() as client:
+        handle = await client.start(unknown, id="u")
+        assert (await handle.describe()).status == "active"
+
+
+async def test_more_clients_than_connections_are_all_served(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "MAX_CONNECTIONS", 4)
+
+    @workflow(name="sums")
+    async def sums(n: int) -> int:
+        return sum([await perdure.receive("item", int) for _ in range(n)])
+
+    async with lab.engine(sums), lab.client() as client:
+        handle = await client.start(sums, 60)
+        await asyncio.gather(*[handle.signal("item", i) for i in range(60)])
+        assert await handle.result(timeout=5) == sum(range(60))
+
+
+async def test_a_client_goes_on_when_the_engine_closes_under_it(lab: Lab) -> None:
+    async with lab.client() as client:
+        async with lab.engine(listens):
+            handle = await client.start(listens, id="l")
+            waiting = asyncio.create_task(handle.result())
+            sending = [asyncio.create_task(handle.signal("stay", i)) for i in range(20)]
+            await asyncio.sleep(0)
+        await asyncio.gather(*sending)
+        await handle.signal("go", "later")
+        async with lab.engine(listens):
+            assert await asyncio.wait_for(waiting, 5) == "later"
+
+
+async def test_a_path_too_long_for_a_socket_gets_one_elsewhere(tmp_path: Path) -> None:
+    folder = tmp_path / ("long" * 20) / ("longer" * 10)
+    folder.mkdir(parents=True)
+    lab = Lab(folder / "lab.db")
+    path = Path(local.socket_path(str(lab.path)))
+    assert path.parent != folder
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+    async with lab.engine(listens), lab.client() as client:
+        handle = await client.start(listens)
+        assert path.stat().st_mode & 0o777 == 0o600
+        await handle.signal("go", 1)
+        assert await handle.result(timeout=5) == 1
+    assert not path.exists()
+
+
+async def raw(path: Path, data: bytes) -> bytes:
+    reader, writer = await asyncio.open_unix_connection(str(path))
+    try:
+        writer.write(data)
+        writer.write_eof()
+        return await asyncio.wait_for(reader.read(), 5)
+    finally:
+        writer.close()
+
+
+async def test_nonsense_on_the_socket_harms_nobody(lab: Lab) -> None:
+    async with lab.engine(listens) as engine:
+        path = Path(local.socket_path(str(lab.path)))
+        assert await raw(path, b"") == b""
+        assert await raw(path, b"GET / HTTP/1.1\r\n\r\n") == b""
+        assert await raw(path, b"\x00\x00\x00\x02hi") == b""
+        assert await raw(path, b"\xff\xff\xff\xffhuge") == b""
+        assert b"protocol 1, not 9" in await raw(path, framed(b"\x81\xa8protocol\x09"))
+        assert await raw(path, framed(b"\x80"))
+        handle = await engine.start(listens)
+        await handle.signal("go", 1)
+        assert await handle.result(timeout=5) == 1
+
+
+def framed(body: bytes) -> bytes:
+    return len(body).to_bytes(4, "big") + body
