@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar, overload
+from typing import Any, ParamSpec, Self, TypeVar, overload
 
 from perdure.core.errors import StoreError
 from perdure.core.events import AnyEvent
@@ -53,7 +53,11 @@ class Executions:
     async def _start(self, start: Start, workflow: Workflow[..., Any]) -> None:
         check_receipt(start, await self.deposit(start))
 
-    def handle(self, id: str, workflow: Workflow[..., R] | None = None) -> Handle[R]:  # noqa: A002 - the field's word
+    @overload
+    def handle(self, id: str) -> Handle[Any]: ...
+    @overload
+    def handle(self, id: str, workflow: Workflow[..., R]) -> Handle[R]: ...
+    def handle(self, id: str, workflow: Workflow[..., Any] | None = None) -> Handle[Any]:
         """An execution by id; with its workflow the result is decoded as its type."""
         return Handle(self, key_of(self.store, self.namespace, id), workflow)
 

@@ -1,0 +1,107 @@
+"""What a type checker must see of the public API. Never executed: `test_typing.py` has mypy read it, strictly."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, assert_type
+
+import perdure
+from perdure import Retry, step, workflow
+
+
+@dataclass
+class Page:
+    url: str
+
+
+@step
+async def search(query: str, *, limit: int = 10) -> list[Page]:
+    return [Page(query)][:limit]
+
+
+@step
+def parse(page: Page) -> int:
+    return len(page.url)
+
+
+@step(retry=Retry(attempts=5), timeout=60)
+async def fetch(url: str) -> bytes:
+    return url.encode()
+
+
+@step(name="count", retry=3, concurrency=2)
+def count(text: str) -> dict[str, int]:
+    return {text: 1}
+
+
+class Tools:
+    @step
+    async def ask(self, prompt: str) -> str:
+        return prompt
+
+    @step(timeout=timedelta(seconds=3))
+    def measure(self, text: str, scale: float = 1.0) -> float:
+        return len(text) * scale
+
+
+@workflow
+async def child(n: int) -> list[int]:
+    return [n]
+
+
+@workflow(name="main")
+async def main(topic: str, *, depth: int = 1) -> Page:
+    assert_type(await search(topic), list[Page])
+    assert_type(await search(topic, limit=depth), list[Page])
+    assert_type(await parse(Page(topic)), int)
+    assert_type(await fetch(topic), bytes)
+    assert_type(await count(topic), dict[str, int])
+    wanted: Coroutine[Any, Any, list[Page]] = search(topic)
+    await wanted
+
+    assert_type(await fetch.with_options(timeout=5, retry=None)(topic), bytes)
+    assert_type(await parse.with_options(heartbeat_timeout=timedelta(minutes=1))(Page(topic)), int)
+
+    tools = Tools()
+    assert_type(await tools.ask("hello"), str)
+    assert_type(await tools.measure("hello", scale=2), float)
+    assert_type(await tools.measure.with_options(retry=2)("hello"), float)
+
+    assert_type(await child(1), list[int])
+    started = await perdure.start_child(child, 1, id="c")
+    assert_type(started, perdure.ChildHandle[list[int]])
+    assert_type(await started.result(), list[int])
+
+    assert_type(await perdure.receive("approval", Page, timeout=timedelta(days=3)), Page)
+    assert_type(await perdure.receive("number", int), int)
+    assert_type(await perdure.receive("anything"), Any)
+    return Page(topic)
+
+
+async def outside() -> None:
+    async with perdure.Engine("x.db", workflows=[main, child]) as engine:
+        handle = await engine.start(main, "topic", id="one", depth=2)
+        assert_type(handle, perdure.Handle[Page])
+        assert_type(await handle.result(), Page)
+        assert_type(await (await engine.start(child, 3)).result(timeout=1), list[int])
+        assert_type(await engine.handle("one", main).result(), Page)
+        assert_type(await engine.handle("one").result(), Any)
+    async with perdure.Client("x.db") as client:
+        assert_type(await (await client.start(child, 3)).result(), list[int])
+
+
+def three_lines() -> None:
+    assert_type(perdure.run(main, "topic", id="one"), Page)
+    assert_type(perdure.run(child, 1), list[int])
+
+
+async def refused(tools: Tools) -> None:
+    """Each line is an error; an ignore that is not needed is one, too."""
+    await search(1)  # type: ignore[arg-type]
+    await search()  # type: ignore[call-arg]
+    await parse(Page("x"), 2)  # type: ignore[call-arg]
+    await tools.ask(1)  # type: ignore[arg-type]
+    await fetch.with_options(retries=3)("x")  # type: ignore[call-arg]
+    await child("x")  # type: ignore[arg-type]
