@@ -146,6 +146,16 @@ def test_a_very_deep_value_is_carried_or_refused_and_no_crash(wrap: Any, depth: 
             codec.decode(payload, "it")
 
 
+@pytest.mark.parametrize("code", [3, 4, 5, 16])
+def test_extensions_within_extensions_are_refused_and_no_crash(code: int) -> None:
+    data = b"\x90"
+    for _ in range(3000):
+        data = msgspec.msgpack.encode(msgspec.msgpack.Ext(code, b"\x91" + data))
+    with pytest.raises(DecodeError):
+        codec_for(Any, "it").decode(Payload(data), "it")
+    assert render(Payload(data)).endswith("…") or code == 16
+
+
 def test_what_a_users_method_raises_is_a_refusal() -> None:
     @dataclasses.dataclass
     class Grumpy:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import enum
+from collections import Counter, OrderedDict
 from typing import Any
 
 import pytest
@@ -56,3 +59,37 @@ def test_a_value_of_a_union_comes_back_as_it_was_or_is_refused(encoder: str, dat
         check(annotation, data.draw(values))
     except (UnsupportedType, EncodeError):
         reject()
+
+
+class Berlin(dt.tzinfo):
+    """A tzinfo of a library that we do not know."""
+
+    def utcoffset(self, _: dt.datetime | None) -> dt.timedelta:
+        return dt.timedelta(hours=1)
+
+    def dst(self, _: dt.datetime | None) -> dt.timedelta | None:
+        return None
+
+
+class Level(enum.IntEnum):
+    LOW = 1
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value", "kind"),
+    [
+        (Any, [OrderedDict(a=1)], list),
+        (list[Any], [Level.LOW, Counter("aab")], list),
+        (int, Level.LOW, int),
+        (dt.datetime, dt.datetime(2026, 1, 2, tzinfo=Berlin()), dt.datetime),
+        (Any, dt.datetime(2026, 1, 2, tzinfo=Berlin()), dt.datetime),
+    ],
+    ids=range(5),
+)
+def test_what_comes_back_as_another_class_equals_what_was_given(annotation: Any, value: Any, kind: type) -> None:
+    """The exceptions that `codec_for` tells of."""
+    codec = codec_for(annotation, "it")
+    decoded = codec.decode(codec.encode(value, "it"), "it")
+    assert (type(decoded), decoded) == (kind, value)
+    if isinstance(decoded, dt.datetime):
+        assert decoded.utcoffset() == value.utcoffset()

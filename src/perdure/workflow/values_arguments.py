@@ -83,28 +83,29 @@ class Arguments:
 
     def _build(self) -> None:
         hints = hints_of(self.fn)
-        self._parameters = [
-            self._parameter(parameter, hints.get(parameter.name, Any))
-            for parameter in self.signature.parameters.values()
-        ]
+        found = self.signature.parameters.values()
+        self._parameters = [self._parameter(parameter, hints.get(parameter.name, Any)) for parameter in found]
         self._by_key = {parameter.key: parameter for parameter in self._parameters}
-        self._needs_canonical = any(not parameter.codec.bytes_tell for parameter in self._parameters)
-        self._defaults = [(p.key, p.default) for p in self._parameters]
-        if not any(p.kind in _STARS for p in self._parameters):
-            self._positional = sum(p.kind in _POSITIONAL for p in self._parameters)
-        self._by_name = all(p.kind is not inspect.Parameter.POSITIONAL_ONLY for p in self._parameters)
-        self._record: Callable[..., Any] = _no_record
-        if all(p.codec.content_type == "msgpack" and not p.leave_out for p in self._parameters):
-            self._make_record()
+        self._needs_canonical = not all(parameter.codec.bytes_tell for parameter in self._parameters)
+        self._defaults = [(parameter.key, parameter.default) for parameter in self._parameters]
+        kinds = [parameter.kind for parameter in self._parameters]
+        self._by_name = inspect.Parameter.POSITIONAL_ONLY not in kinds
+        if not _STARS.keys() & kinds:
+            self._positional = sum(kind in _POSITIONAL for kind in kinds)
+        self._make_record()
         self._built = True
 
     def _make_record(self) -> None:
-        """One Struct for all arguments: msgspec then reads and writes them in one go."""
+        """One Struct for all arguments, where msgspec knows them all: it then reads and writes them in one go."""
+        self._record: Callable[..., Any] = _no_record
+        if any(p.codec.content_type != "msgpack" or p.leave_out for p in self._parameters):
+            return
         fields = [(f"a{index}", p.codec.annotation) for index, p in enumerate(self._parameters)]
         rename = {f"a{index}": p.key for index, p in enumerate(self._parameters)}
         record = msgspec.defstruct("Arguments", fields, rename=rename, forbid_unknown_fields=True)
         self._record = record
-        self._record_codec: Codec[Any] = codec_for(record, self._what)
+        self._record_codec: Codec[Any] = Codec(record)
+        self._record_codec.build()
         self._read_record = self._record_codec.reader
         if self._positional == len(self._parameters):
             self._count = len(self._parameters)
@@ -163,11 +164,9 @@ class Arguments:
 
     def _bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
         if self._by_name and len(args) <= self._positional:  # inspect takes its time; but it has all the messages
-            missing = self._defaults[len(args) :]
-            values = [kwargs.get(name, default) for name, default in missing]
-            given = sum([name in kwargs for name, _ in missing])
-            if given == len(kwargs) and not any(value is _NO_DEFAULT for value in values):
-                return (*args, *values)
+            values = self._bind_simply(args, kwargs)
+            if values is not None:
+                return values
         try:
             bound = self.signature.bind(*args, **kwargs)
         except TypeError as error:
@@ -177,6 +176,14 @@ class Arguments:
             if name not in bound.arguments:  # CPython 3.13 lets f(a, /, **more) be called as f(a=1)
                 raise self._wrong(f"missing a required argument: {name!r}")
         return tuple(bound.arguments[name] for name in self.signature.parameters)
+
+    def _bind_simply(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, ...] | None:
+        left = self._defaults[len(args) :]
+        values = [kwargs.get(name, default) for name, default in left]
+        given = sum([name in kwargs for name, _ in left])
+        if given < len(kwargs) or any(value is _NO_DEFAULT for value in values):
+            return None
+        return (*args, *values)
 
     def _wrong(self, reason: str) -> WrongArguments:
         return WrongArguments(name=self.name, signature=str(self.signature), reason=reason)
@@ -229,12 +236,14 @@ class Arguments:
         if self._record is not _no_record and payload.content_type == "msgpack" and not payload.key_id:
             try:
                 values = _values(self._read_record(payload.data))
-            except Exception:  # noqa: BLE001, S110 - below, argument by argument: for the message, or a richer form
-                pass
-            else:
-                if self._count >= 0:
-                    return values, {}
-                return self._assemble({p.key: value for p, value in zip(self._parameters, values, strict=True)}, what)
+            except Exception:  # noqa: BLE001 - argument by argument then: for the message, or a richer form
+                return self._decode_parts(payload, what)
+            if self._count >= 0:
+                return values, {}
+            return self._assemble({p.key: value for p, value in zip(self._parameters, values, strict=True)}, what)
+        return self._decode_parts(payload, what)
+
+    def _decode_parts(self, payload: Payload, what: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
         recorded = self._recorded_parts(payload, what)
         for key in recorded:
             if key not in self._by_key:
@@ -246,13 +255,13 @@ class Arguments:
         """The encoded arguments by name; a JSON object does as well, as people and other languages write it."""
         try:
             if payload.key_id:
-                raise ValueError(f"they are encrypted with key {payload.key_id!r}")  # noqa: TRY301
+                raise ValueError(f"they are encrypted with key {payload.key_id!r}")  # noqa: TRY301 - as the others
             if payload.content_type == "msgpack":
                 return _read_parts(payload.data)
             if payload.content_type == "json":
                 texts = msgspec.json.decode(payload.data, type=dict[str, msgspec.Raw])
                 return {key: msgspec.Raw(_encode(Ext(JSON, bytes(text)))) for key, text in texts.items()}
-            raise ValueError(f"their content type is {payload.content_type!r}")  # noqa: TRY301
+            raise ValueError(f"their content type is {payload.content_type!r}")  # noqa: TRY301 - as the others
         except (msgspec.MsgspecError, ValueError) as error:
             raise DecodeError(what=what, expected=f"arguments of {self.name!r}", reason=str(error)) from error
 

@@ -18,7 +18,7 @@ import msgspec
 from perdure.workflow.values_plain import NotPlain, field_names, model_fields, segment, show, type_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 _SEQUENCES = (list, tuple, set, frozenset)
 _NUMBERS = (int, float, Decimal)
@@ -137,40 +137,31 @@ def _paired(values: Any, decoded: Any) -> list[tuple[Any, Any]]:
 
 
 def _same_object(value: Any, decoded: Any, rules: Rules) -> None:
-    if isinstance(value, tuple | list):  # a NamedTuple, or a list's subclass
-        return _same_items(value, decoded, rules)
-    if isinstance(value, set | frozenset):
-        return _same_set(value, decoded, rules)
-    if isinstance(value, dict):
-        return _same_dict(value, decoded, rules)
+    for base in _CONTAINERS:
+        if isinstance(value, base):  # a NamedTuple, or another subclass
+            return _SAME[base](value, decoded, rules)
     kind: Any = type(value)
     names = field_names(kind)
-    if names is None:
-        if (value == decoded) is not True:
-            raise _differs(value, decoded)
-        return None
-    _same_dict(
-        getattr(value, "__pydantic_extra__", None) or {}, getattr(decoded, "__pydantic_extra__", None) or {}, rules
-    )
-    for name in names.values():
+    if names is not None:
+        _same_dict(_extra(value), _extra(decoded), rules)
+        return _same_model(value, decoded, names.values(), rules)
+    if (value == decoded) is not True:
+        raise _differs(value, decoded)
+    return None
+
+
+def _extra(value: Any) -> dict[str, Any]:
+    """What a pydantic model holds beside its fields."""
+    return getattr(value, "__pydantic_extra__", None) or {}
+
+
+def _same_model(value: Any, decoded: Any, names: Iterable[str], rules: Rules) -> None:
+    for name in names:
         item, other = getattr(value, name), getattr(decoded, name)
         if type(item) in _ATOMS and type(item) is type(other) and item == other:
             continue  # most fields are of this kind, and a call takes its time
         try:
             check_same(item, other, rules)
-        except NotPlain as problem:
-            problem.segments.append(segment(name))
-            raise
-    return None
-
-
-def _same_fields(fields: dict[str, Any], others: dict[str, Any], rules: Rules) -> None:
-    """All that a dict has, in the fields of the model that was made of it."""
-    for name, item in fields.items():
-        try:
-            if name not in others:
-                raise NotPlain("would not come back")  # noqa: TRY301 - gets its path below
-            check_same(item, others[name], rules)
         except NotPlain as problem:
             problem.segments.append(segment(name))
             raise
@@ -180,38 +171,74 @@ def _converted(value: Any, decoded: Any, rules: Rules) -> bool:
     """Whether a value of another type than given still holds the same data, of the type that the annotation names."""
     if isinstance(decoded, enum.Enum) or type(value) in rules.enums:
         return rules.lenient and type(value) in {str, int} and decoded.value == value
-    if isinstance(value, dict) and type(decoded) is dict:
-        _same_dict(value, decoded, rules)
-        return True
-    if isinstance(value, _NUMBERS) and isinstance(decoded, _NUMBERS):
-        may_differ = rules.lenient or isinstance(value, type(decoded))
-        return may_differ and not isinstance(value, bool) and not isinstance(decoded, bool) and value == decoded
-    if isinstance(value, str) and isinstance(decoded, str):
-        return str.__eq__(value, decoded)
-    if isinstance(value, dt.datetime) and isinstance(decoded, dt.datetime):
-        _same_moment(value, decoded, rules)
-        return True
-    return rules.lenient and _asked_for(value, decoded, rules)
+    for given, made, holds in _CONVERSIONS:
+        if isinstance(value, given) and isinstance(decoded, made):
+            return holds(value, decoded, rules)
+    return False
 
 
-def _asked_for(value: Any, decoded: Any, rules: Rules) -> bool:
-    if isinstance(decoded, _SEQUENCES) and type(value) in _SEQUENCES:
-        unordered = isinstance(decoded, set | frozenset) or isinstance(value, set | frozenset)
-        (_same_set if unordered else _same_items)(value, decoded, rules)
-        return True
-    if isinstance(value, dict):
-        others = model_fields(decoded)
-        if others is None:
-            return False
-        _same_fields(value, others, rules)
-        return True
-    if isinstance(value, _BYTES) and isinstance(decoded, _BYTES):
-        return bytes(value) == bytes(decoded)
-    return type(value) is str and isinstance(decoded, _WRITTEN) and msgspec.to_builtins(decoded) == value
+def _as_dict(value: Any, decoded: Any, rules: Rules) -> bool:
+    _same_dict(value, decoded, rules)
+    return True
+
+
+def _as_number(value: Any, decoded: Any, rules: Rules) -> bool:
+    may_differ = rules.lenient or isinstance(value, type(decoded))
+    return may_differ and not isinstance(value, bool) and not isinstance(decoded, bool) and value == decoded
+
+
+def _as_moment(value: Any, decoded: Any, rules: Rules) -> bool:
+    _same_moment(value, decoded, rules)
+    return True
+
+
+def _as_sequence(value: Any, decoded: Any, rules: Rules) -> bool:
+    if not rules.lenient or type(value) not in _SEQUENCES:
+        return False
+    unordered = isinstance(decoded, set | frozenset) or isinstance(value, set | frozenset)
+    (_same_set if unordered else _same_items)(value, decoded, rules)
+    return True
+
+
+def _as_model(value: Any, decoded: Any, rules: Rules) -> bool:
+    """All that a dict has, in the fields of the model that was made of it."""
+    others = model_fields(decoded)
+    if not rules.lenient or others is None:
+        return False
+    for name, item in value.items():
+        try:
+            if name not in others:
+                raise NotPlain("would not come back")  # noqa: TRY301 - gets its path below
+            check_same(item, others[name], rules)
+        except NotPlain as problem:
+            problem.segments.append(segment(name))
+            raise
+    return True
+
+
+def _as_bytes(value: Any, decoded: Any, rules: Rules) -> bool:
+    return rules.lenient and bytes(value) == bytes(decoded)
+
+
+def _as_text(value: Any, decoded: Any, rules: Rules) -> bool:
+    return rules.lenient and type(value) is str and msgspec.to_builtins(decoded) == value
 
 
 _MISSING = object()
 _UNTYPED = {dict, list, str, int, float}
+_CONTAINERS = (tuple, list, set, frozenset, dict)
+
+# Given, made of it, and whether that holds the same; the first row that fits decides.
+_CONVERSIONS: list[tuple[Any, Any, Callable[[Any, Any, Rules], bool]]] = [
+    (dict, dict, _as_dict),
+    (_NUMBERS, _NUMBERS, _as_number),
+    (str, str, lambda value, decoded, _: str.__eq__(value, decoded)),
+    (dt.datetime, dt.datetime, _as_moment),
+    (_SEQUENCES, _SEQUENCES, _as_sequence),
+    (dict, object, _as_model),
+    (_BYTES, _BYTES, _as_bytes),
+    (str, _WRITTEN, _as_text),
+]
 
 
 def _same_plain(value: Any, decoded: Any, _rules: Rules) -> None:

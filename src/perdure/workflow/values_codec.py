@@ -35,7 +35,7 @@ _encode = msgspec.msgpack.Encoder().encode
 _encode_sets_sorted = msgspec.msgpack.Encoder(order="deterministic").encode
 _EXACT = frozenset({str, int, float, bool, bytes, type(None)})
 _BINARY = (bytes, bytearray, memoryview)
-_PLAIN = "plain data, or any type that the annotation names"
+_PLAIN = "plain data where nothing, or Any, is annotated; else annotate its class"
 TOO_DEEP = "is nested too deeply, or contains itself"
 
 
@@ -330,6 +330,11 @@ def codec_for(annotation: Any, what: str) -> Codec[Any]:
 
     A missing annotation means Any: plain data as it is. A type that names something not defined yet is looked at again
     at first use.
+
+    What comes back is the same in type and content, with these exceptions, all equal to what was given: where nothing
+    tells their class, a subclass of a builtin (OrderedDict, IntEnum) comes back as the builtin; a tzinfo that is
+    neither a fixed offset nor a ZoneInfo as the offset it had; a pydantic model with all fields set, and with fresh
+    private attributes. What is shared within a value is shared no more.
 
     Raises:
         UnsupportedType: neither msgspec nor pydantic can encode it.

@@ -120,22 +120,8 @@ class Adapter:
     """
 
     def __init__(self, annotation: Any) -> None:
-        try:
-            import pydantic  # noqa: PLC0415 - optional, and slow to import
-        except ImportError:
-            raise NotSupported(type_name(culprit(annotation))) from None
-        try:
-            self.adapter: TypeAdapter[Any] = pydantic.TypeAdapter(annotation)
-            schema = self.adapter.core_schema
-        except NameError:
-            raise
-        except pydantic.PydanticUserError as error:
-            if error.code in {"class-not-fully-defined", "undefined-annotation"}:
-                raise NameError(str(error)) from error
-            raise NotSupported(type_name(culprit(annotation))) from error
-        except Exception as error:
-            raise NotSupported(type_name(culprit(annotation))) from error
-        parts = list(_schema_parts(schema))
+        self.adapter = _type_adapter(annotation)
+        parts = list(_schema_parts(self.adapter.core_schema))
         kinds = {part["type"] for part in parts}
         if kinds & _NOT_DATA:
             raise NotSupported(type_name(culprit(annotation)))
@@ -146,7 +132,6 @@ class Adapter:
         self.enums: frozenset[type] = frozenset(part["cls"] for part in parts if part["type"] == "enum")
         # Names, not aliases: aliases for reading and writing may differ. Older pydantic has aliases only.
         self.names: dict[str, bool] = {"by_alias": False, "by_name": True} if _knows_names(self.adapter) else {}
-        self.invalid = pydantic.ValidationError
 
     def dump_json(self, value: Any) -> bytes:
         return self.adapter.dump_json(value, by_alias=not self.names, round_trip=True, warnings=False)
@@ -163,11 +148,28 @@ class Adapter:
     def _validate(self, validate: Callable[..., Any], data: Any) -> Any:
         try:
             return validate(data, **self.names)
-        except self.invalid as error:
+        except ValueError as error:
+            if not hasattr(error, "errors"):
+                raise
             first = error.errors(include_url=False, include_context=False)[0]
             problem = NotPlain(first["msg"])
             problem.segments = [f"[{p}]" if isinstance(p, int) else f".{p}" for p in reversed(first["loc"])]
             raise problem from error
+
+
+def _type_adapter(annotation: Any) -> TypeAdapter[Any]:
+    try:
+        import pydantic  # noqa: PLC0415 - optional, and slow to import
+
+        adapter: TypeAdapter[Any] = pydantic.TypeAdapter(annotation)
+        _ = adapter.core_schema  # raises what is still missing
+    except NameError:
+        raise
+    except Exception as error:
+        if getattr(error, "code", None) in {"class-not-fully-defined", "undefined-annotation"}:
+            raise NameError(str(error)) from error
+        raise NotSupported(type_name(culprit(annotation))) from error  # so is an ImportError
+    return adapter
 
 
 _EQUAL_BUT_NOT_SAME = {"datetime", "time", "decimal", "complex"}  # in another zone, with other digits or signs
