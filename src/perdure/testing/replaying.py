@@ -126,13 +126,17 @@ def check_prefix(
 class AlwaysReplay:
     """A worker's observer: whatever comes to rest or closes must replay from its bytes to the very same state."""
 
-    def __init__(self, store: Store | None = None) -> None:
+    def __init__(self, store: Store | None = None, *, most_events: int = 20_000) -> None:
+        self.left = most_events  # to replay: a long journal that often rests would be replayed for ever
         self.checked = 0
         self.problems: list[str] = []
         self._store = store  # to read from, instead of the worker's
 
     def __call__(self, worker: Worker, driver: Driver) -> None:
         """Called on the engine's thread with everything committed and fed."""
+        self.left -= driver.length
+        if self.left < 0:
+            return
         live = driver.execution
         previous = asyncio_events._get_running_loop()
         try:
