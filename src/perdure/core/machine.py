@@ -17,9 +17,6 @@ from perdure.core.errors import CorruptJournal, NondeterminismError
 from perdure.core.table import COMMANDS, RUN, Effect, RunState, State
 
 
-NOTHING: tuple[AnyCommand, ...] = ()
-
-
 class Answer(NamedTuple):
     """What feeding an event means to the code: which command, and what to do with its future."""
 
@@ -56,8 +53,8 @@ class Machine:
         self.sent: dict[str, int] = {}  # last number sent, by receiver
         self.closed_by: ev.AnyEvent | None = None
         self._timers: list[tuple[int, int]] = []  # heap of (due, seq); cancelled ones are skipped when met
-        self._fresh: list[AnyCommand] = []
-        self._dropped: list[AnyCommand] = []
+        self.fresh: list[AnyCommand] = []
+        self.dropped: list[AnyCommand] = []
 
     # --- commands in ---
 
@@ -66,7 +63,7 @@ class Machine:
         command.seq = self.next_seq
         self.next_seq += 1
         self.slots[command.seq] = Slot(command)
-        self._fresh.append(command)
+        self.fresh.append(command)
         if isinstance(command, StartTimer):
             heappush(self._timers, (command.due_ms, command.seq))
         return command.seq
@@ -78,17 +75,15 @@ class Machine:
             return
         if slot.state is State.OPEN:
             slot.state = State.CANCELLED
-            self._dropped.append(slot.command)
+            self.dropped.append(slot.command)
 
     def take(self) -> tuple[Sequence[AnyCommand], Sequence[AnyCommand]]:
         """Commands to start, and started ones to stop. Call it only when every committed event has been fed.
 
         What was answered or cancelled by then never starts: replay does not rerun the losers of races.
         """
-        if not self._fresh and not self._dropped:
-            return NOTHING, NOTHING
-        fresh, dropped = self._fresh, self._dropped
-        self._fresh, self._dropped = [], []
+        fresh, dropped = self.fresh, self.dropped
+        self.fresh, self.dropped = [], []
         started: list[AnyCommand] = []
         for command in fresh:
             slot = self.slots.get(command.seq)
@@ -239,10 +234,7 @@ _SAME: dict[type, tuple[str, ...]] = {
 
 def _names_agree(command: AnyCommand, event: ev.CommandEvent) -> bool:
     """Whether the event speaks of the same step, child or receiver as the command that the code issues now."""
-    for field in _SAME.get(type(event), ()):
-        if getattr(event, field) != getattr(command, field):
-            return False
-    return True
+    return all(getattr(event, field) == getattr(command, field) for field in _SAME.get(type(event), ()))
 
 
 def _note_attempt(event: ev.StepAttemptFailed, command: RunStep) -> None:

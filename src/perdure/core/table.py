@@ -21,6 +21,8 @@ class State(Enum):
     CANCELLED = "cancelled"  # the code stopped waiting before it was started
     ANSWERED = "answered"
 
+    __hash__ = object.__hash__  # looked up at every event: not by name, as an enumeration's is
+
 
 class RunState(Enum):
     """Of a run."""
@@ -29,6 +31,8 @@ class RunState(Enum):
     PENDING = "pending"  # started, no worker has claimed it yet
     RUNNING = "running"
     CLOSED = "closed"
+
+    __hash__ = object.__hash__
 
 
 class Effect(Enum):

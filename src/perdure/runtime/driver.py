@@ -20,7 +20,7 @@ from perdure.runtime.closing import closing_event, closing_mail
 from perdure.runtime.inbox import Chosen, choose
 from perdure.store.protocol import Batch, Letter, Mail, NewEvent, Outcome, Start, Status
 from perdure.workflow.definitions import Workflow
-from perdure.workflow.execution import Execution
+from perdure.workflow.execution import Execution, Todo
 from perdure.workflow.values import failure_info
 
 log = logging.getLogger("perdure")
@@ -241,19 +241,9 @@ class Driver:
 
     def _advance(self) -> None:
         """Every committed event has been fed: start what the code asked for, and write what there is to write."""
-        todo = self.execution.take()
-        if self.poisoned and self.open_steps():
-            raise PoisonedExecution(steps=", ".join(self.open_steps()))
-        for command in todo.stop:
-            self._stop(command.seq)
-        for command in todo.start:
-            self._start(command)
-        if self._again:
-            again, self._again = self._again, []
-            for step in again:
-                self._start(step)
-        if self.machine.drifts:
-            self._tell_drifts()
+        machine = self.machine
+        if machine.fresh or machine.dropped or not machine.slots or self._again:
+            self._do(self.execution.take())
         batch = self._compose()
         if batch is not None:
             self._committing = batch
@@ -267,6 +257,20 @@ class Driver:
             self.host.wake_at(self, wake_at_ms)
         if self.resting:
             self.host.rested(self)
+
+    def _do(self, todo: Todo) -> None:
+        if self.poisoned and self.open_steps():
+            raise PoisonedExecution(steps=", ".join(self.open_steps()))
+        for command in todo.stop:
+            self._stop(command.seq)
+        for command in todo.start:
+            self._start(command)
+        if self._again:
+            again, self._again = self._again, []
+            for step in again:
+                self._start(step)
+        if self.machine.drifts:
+            self._tell_drifts()
 
     def _tell_drifts(self) -> None:
         for drift in self.machine.drifts:

@@ -43,9 +43,6 @@ class Todo(NamedTuple):
     stop: Sequence[AnyCommand]
 
 
-NOTHING_TO_DO = Todo((), ())
-
-
 class Execution:
     """A run in memory. Not thread-safe: it belongs to the engine's thread."""
 
@@ -88,8 +85,7 @@ class Execution:
         Raises:
             DeadlockError: the code waits, but nothing could ever wake it.
         """
-        start, stop = self.machine.take()
-        todo = Todo(start, stop) if start or stop else NOTHING_TO_DO
+        todo = Todo(*self.machine.take())
         if not self.machine.slots and self._waits_in_vain():
             raise DeadlockError(stack=self.loop.stack())
         return todo

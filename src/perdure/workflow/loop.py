@@ -166,22 +166,21 @@ class DeterministicLoop(_Base):  # type: ignore[misc]
                 if self._handles_since_command > MAX_HANDLES_WITHOUT_COMMAND or handles > MAX_HANDLES_PER_DRAIN:
                     raise SpinError(handles=handles - 1, stack=self.stack())
                 handle = ready.popleft()
-                if not handle._cancelled:
-                    self._run(handle)
+                if handle._cancelled:
+                    continue
+                try:
+                    handle._context.run(handle._callback, *handle._args)
+                except SystemExit:
+                    pass  # the task holds it: the workflow fails, the process stays
+                except KeyboardInterrupt:
+                    raise
+                except BaseException as error:  # noqa: BLE001 - a callback's, as asyncio treats it
+                    self.call_exception_handler({"exception": error})
         finally:
             asyncio_events._set_running_loop(previous)
             sys.set_asyncgen_hooks(*hooks)
-        self._prune()
-
-    def _run(self, handle: Handle | Timer) -> None:
-        try:
-            handle._context.run(handle._callback, *handle._args)
-        except SystemExit:
-            pass  # the task holds it: the workflow fails, the process stays
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # noqa: BLE001 - a callback's, as asyncio treats it
-            self.call_exception_handler({"exception": error})
+        if len(self._tasks) >= MIN_PRUNED:
+            self._prune()
 
     def command_issued(self) -> None:
         """Progress: the workflow asked for something new, so it does not spin."""
@@ -357,7 +356,7 @@ class DeterministicLoop(_Base):  # type: ignore[misc]
     def _prune(self) -> None:
         """Give back the memory of finished tasks, at a cost of a few tasks looked at per event."""
         self._drains += 1
-        if 4 * self._drains < len(self._tasks) or len(self._tasks) < MIN_PRUNED:
+        if 4 * self._drains < len(self._tasks):
             return
         self._drains = 0
         self._tasks = {
@@ -370,6 +369,8 @@ class DeterministicLoop(_Base):  # type: ignore[misc]
 def _ceil_ms(seconds: float) -> int:
     if seconds >= FAR_FUTURE_MS / 1000:
         return FAR_FUTURE_MS
+    if seconds < 0:
+        return -1  # the past, however far
     return math.ceil(round(seconds * 1000, 3))  # rounding first: 0.1 + 0.2 is not a millisecond late
 
 
