@@ -128,7 +128,7 @@ class UnorderedSet(YourError):
 class EncodeError(YourError):
     code = "P0201"
     text = "{what} cannot be encoded: {path} {reason}."
-    cure = "Nothing ran. Pass data of the annotated type: {expected}."
+    cure = "Nothing was recorded. Pass data of the annotated type: {expected}."
 
 
 class DecodeError(YourError):

@@ -24,7 +24,7 @@ from perdure.workflow.definitions import ParentClose, Workflow
 from perdure.workflow.execution import Execution
 from perdure.workflow.location import caller
 from perdure.workflow.loop import DeterministicLoop
-from perdure.workflow.values import codec_for
+from perdure.workflow.values import codec_for, encode_untyped
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -159,8 +159,7 @@ async def _send_signal(execution: Execution, receiver: str, name: str, value: An
 
 def signal_payload(name: str, value: Any) -> Payload:
     """A signal's value, encoded as what it is: its receiver says what it is decoded as."""
-    what = f"signal {name!r}"
-    return codec_for(type(value), what).encode(value, what)
+    return encode_untyped(value, f"signal {name!r}")
 
 
 def external(execution_id: str) -> ExternalHandle:

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import functools
 import inspect
-import typing
 from asyncio import events as asyncio_events
 from collections.abc import Callable, Coroutine
 from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, overload
@@ -17,7 +16,7 @@ from perdure.core.errors import InvalidDefinition, InvalidOption, OutsideWorkflo
 from perdure.core.retry import NO_RETRY, Retry, Seconds, to_ms
 from perdure.workflow.location import caller
 from perdure.workflow.loop import DeterministicLoop
-from perdure.workflow.values import Arguments, Codec, codec_for
+from perdure.workflow.values import Arguments, Codec, codec_for, hints_of
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
@@ -122,15 +121,6 @@ def _is_async(fn: Callable[..., Any]) -> bool:
     return inspect.iscoroutinefunction(target) or inspect.iscoroutinefunction(getattr(target, "__call__", None))  # noqa: B004 - asks about the method, not whether it exists
 
 
-def _return_type(fn: Callable[..., Any]) -> Any:
-    target = fn
-    while isinstance(target, functools.partial):
-        target = target.func
-    if not inspect.isroutine(target):
-        target = type(target).__call__
-    return typing.get_type_hints(target, include_extras=True).get("return", Any)
-
-
 class _HasResult:
     """A definition whose result has a codec, from the function's annotation."""
 
@@ -140,7 +130,7 @@ class _HasResult:
     @functools.cached_property
     def result(self) -> Codec[Any]:
         """Built when decorated; later only where the annotation names something that its module defines below."""
-        return codec_for(_return_type(self.fn), f"the result of {self.name!r}")
+        return codec_for(hints_of(self.fn).get("return", Any), f"the result of {self.name!r}")
 
     def _build_codecs(self) -> None:
         with contextlib.suppress(NameError):
