@@ -1,6 +1,6 @@
 """Kills a worker again and again at random moments, and asks the judge whether anything was lost or done twice.
 
-    python -m tests.crash.campaign --kills 200 --seed 1
+python -m tests.crash.campaign --kills 200 --seed 1
 """
 
 from __future__ import annotations
@@ -17,24 +17,25 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-import perdure
-from perdure.core.errors import StoreError
-from perdure.store.sqlite import SqliteStore
 from tests.crash import workload
 from tests.crash.judge import Judge, every_row, integrity, replays, value_of
 from tests.crash.ledger import VARIABLE, Reader
 
+import perdure
+from perdure.core.errors import StoreError
+from perdure.store.sqlite import SqliteStore
+
 ROOT = Path(__file__).parents[2]
 OPEN = ("active", "parked", "stalled")
-AT_ONCE = 40
 DRAIN_S = 90
 
 
 class Campaign:
     """One store, one ledger, many lives of the worker; messages from outside all along."""
 
-    def __init__(self, folder: Path, kills: int, seed: int) -> None:
+    def __init__(self, folder: Path, kills: int, seed: int, at_once: int) -> None:
         self.kills = kills
+        self.at_once = at_once
         self.random = random.Random(seed)
         self.store = folder / "crash.db"
         self.ledger = folder / "ledger.jsonl"
@@ -101,7 +102,7 @@ class Campaign:
             return
         size, growth = self.judge.ledger.size(), self.random.randrange(1, 40_000)
         end = time.monotonic() + 1.5
-        while self.judge.ledger.size() < size + growth and time.monotonic() < end:
+        while self.judge.ledger.size() < size + growth and time.monotonic() < end:  # noqa: ASYNC110 - a file grows
             await asyncio.sleep(0.001)
 
     async def _drain(self) -> None:
@@ -138,7 +139,7 @@ class Campaign:
             for row in rows:
                 if row.status == "stalled":
                     await self._resume(row)
-            for _ in range(AT_ONCE - len(rows)):
+            for _ in range(self.at_once - len(rows)):
                 await self._start_one()
             await asyncio.sleep(0.05)
 
@@ -236,19 +237,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--at-once", type=int, default=40, help="executions that are kept open")
     parser.add_argument("--folder", type=Path, help="where to keep store, ledger and log; default: a temporary one")
     told = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="perdure-crash-", ignore_cleanup_errors=True) as temporary:
         folder = told.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        campaign = Campaign(folder, told.kills, told.seed)
+        campaign = Campaign(folder, told.kills, told.seed, told.at_once)
         figures = asyncio.run(campaign.run())
     for name, value in figures.items():
         print(f"{name:45} {value}")
     for broken in campaign.judge.broken[:20]:
         print("BROKEN:", broken)
     if campaign.judge.broken:
-        print(f"again: python -m tests.crash.campaign --kills {told.kills} --seed {told.seed}")
+        print(f"again: python -m tests.crash.campaign --kills {told.kills} --seed {told.seed} --at-once {told.at_once}")
     return 1 if campaign.judge.broken else 0
 
 

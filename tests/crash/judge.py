@@ -1,4 +1,4 @@
-"""The judge: holds the outside ledger against the journal, read while no engine runs, and the ends against the truth."""
+"""The judge: holds the ledger against the journal, read while no engine runs, and the ends against the truth."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import apsw
+import msgspec
+from tests.crash.ledger import Line, Reader, Step
 
 from perdure.core import events as ev
 from perdure.core.format import decode_event
@@ -16,7 +18,6 @@ from perdure.store.protocol import Row
 from perdure.store.sqlite import SqliteStore
 from perdure.workflow.execution import Execution
 from perdure.workflow.values import codec_for
-from tests.crash.ledger import Line, Reader, Step
 
 ANSWERS = (ev.StepCompleted, ev.StepFailed)
 EVENTS = """
@@ -97,8 +98,6 @@ class Judge:
 
 
 def _payload(data: bytes) -> tuple[bytes, str]:
-    import msgspec
-
     payload = msgspec.msgpack.decode(data, type=ev.Payload)
     return payload.data, payload.content_type
 

@@ -1,4 +1,4 @@
-"""The outside ledger: what step bodies really did, one line each, written with O_APPEND so that a kill tears no line."""
+"""The outside ledger: what step bodies really did, a line each, written with O_APPEND so that a kill tears none."""
 
 from __future__ import annotations
 

@@ -8,9 +8,10 @@ import logging
 import os
 import signal
 
-import perdure
 from tests.crash import workload
 from tests.crash.ledger import Line, write
+
+import perdure
 
 
 async def start_own(engine: perdure.Engine, life: int) -> None:
@@ -25,7 +26,9 @@ async def start_own(engine: perdure.Engine, life: int) -> None:
 async def work(store: str, life: int, cache: int, *, own: bool) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    async with perdure.Engine(store, workflows=workload.WORKFLOWS, cache=cache, wait=True, shutdown_timeout=1) as engine:
+    async with perdure.Engine(
+        store, workflows=workload.WORKFLOWS, cache=cache, wait=True, shutdown_timeout=1
+    ) as engine:
         print("ready", flush=True)
         if own:
             await start_own(engine, life)

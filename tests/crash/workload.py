@@ -1,4 +1,4 @@
-"""The mixed workload of the crash campaign: workflows, their steps, and what each must come to, computed without them."""
+"""The crash campaign's mixed workload: workflows, steps, and what each must come to, computed without them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NamedTuple
 
+from tests.crash.ledger import note, noted
+
 import perdure
 from perdure import Retry, step, workflow
-from tests.crash.ledger import note, noted
 
 FAST = Retry(attempts=8, delay=0.02, maximum=0.2, jitter=0.9)
 

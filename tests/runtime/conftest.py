@@ -1,4 +1,4 @@
-"""Tests that are `async def` run on a fresh event loop, within a deadline. A `lab` starts, kills and restarts engines."""
+"""Tests that are `async def` run on a fresh loop, within a deadline. A `lab` starts, kills and restarts engines."""
 
 from __future__ import annotations
 

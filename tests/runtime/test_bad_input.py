@@ -9,6 +9,7 @@ from typing import Any
 
 import apsw
 import pytest
+from tests.runtime.conftest import Lab, kinds, status, until
 
 import perdure
 from perdure import Retry, step, workflow
@@ -25,7 +26,7 @@ from perdure.core.errors import (
     WrongArguments,
 )
 from perdure.store.memory import MemoryStore
-from tests.runtime.conftest import Lab, kinds, status, until
+from perdure.workflow.execution import Execution
 
 HOSTILE = ["\ud800", "a\x00b", "x\ny", "\x1b[2J", "\u202etxt"]
 
@@ -50,7 +51,7 @@ async def returns(kind: str) -> list[int]:
     return ["not a number"] if kind == "text" else [object()]  # type: ignore[list-item]
 
 
-# --- values ----------------------------------------------------------------------------------------------------------
+# --- values ---
 
 
 async def test_arguments_that_do_not_fit_are_refused_with_their_path_and_nothing_starts(lab: Lab) -> None:
@@ -138,7 +139,7 @@ async def test_a_payload_over_the_limit_is_refused_where_it_is_passed(lab: Lab) 
             await (await engine.start(uses)).result(timeout=20)
 
 
-# --- definitions and options -----------------------------------------------------------------------------------------
+# --- definitions and options ---
 
 
 async def test_what_is_no_workflow_is_refused_by_name(lab: Lab) -> None:
@@ -210,7 +211,7 @@ async def test_negative_timeouts_are_refused_where_they_are_given(lab: Lab) -> N
             await handle.result(timeout=-1)
 
 
-# --- ids and texts from outside ----------------------------------------------------------------------------------------
+# --- ids and texts from outside ---
 
 
 @pytest.mark.parametrize("bad", ["", "x" * 201, " a", 5, *HOSTILE])
@@ -296,7 +297,7 @@ async def test_hostile_text_in_a_steps_error_and_result_round_trips_or_is_escape
         assert (await (await engine.start(meets)).result(timeout=5)).startswith("\udfff")
 
 
-# --- damaged and foreign journals ------------------------------------------------------------------------------------
+# --- damaged and foreign journals ---
 
 
 def damage(path: Path, statement: str) -> None:
@@ -309,7 +310,10 @@ def damage(path: Path, statement: str) -> None:
 
 DAMAGE = {
     "a truncated row": ("UPDATE event SET body = substr(body, 1, length(body) - 3) WHERE position = 1", "P0102"),
-    "a flipped bit": ("UPDATE event SET body = CAST(substr(body, 1, 4) || x'ff' || substr(body, 6) AS BLOB) WHERE position = 0", "P0102"),
+    "a flipped bit": (
+        "UPDATE event SET body = CAST(substr(body, 1, 4) || x'ff' || substr(body, 6) AS BLOB) WHERE position = 0",
+        "P0102",
+    ),
     "a missing row": ("DELETE FROM event WHERE position = 1", "P0102"),
     "a journal from the future": ("UPDATE event SET format = 99", "P0103"),
 }
@@ -369,8 +373,6 @@ async def test_what_nobodys_code_can_run_any_more_can_be_terminated(lab: Lab) ->
 async def test_an_unexpected_error_of_the_engine_itself_stalls_one_execution_only(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from perdure.workflow.execution import Execution
-
     feed = Execution.feed
 
     def breaks(self: Execution, recorded: ev.Recorded) -> None:
@@ -401,7 +403,7 @@ async def test_an_engine_over_a_store_object_works_and_leaves_it_open() -> None:
 async def test_outside_its_block_an_engine_says_that_it_does_not_run(lab: Lab) -> None:
     async with lab.engine(listens) as engine:
         handle = await engine.start(listens)
-    for call in (lambda: handle.signal("go"), lambda: handle.result(), lambda: engine.start(listens), handle.describe):
+    for call in (lambda: handle.signal("go"), handle.result, lambda: engine.start(listens), handle.describe):
         with pytest.raises(perdure.PerdureError, match="P0505"):
             await call()  # type: ignore[operator]
     await asyncio.sleep(0)

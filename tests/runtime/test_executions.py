@@ -7,12 +7,12 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from tests.runtime.conftest import Lab, ShiftedClock, kinds, of_kind, status, until
 
 import perdure
 from perdure import step, workflow
 from perdure.core import events as ev
 from perdure.core.errors import WaitTimeout
-from tests.runtime.conftest import Lab, ShiftedClock, kinds, of_kind, status, until
 
 seen: list[Any] = []
 
@@ -48,7 +48,7 @@ async def sums(n: int) -> int:
     return sum([await perdure.receive("item", int) for _ in range(n)])
 
 
-# --- start -----------------------------------------------------------------------------------------------------------
+# --- start ---
 
 
 async def test_starting_again_with_the_same_input_returns_the_execution_there_is(lab: Lab) -> None:
@@ -177,7 +177,7 @@ async def test_run_is_the_three_line_entry_and_goes_on_after_its_end(lab: Lab) -
     assert seen == ["hello"]
 
 
-# --- signals ---------------------------------------------------------------------------------------------------------
+# --- signals ---
 
 
 async def test_a_signal_with_an_id_counts_once(lab: Lab) -> None:
@@ -245,7 +245,7 @@ async def test_executions_signal_and_cancel_each_other_by_id(lab: Lab) -> None:
             await sleeper.result(timeout=5)
 
 
-# --- children --------------------------------------------------------------------------------------------------------
+# --- children ---
 
 
 @workflow
@@ -354,7 +354,7 @@ async def test_cancelling_the_await_of_a_child_cancels_the_child(lab: Lab) -> No
         await until(lambda: seen == ["cleaned"])
 
 
-# --- cancelling and terminating --------------------------------------------------------------------------------------
+# --- cancelling and terminating ---
 
 
 async def test_cancelling_runs_the_clean_up_with_its_steps_and_tells_the_reason(lab: Lab) -> None:
@@ -381,7 +381,7 @@ async def test_a_workflow_may_decline_to_be_cancelled(lab: Lab) -> None:
     async with lab.engine(stubborn) as engine:
         handle = await engine.start(stubborn)
         await handle.cancel()
-        assert await handle.result(timeout=5) in ("no",)
+        assert await handle.result(timeout=5) == "no"
 
 
 async def test_terminating_ends_it_without_asking_its_code(lab: Lab) -> None:
@@ -448,7 +448,7 @@ async def test_a_workflow_that_raises_is_failed_with_its_traceback(lab: Lab) -> 
         assert (await handle.describe()).status == "failed"
 
 
-# --- stalling --------------------------------------------------------------------------------------------------------
+# --- stalling ---
 
 
 @workflow
@@ -506,7 +506,7 @@ async def test_a_client_resumes_beside_an_engine_and_what_is_closed_cannot_be_re
 
 
 class Odd:
-    def __init__(self, broken: bool = False) -> None:
+    def __init__(self, *, broken: bool) -> None:
         self.broken = broken
 
     def __repr__(self) -> str:
@@ -517,14 +517,14 @@ class Odd:
 
 @pytest.mark.parametrize(("broken", "shown"), [(False, "<Odd, and long"), (True, "whose repr raised RuntimeError")])
 async def test_a_result_that_cannot_be_encoded_stalls_with_its_repr_and_never_runs_the_step_again_by_itself(
-    lab: Lab, broken: bool, shown: str
+    lab: Lab, *, broken: bool, shown: str
 ) -> None:
     good = False
 
     @step(name="odd")
     async def odd() -> Any:
         seen.append("ran")
-        return 5 if good else Odd(broken)
+        return 5 if good else Odd(broken=broken)
 
     @workflow(name="uses")
     async def uses() -> Any:
@@ -549,7 +549,7 @@ async def test_what_other_steps_answered_is_written_before_an_execution_stalls(l
     @step(name="odd")
     async def odd() -> Any:
         await asyncio.sleep(0.01)
-        return 1 if good else Odd()
+        return 1 if good else Odd(broken=False)
 
     @workflow(name="both")
     async def both() -> list[Any]:
@@ -565,59 +565,48 @@ async def test_what_other_steps_answered_is_written_before_an_execution_stalls(l
     assert seen == ["once"]
 
 
+@step
+async def deadly(who: str) -> str:
+    seen.append(who)
+    if "cured" not in seen:
+        await asyncio.sleep(30)
+    return who
+
+
+@workflow
+async def poison(who: str) -> str:
+    return await deadly(who)
+
+
+async def die_once(lab: Lab, ids: list[str], expected: int) -> list[str]:
+    """A life of a worker that dies once so many steps have begun; whose."""
+    seen.clear()
+    async with lab.doomed(poison) as engine:
+        for name in ids:
+            await engine.start(poison, name, id=name)
+        await until(lambda: len(seen) == expected)
+        return list(seen)
+
+
 async def test_what_kills_its_worker_again_and_again_runs_alone_and_then_stalls_by_name(lab: Lab) -> None:
-    """Others that were there at each death, but did not run, are not to blame."""
-    fixed = False
-
-    @step(name="deadly")
-    async def deadly() -> str:
-        seen.append("deadly")
-        if not fixed:
-            await asyncio.sleep(30)
-        return "alive"
-
-    @workflow(name="poison")
-    async def poison() -> str:
-        return await deadly()
-
-    @step(name="long")
-    async def long() -> str:
-        seen.append("long")
-        if not fixed:
-            await asyncio.sleep(30)
-        return "innocent"
-
-    @workflow(name="bystander")
-    async def bystander() -> str:
-        return await long()
-
-    workflows = (poison, bystander)
-    for life in range(4):
-        async with lab.doomed(*workflows) as engine:
-            await engine.start(poison, id="a-poison")
-            if life == 0:
-                for i in range(5):
-                    await engine.start(bystander, id=f"z{i}")
-            await until(lambda: len(seen) == (6 if life < 3 else 1))  # noqa: B023 - awaited at once
-            assert (await engine.handle("a-poison").describe()).recoveries == life
-            if life == 3:
-                alone = engine._worker.steps.alone  # type: ignore[union-attr]
-            seen.clear()
-    assert alone is not None
-    fixed = True
-    async with lab.engine(*workflows) as engine:
-        handle = engine.handle(alone.execution)
-        row = await status(handle, "stalled")
+    """Others that were there at each death, but did not run when the one that runs alone died, are not to blame."""
+    ids = ["a", "b", "c", "d"]
+    for _ in range(3):
+        assert sorted(await die_once(lab, ids, 4)) == ids
+    [alone] = await die_once(lab, ids, 1)
+    seen.append("cured")
+    async with lab.engine(poison) as engine:
+        row = await status(engine.handle(alone), "stalled")
         assert "P0108" in row.problem
-        assert "deadly" in row.problem or "long" in row.problem
-        rest = [f"z{i}" for i in range(5)] + ["a-poison"]
-        for name in set(rest) - {alone.execution}:
-            assert await engine.handle(name).result(timeout=5) in ("innocent", "alive")
-        await handle.resume()
-        assert await handle.result(timeout=5) in ("innocent", "alive")
+        assert "deadly" in row.problem
+        assert row.recoveries == 4
+        for name in set(ids) - {alone}:
+            assert await engine.handle(name).result(timeout=5) == name
+        await engine.handle(alone).resume()
+        assert await engine.handle(alone).result(timeout=5) == alone
 
 
-# --- memory, timers, restarts ----------------------------------------------------------------------------------------
+# --- memory, timers, restarts ---
 
 
 async def test_many_sleepers_leave_memory_and_signals_wake_them(lab: Lab) -> None:
