@@ -1,4 +1,4 @@
-"""Commands: what workflow code intends, imperative. They live in memory only; a crash forgets them, replay reissues them.
+"""Commands: what workflow code intends, imperative. In memory only: a crash forgets them, replay reissues them.
 
 `target` is the user's definition object, opaque here: the machine compares names, the runtime calls it.
 """

@@ -106,7 +106,7 @@ class StalledByBug(TheirError):
     """Fields: failure."""
 
     code = "P0107"
-    text = "Running the workflow's code failed in an unexpected way: {failure.type}: {failure.message}\n{failure.traceback}"
+    text = "Running the workflow failed in an unexpected way: {failure.type}: {failure.message}\n{failure.traceback}"
     cure = "Nothing is lost. Fix the cause and `perdure resume`; if it is Perdure's own fault, please report it."
 
 

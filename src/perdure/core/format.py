@@ -41,9 +41,9 @@ def decode_event(body: bytes, version: int) -> AnyEvent:
             event = _decoder.decode(body)
         else:
             event = msgspec.convert(_upcast(msgspec.msgpack.decode(body), version), AnyEvent)
-        return event
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise CorruptJournal(detail=f"an event does not decode: {error}") from error
+    return event
 
 
 def _upcast(found: Any, version: int) -> dict[str, Any]:

@@ -70,9 +70,7 @@ def checked_id(value: str, kind: str = "execution id") -> str:
         reason = _why_not(value)
     if reason:
         shown = ascii(value)
-        raise InvalidId(
-            value=shown if len(shown) <= MAX_SHOWN else shown[:MAX_SHOWN] + "…", kind=kind, reason=reason
-        )
+        raise InvalidId(value=shown if len(shown) <= MAX_SHOWN else shown[:MAX_SHOWN] + "…", kind=kind, reason=reason)
     return value
 
 

@@ -145,7 +145,7 @@ class Machine:
         return answer
 
     def accepts(self, event: ev.AnyEvent) -> bool:
-        """Whether a message without a sender's number is new: it was not journaled before, its command is still open."""
+        """Whether a message without a sender's number is new: not journaled before, and its command still open."""
         if isinstance(event, ev.CommandEvent):
             return event.seq in self.slots
         if isinstance(event, ev.ExecutionStarted):

@@ -32,7 +32,7 @@ class Executions:
     namespace: str = DEFAULT_NAMESPACE
     environment: Environment
 
-    async def start(self, workflow: Workflow[P, R], *args: Any, id: str | None = None, **kwargs: Any) -> Handle[R]:  # noqa: A002 - the field's word
+    async def start(self, workflow: Workflow[P, R], *args: Any, id: str | None = None, **kwargs: Any) -> Handle[R]:
         """Start an execution; returns when that is durable.
 
         Args:
@@ -50,7 +50,7 @@ class Executions:
         await self._start(start, workflow)
         return Handle(self, key, workflow)
 
-    async def _start(self, start: Start, workflow: Workflow[..., Any]) -> None:
+    async def _start(self, start: Start, workflow: Workflow[..., Any]) -> None:  # noqa: ARG002 - an engine learns it
         check_receipt(start, await self.deposit(start))
 
     @overload
@@ -104,7 +104,11 @@ class Client(Executions):
     """
 
     def __init__(
-        self, store: str | Store | None = None, *, namespace: str = DEFAULT_NAMESPACE, environment: Environment | None = None
+        self,
+        store: str | Store | None = None,
+        *,
+        namespace: str = DEFAULT_NAMESPACE,
+        environment: Environment | None = None,
     ) -> None:
         self._given = store
         self.namespace = namespace
@@ -123,7 +127,7 @@ class Client(Executions):
         request = Request(start=item) if isinstance(item, Start) else Request(mail=item)
 
         def write() -> Receipt:
-            return self.store.deposit([item], []) [0] if isinstance(item, Start) else self.store.deposit([], [item])[0]
+            return self.store.deposit([item], [])[0] if isinstance(item, Start) else self.store.deposit([], [item])[0]
 
         return await self._ask_or(request, write)
 

@@ -64,9 +64,7 @@ def _answer(
     )
 
 
-def _end_child(
-    key: Key, run: str, machine: Machine, child: StartChild, key_of: Callable[[str], Key]
-) -> Mail:
+def _end_child(key: Key, run: str, machine: Machine, child: StartChild, key_of: Callable[[str], Key]) -> Mail:
     message_id = derived_id("parent closed", key.execution, run, child.seq)
     event: ev.AnyEvent
     if child.on_parent_close == "cancel":

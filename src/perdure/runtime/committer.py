@@ -14,7 +14,19 @@ from typing import Any, Protocol, TypeAlias
 
 from perdure.core.errors import OwnershipLost, PerdureError, StoreError
 from perdure.core.identity import Key
-from perdure.store.protocol import Advice, Batch, Committed, Mail, Outcome, Park, Receipt, Running, Session, Start, Store
+from perdure.store.protocol import (
+    Advice,
+    Batch,
+    Committed,
+    Mail,
+    Outcome,
+    Park,
+    Receipt,
+    Running,
+    Session,
+    Start,
+    Store,
+)
 
 log = logging.getLogger("perdure")
 

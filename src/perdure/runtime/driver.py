@@ -1,6 +1,6 @@
 """Drives one execution: the one place that matches on commands. Commit, then feed; that is the whole cycle.
 
-    feed events -> take commands -> start them, gather what they and the world answer -> commit -> feed ...
+feed events -> take commands -> start them, gather what they and the world answer -> commit -> feed ...
 """
 
 from __future__ import annotations
@@ -53,6 +53,12 @@ class Host(Protocol):
     def progressed(self, driver: Driver) -> None: ...
 
 
+class Created(Protocol):
+    """Told whether the id of a start was free."""
+
+    def __call__(self, *, free: bool) -> None: ...
+
+
 class Driver:
     """One execution in memory, between its store and its code. Belongs to the engine's thread."""
 
@@ -71,7 +77,7 @@ class Driver:
         self.length = 0  # of the durable journal
         self.watched = False  # the worker wants to hear of progress: it died too often with this one
         self.poisoned = False  # it died again: do not run its steps any more
-        self.created: Callable[[bool], None] | None = None  # told whether the id was free
+        self.created: Created | None = None  # told whether the id was free
         self.size = 0  # bytes of journal behind this execution, roughly
         self._letters: dict[str, Letter] = {}  # by message id
         self._results: list[ev.AnyEvent] = []
@@ -176,8 +182,7 @@ class Driver:
         if self.dead or self._committing is not None:
             return
         try:
-            if self.broken is not None:
-                raise self.broken
+            self._check_broken()
             self._feed_some()
             if self._feeding:
                 self.poke()
@@ -220,6 +225,10 @@ class Driver:
             self.host.closed(self, last)
         else:
             self.host.lost(self)
+
+    def _check_broken(self) -> None:
+        if self.broken is not None:
+            raise self.broken
 
     def _feed_some(self) -> None:
         feeding, execution = self._feeding, self.execution
@@ -299,7 +308,7 @@ class Driver:
             return
         created, self.created = self.created, None
         self.host.refused(self)
-        created(False)
+        created(free=False)
 
     def _forget_written(self, batch: Batch) -> None:
         for letter in batch.taken:
@@ -310,7 +319,7 @@ class Driver:
         self.create = None
         if self.created is not None:
             created, self.created = self.created, None
-            created(True)
+            created(free=True)
         if self.watched:
             self.watched = False
             self.host.progressed(self)
@@ -318,7 +327,9 @@ class Driver:
     def _feed_batch(self, batch: Batch) -> None:
         position, fingerprint = batch.expected, self.host.fingerprint
         for new in batch.events:
-            self._feeding.append(ev.Recorded(position, new.at_ms, new.event, 0, fingerprint, new.trace_parent, new.usage))
+            self._feeding.append(
+                ev.Recorded(position, new.at_ms, new.event, 0, fingerprint, new.trace_parent, new.usage)
+            )
             position += 1
 
     # --- commands ---

@@ -11,7 +11,7 @@ import hashlib
 import inspect
 import logging
 import sys
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
@@ -19,7 +19,15 @@ from types import ModuleType
 from typing import Any, Self, TypeVar
 
 from perdure.core import events as ev
-from perdure.core.errors import DuplicateName, EngineClosed, InvalidDefinition, InvalidOption, PerdureError, StoreError
+from perdure.core.errors import (
+    DuplicateName,
+    EngineClosed,
+    InvalidDefinition,
+    InvalidOption,
+    PerdureError,
+    StoreBusy,
+    StoreError,
+)
 from perdure.core.identity import DEFAULT_LANE, DEFAULT_NAMESPACE, Key
 from perdure.core.retry import Seconds, to_ms
 from perdure.runtime.client import Executions
@@ -169,8 +177,6 @@ class Engine(Executions):
         self._tasks.append(loop.create_task(self._tick(), name="perdure-tick"))
 
     async def _open_session(self, fingerprint: str) -> Session:
-        from perdure.core.errors import StoreBusy
-
         name, lanes = self.environment.worker_name(), (DEFAULT_LANE,)
         while True:
             try:
@@ -264,7 +270,7 @@ class Engine(Executions):
         if self.failure is not None:
             raise self.failure
         if self._worker is None:
-            raise EngineClosed()
+            raise EngineClosed
         return self._worker
 
     async def read(self, call: Callable[[], Any]) -> Any:
@@ -300,7 +306,7 @@ class Engine(Executions):
         self._asked.add(created)
         try:
             driver = worker.start(start, workflow)
-            driver.created = lambda free: None if created.done() else created.set_result(free)
+            driver.created = lambda *, free: None if created.done() else created.set_result(free)
             return await created  # type: ignore[no-any-return]
         finally:
             self._asked.discard(created)
@@ -444,7 +450,10 @@ def named(workflows: Iterable[Workflow[..., Any]]) -> dict[str, Workflow[..., An
     for workflow in given:
         if not isinstance(workflow, Workflow):
             raise InvalidDefinition(
-                name=repr(workflow), kind="workflow", reason="it was not decorated", fix="Put @perdure.workflow above it."
+                name=repr(workflow),
+                kind="workflow",
+                reason="it was not decorated",
+                fix="Put @perdure.workflow above it.",
             )
         other = found.setdefault(workflow.name, workflow)
         if other is not workflow:
@@ -489,7 +498,7 @@ def _source(module: ModuleType) -> bytes:
 def run(
     workflow: Workflow[..., R],
     *args: Any,
-    id: str | None = None,  # noqa: A002 - the field's word
+    id: str | None = None,
     store: str | Path | Store | None = None,
     **kwargs: Any,
 ) -> R:
@@ -516,5 +525,3 @@ def run(
             return await handle.result()
 
     return asyncio.run(main())
-
-

@@ -60,7 +60,7 @@ class Handle(Generic[R]):
     def __repr__(self) -> str:
         return f"<execution {self.id!r}>"
 
-    async def result(self, *, timeout: Seconds | None = None) -> R:  # noqa: ASYNC109 - a wait for another process
+    async def result(self, *, timeout: Seconds | None = None) -> R:
         """Wait for the end and return the result.
 
         Args:
@@ -100,7 +100,7 @@ class Handle(Generic[R]):
             case _:
                 raise ExecutionTerminated(execution=self.id, reason=getattr(event, "reason", ""))
 
-    async def signal(self, name: str, value: Any = None, *, id: str | None = None) -> None:  # noqa: A002 - the field's word
+    async def signal(self, name: str, value: Any = None, *, id: str | None = None) -> None:
         """Send a signal; returns when it is durable.
 
         Args:

@@ -41,9 +41,7 @@ def choose(machine: Machine, letters: Iterable[Letter]) -> Chosen:
     return chosen
 
 
-def _verdict(
-    machine: Machine, event: ev.AnyEvent, received: dict[str, int], seen: set[str | int]
-) -> bool | None:
+def _verdict(machine: Machine, event: ev.AnyEvent, received: dict[str, int], seen: set[str | int]) -> bool | None:
     sender = getattr(event, "sender_run", "")
     if sender:
         # Stores deliver in order. Before the first one that arrives others may have failed: there was no receiver yet.

@@ -95,7 +95,9 @@ class LocalServer:
             Path(self.path).unlink(missing_ok=True)
             self._server = await asyncio.start_unix_server(self._accept, self.path, limit=2**16)
         except OSError as error:
-            raise StoreError(path=self.path, detail=f"clients cannot reach the engine at this socket: {error}") from error
+            raise StoreError(
+                path=self.path, detail=f"clients cannot reach the engine at this socket: {error}"
+            ) from error
         finally:
             os.umask(before)
 

@@ -24,7 +24,6 @@ from perdure.store.protocol import Running
 from perdure.workflow.context import Attempt, current_attempt
 from perdure.workflow.values import codec_for, failure_info, preview
 
-
 log = logging.getLogger("perdure")
 
 
@@ -77,7 +76,7 @@ class StepRun:
         self.started_mono_ms = monotonic_ms
         self.last_beat_ms = monotonic_ms
         self.progress: ev.Payload | None = command.progress
-        self.told: ev.Payload | None | bool = False  # what the store was told of it: not at all, or its progress
+        self.told: ev.Payload | bool | None = False  # what the store was told of it: not at all, or its progress
         self.stopped = False
         self.timed_out: StepTimeout | None = None
         self.task: asyncio.Task[Any] | None = None
@@ -203,12 +202,8 @@ class StepRunner:
             args, kwargs = step.arguments.decode(command.input, step.input_what)
             value = await (step.fn(*args, **kwargs) if step.is_async else self._in_thread(run, step.fn, args, kwargs))
             event = self._completed(run, value)
-        except asyncio.CancelledError as error:
+        except BaseException as error:
             event = None if run.stopped else self._failed(run, run.timed_out or error)
-        except Exception as error:
-            event = None if run.stopped else self._failed(run, run.timed_out or error)
-        except BaseException as error:  # SystemExit and such: the step's failure, not the engine's end
-            event = None if run.stopped else self._failed(run, error)
             if isinstance(error, KeyboardInterrupt):
                 raise
         finally:
@@ -225,7 +220,9 @@ class StepRunner:
         try:
             result = command.target.result.encode(value, command.target.result_what)
         except (EncodeError, PayloadTooLarge) as error:
-            return UnencodableResult(name=command.name, location=command.location, reason=error, value=_short_repr(value))
+            return UnencodableResult(
+                name=command.name, location=command.location, reason=error, value=_short_repr(value)
+            )
         return ev.StepCompleted(
             seq=command.seq,
             name=command.name,

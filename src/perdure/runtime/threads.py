@@ -1,4 +1,4 @@
-"""Threads for plain `def` steps. One that outlives its timeout cannot be stopped: it is counted, replaced and bounded."""
+"""Threads for plain `def` steps. One that outlives its timeout cannot be stopped: it is counted, replaced, bounded."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""What asyncio lacks: the functions that workflow code calls as `perdure.<name>`, and what a step can ask of its attempt."""
+"""What asyncio lacks: what workflow code calls as `perdure.<name>`, and what a step can ask of its attempt."""
 
 from __future__ import annotations
 
+import asyncio
 import random as random_module
 import uuid
 from asyncio import events as asyncio_events
@@ -11,14 +12,12 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, Generic, ParamSpec, TypeVar, get_args, overload
 
-import asyncio
 import msgspec
 
 from perdure.core.commands import SendMessage, StartChild
 from perdure.core.errors import DecodeError, InvalidOption, OutsideWorkflow
-from perdure.core.identity import checked_id, storable
 from perdure.core.events import Payload
-from perdure.core.identity import derived_id
+from perdure.core.identity import checked_id, derived_id, storable
 from perdure.core.retry import Seconds, to_ms
 from perdure.workflow.definitions import ParentClose, Workflow
 from perdure.workflow.execution import Execution
@@ -47,7 +46,7 @@ def _execution(name: str) -> Execution:
 async def receive(name: str, /, *, timeout: Seconds | None = None) -> Any: ...
 @overload
 async def receive(name: str, type_: type[T], /, *, timeout: Seconds | None = None) -> T: ...
-async def receive(name: str, type_: Any = Any, /, *, timeout: Seconds | None = None) -> Any:  # noqa: ASYNC109 - durable
+async def receive(name: str, type_: Any = Any, /, *, timeout: Seconds | None = None) -> Any:
     """Wait for the next signal of this name and return its value.
 
     Args:
@@ -147,9 +146,7 @@ class ExternalHandle:
 
 
 async def _send_cancel(execution: Execution, receiver: str, reason: str, location: str) -> None:
-    await execution.send(
-        SendMessage(kind="cancel", receiver=receiver, reason=storable(reason), location=location)
-    )
+    await execution.send(SendMessage(kind="cancel", receiver=receiver, reason=storable(reason), location=location))
 
 
 async def _send_signal(execution: Execution, receiver: str, name: str, value: Any, location: str) -> None:
@@ -168,7 +165,11 @@ def external(execution_id: str) -> ExternalHandle:
 
 
 async def start_child(
-    workflow: Workflow[P, R], *args: Any, id: str | None = None, on_parent_close: ParentClose = "terminate", **kwargs: Any  # noqa: A002 - the field's word
+    workflow: Workflow[P, R],
+    *args: Any,
+    id: str | None = None,
+    on_parent_close: ParentClose = "terminate",
+    **kwargs: Any,
 ) -> ChildHandle[R]:
     """Start a child execution; returns a handle once its start is durable.
 

@@ -51,11 +51,11 @@ UNSET = _Unset()
 
 def _options(
     base: StepOptions,
-    retry: Retry | int | None | _Unset,
-    timeout: Seconds | None | _Unset,
-    total_timeout: Seconds | None | _Unset,
-    heartbeat_timeout: Seconds | None | _Unset,
-    concurrency: int | None | _Unset,
+    retry: Retry | int | _Unset | None,
+    timeout: Seconds | _Unset | None,
+    total_timeout: Seconds | _Unset | None,
+    heartbeat_timeout: Seconds | _Unset | None,
+    concurrency: int | _Unset | None,
 ) -> StepOptions:
     changes: dict[str, Any] = {}
     if not isinstance(retry, _Unset):
@@ -172,11 +172,11 @@ class Step(_HasResult, Generic[P, R]):
     def with_options(
         self,
         *,
-        retry: Retry | int | None | _Unset = UNSET,
-        timeout: Seconds | None | _Unset = UNSET,
-        total_timeout: Seconds | None | _Unset = UNSET,
-        heartbeat_timeout: Seconds | None | _Unset = UNSET,
-        concurrency: int | None | _Unset = UNSET,
+        retry: Retry | int | _Unset | None = UNSET,
+        timeout: Seconds | _Unset | None = UNSET,
+        total_timeout: Seconds | _Unset | None = UNSET,
+        heartbeat_timeout: Seconds | _Unset | None = UNSET,
+        concurrency: int | _Unset | None = UNSET,
     ) -> Step[P, R]:
         """The same step with other options for one call: `await search.with_options(timeout=5)(query)`."""
         copy: Step[P, R] = object.__new__(type(self))
@@ -229,7 +229,7 @@ def step(fn: Callable[P, R], /) -> Step[P, R]: ...
 def step(
     *,
     name: str | None = None,
-    retry: Retry | int | None | _Unset = UNSET,
+    retry: Retry | int | _Unset | None = UNSET,
     timeout: Seconds | None = None,
     total_timeout: Seconds | None = None,
     heartbeat_timeout: Seconds | None = None,
@@ -307,9 +307,7 @@ class Workflow(_HasResult, Generic[P, R]):
 @overload
 def workflow(fn: Callable[P, Coroutine[Any, Any, R]], /) -> Workflow[P, R]: ...
 @overload
-def workflow(
-    *, name: str | None = None
-) -> Callable[[Callable[P, Coroutine[Any, Any, R]]], Workflow[P, R]]: ...
+def workflow(*, name: str | None = None) -> Callable[[Callable[P, Coroutine[Any, Any, R]]], Workflow[P, R]]: ...
 def workflow(fn: Any = None, /, *, name: str | None = None) -> Any:
     """Make a workflow of an `async def`.
 

@@ -244,9 +244,7 @@ class DeterministicLoop(_Base):  # type: ignore[misc]
         """Logical time in seconds since 1970."""
         return self.host.now_ms / 1000
 
-    def call_soon(
-        self, callback: Callable[..., Any], *args: Any, context: Context | None = None
-    ) -> asyncio.Handle:
+    def call_soon(self, callback: Callable[..., Any], *args: Any, context: Context | None = None) -> asyncio.Handle:
         """Append to the ready queue."""
         if self.closing:
             raise Evicted
@@ -359,11 +357,7 @@ class DeterministicLoop(_Base):  # type: ignore[misc]
         if 4 * self._drains < len(self._tasks):
             return
         self._drains = 0
-        self._tasks = {
-            task: None
-            for task in self._tasks
-            if not task.done() or task._log_traceback
-        }
+        self._tasks = {task: None for task in self._tasks if not task.done() or task._log_traceback}
 
 
 def _ceil_ms(seconds: float) -> int:
@@ -395,14 +389,48 @@ def _refuse(name: str) -> Callable[..., NoReturn]:
     return refused
 
 
-REFUSED = (
-    "add_reader add_signal_handler add_writer close connect_accepted_socket connect_read_pipe connect_write_pipe "
-    "create_connection create_datagram_endpoint create_server create_unix_connection create_unix_server getaddrinfo "
-    "getnameinfo remove_reader remove_signal_handler remove_writer run_forever run_in_executor run_until_complete "
-    "sendfile set_debug set_default_executor set_exception_handler set_task_factory shutdown_asyncgens shutdown_default_executor sock_accept "
-    "sock_connect sock_recv sock_recv_into sock_recvfrom sock_recvfrom_into sock_sendall sock_sendfile sock_sendto "
-    "start_tls stop subprocess_exec subprocess_shell"
-).split()
+REFUSED = [
+    "add_reader",
+    "add_signal_handler",
+    "add_writer",
+    "close",
+    "connect_accepted_socket",
+    "connect_read_pipe",
+    "connect_write_pipe",
+    "create_connection",
+    "create_datagram_endpoint",
+    "create_server",
+    "create_unix_connection",
+    "create_unix_server",
+    "getaddrinfo",
+    "getnameinfo",
+    "remove_reader",
+    "remove_signal_handler",
+    "remove_writer",
+    "run_forever",
+    "run_in_executor",
+    "run_until_complete",
+    "sendfile",
+    "set_debug",
+    "set_default_executor",
+    "set_exception_handler",
+    "set_task_factory",
+    "shutdown_asyncgens",
+    "shutdown_default_executor",
+    "sock_accept",
+    "sock_connect",
+    "sock_recv",
+    "sock_recv_into",
+    "sock_recvfrom",
+    "sock_recvfrom_into",
+    "sock_sendall",
+    "sock_sendfile",
+    "sock_sendto",
+    "start_tls",
+    "stop",
+    "subprocess_exec",
+    "subprocess_shell",
+]
 
 for _name in REFUSED:
     setattr(DeterministicLoop, _name, _refuse(_name))

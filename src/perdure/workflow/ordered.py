@@ -10,7 +10,8 @@ import asyncio
 import functools
 from asyncio import events as asyncio_events
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Set
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 from perdure.core.errors import UnorderedSet
@@ -108,7 +109,7 @@ def _operator(
     name: str, *, target: Callable[[OrderedSet, Any], OrderedSet], swapped: bool = False
 ) -> Callable[..., Any]:
     def method(self: OrderedSet, other: Any) -> Any:
-        if not isinstance(other, Set):
+        if not isinstance(other, AbstractSet):
             return NotImplemented
         result = target(self, other)
         getattr(result, name)(self if swapped else other)
@@ -163,7 +164,7 @@ async def _until(
     futures: list[asyncio.Future[Any]],
     pending: int,
     timeout: float | None,
-    return_when: str,  # noqa: ASYNC109 - asyncio's own signature
+    return_when: str,
 ) -> None:
     loop = asyncio.get_running_loop()
     waiter = loop.create_future()
