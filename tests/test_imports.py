@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 BUDGET_MS = 150
-TRIES = 15
+USUAL_BASE_MS = 80  # asyncio and msgspec alone, on the 2-core machine that the budget is for
+TRIES = 10
 
 LEAVES_ONLY = {
     "a web framework": {"starlette", "fastapi", "flask", "django", "uvicorn", "httpx", "aiohttp", "requests"},
@@ -46,13 +47,20 @@ def test_importing_perdure_loads_only_what_every_user_needs(what: str, loaded: s
     assert not extra, f"import perdure loads {sorted(extra)}, {what}: import it in the function that uses it"
 
 
+def cpu_ms(bytecode: Path, modules: str) -> float:
+    """CPU time of an import in a fresh interpreter; the interpreter's own start is not counted."""
+    timed = f"import time; start = time.process_time(); import {modules}; print((time.process_time() - start) * 1000)"
+    return float(python(bytecode, "-c", timed).stdout)
+
+
 def test_importing_perdure_takes_less_than_150_ms(bytecode: Path) -> None:
-    """In CPU time, best of several runs, as others may be using the machine; the interpreter's start is not counted."""
-    timed = "import time; start = time.process_time(); import perdure; print((time.process_time() - start) * 1000)"
+    """Best of several runs. A machine that is slow today, seen by what we build on, has as much more time."""
     python(bytecode, "-c", "import perdure")  # compiles
-    best_ms = min(float(python(bytecode, "-c", timed).stdout) for _ in range(TRIES))
-    assert best_ms < BUDGET_MS, "\n".join(
-        [f"import perdure takes {best_ms:.0f} ms; most of it is:", *slowest(bytecode)]
+    runs = [(cpu_ms(bytecode, "perdure"), cpu_ms(bytecode, "asyncio, msgspec")) for _ in range(TRIES)]
+    best_ms, base_ms = (min(column) for column in zip(*runs, strict=True))
+    budget_ms = BUDGET_MS * max(1.0, base_ms / USUAL_BASE_MS)
+    assert best_ms < budget_ms, "\n".join(
+        [f"import perdure takes {best_ms:.0f} ms of {budget_ms:.0f}; most of it is:", *slowest(bytecode)]
     )
 
 
