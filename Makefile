@@ -4,13 +4,14 @@
 PYTHON ?= python3
 VENV ?= .venv
 SEEDS ?= 300
+KILLS ?= 200
 ARGS ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-versions lint format cover sim bench clean
+.PHONY: help demo test test-fast test-versions lint format cover sim crash bench clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 24
@@ -45,6 +46,9 @@ cover: $(VENV)/.dev-stamp ## branch coverage of core, workflow, runtime, store
 
 sim: $(VENV)/.dev-stamp ## the simulator: make sim SEEDS=20000
 	$(BIN)/python -m perdure.testing.sim --seeds $(SEEDS) $(ARGS)
+
+crash: $(VENV)/.dev-stamp ## kill -9 a worker again and again: make crash KILLS=200
+	$(BIN)/python -m tests.crash.campaign --kills $(KILLS) $(ARGS)
 
 bench: $(VENV)/.run-stamp .venv-dbos/.stamp ## speed, beside DBOS and the limit of the disk
 	$(BIN)/python benchmarks/bench.py $(ARGS)
