@@ -19,7 +19,7 @@ from perdure.workflow.definitions import step, workflow
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from world import EPOCH_MS, Small  # noqa: E402
+from world import EPOCH_MS, Small
 
 DAY_S = 86_400
 
@@ -70,7 +70,7 @@ async def stuck_step() -> int:
 async def loses(n: int) -> str:
     first = asyncio.create_task(touch("winner"))
     second = asyncio.create_task(touch("loser", 500, 1.0))
-    done, pending = await asyncio.wait([first, second], return_when=asyncio.FIRST_COMPLETED)
+    _, pending = await asyncio.wait([first, second], return_when=asyncio.FIRST_COMPLETED)
     for task in pending:
         task.cancel()
     await asyncio.sleep(n)
@@ -94,8 +94,11 @@ async def sends(receiver: str, n: int) -> str:
 
 
 @workflow
-async def sends_at_once(receiver: str, n: int) -> str:
-    await asyncio.gather(*[perdure.external(receiver).signal("go", i) for i in range(n)])
+async def sends_twice(receiver: str, n: int) -> str:
+    target = perdure.external(receiver)
+    first = [asyncio.create_task(target.signal("go", i)) for i in range(n)]
+    await touch("in between", 20)
+    await asyncio.gather(*first, *[target.signal("go", n + i) for i in range(n)])
     return "sent"
 
 
@@ -213,7 +216,7 @@ def test_a_timer_fires_only_where_the_inbox_was_read_in_the_same_transaction():
     seen = []
 
     class Racing:
-        def before(self, process, call):
+        def before(self, _process, call):
             if call == "commit" and not seen:
                 seen.append(world.signal("x", "go"))
 
@@ -222,7 +225,7 @@ def test_a_timer_fires_only_where_the_inbox_was_read_in_the_same_transaction():
 
     worker.store.plan = Racing()
     worker.environment.skew_ms = 10_000
-    worker.process.call_soon(lambda: worker.worker.drivers[world.key("x")].timer_due())
+    worker.process.call_soon(worker.worker.drivers[world.key("x")].timer_due)
     world.run(2)
     assert seen
     assert world.result() == "message"
@@ -238,7 +241,7 @@ def test_a_commit_holds_messages_then_results_then_timers_by_deadline_and_number
     world.run(1)
     worker.process.thaw()
     worker.environment.skew_ms = 10_000
-    worker.process.call_soon(lambda: worker.worker.woken([world.key("x")]))
+    worker.process.call_soon(worker.worker.woken, [world.key("x")])
     world.run(20)
     events = [recorded.event for recorded in world.journal()]
     timers = [event.seq for event in events if isinstance(event, ev.TimerFired)]
@@ -323,24 +326,23 @@ def test_a_parked_execution_is_not_loaded_before_it_is_due_or_has_mail():
 
 
 def test_parking_does_not_hide_a_message_that_came_meanwhile():
-    world = Small(waits)
+    """It is stored while the advice to park is on its way."""
+    world = Small(waits, resting=0)
     world.worker()
     world.start(waits, 60)
+    sent = []
 
     class Racing:
-        def __init__(self):
-            self.commits = 0
-
-        def before(self, process, call):
-            self.commits += call == "commit"
-            if call == "commit" and self.commits == 2:
-                world.signal("x", "go")
+        def before(self, _process, call):
+            if call == "commit" and not sent and world.kinds() == ["ExecutionStarted", "ExecutionClaimed"]:
+                sent.append(world.signal("x", "go"))
 
         def after(self, process, call):
             pass
 
     world.workers[0].store.plan = Racing()
     world.run(10)
+    assert sent
     assert world.result() == "message"
 
 
@@ -380,19 +382,18 @@ def test_a_sender_whose_first_messages_failed_is_heard_later():
 
 
 def test_delivery_in_the_same_transaction_only_while_the_outbox_is_empty():
-    world = Small(sends_at_once, collects, direct=False)
-    world.worker()
+    """Three messages wait in the outbox; three more, which could go directly, do not overtake them."""
+    world = Small(sends_twice, collects, direct=False)
+    worker = world.worker()
     world.start(collects, 6, name="y")
-    world.run(1)
-    world.start(sends_at_once, "y", 3, name="x")
-    world.kernel.run(lambda: any(world.store._world.outbox.values()), 10_000)
-    world.store._direct = True
-    for worker in world.workers:
-        worker.store.inner._direct = True
-    world.start(sends_at_once, "y", 3, name="z")
-    world.run(10)
-    numbers = [(e.event.sender, e.event.number) for e in world.journal("y") if isinstance(e.event, ev.SignalReceived)]
-    assert [number for sender, number in numbers if sender == "x"] == [1, 2, 3]
+    world.run(2)
+    worker.pace.tick_s = 30
+    world.start(sends_twice, "y", 3, name="x")
+    world.kernel.run(lambda: any(world.store._world.outbox.values()), 60_000)
+    worker.store.inner._direct = True
+    world.run(60)
+    numbers = [each.event.number for each in world.journal("y") if isinstance(each.event, ev.SignalReceived)]
+    assert numbers == [1, 2, 3, 4, 5, 6]
 
 
 def test_an_undeliverable_message_ends_in_a_dead_letter_and_its_sender_is_told():
@@ -416,7 +417,7 @@ def test_a_close_lists_unreceived_messages():
     worker.environment.skew_ms = 0
 
     class AtTheClose:
-        def before(self, process, call):
+        def before(self, _process, call):
             if call == "commit" and world.kinds()[-1] == "TimerFired":
                 world.signal("x", "late", message_id="late one")
 

@@ -35,10 +35,14 @@ class NoFaults:
 class Small:
     """Some workers of one store."""
 
-    def __init__(self, *workflows: Workflow[..., Any], direct: bool = True, shards: int = 4, resting: int = 100) -> None:
+    def __init__(
+        self, *workflows: Workflow[..., Any], direct: bool = True, shards: int = 4, resting: int = 100
+    ) -> None:
         ordered.install()
         self.kernel = Kernel()
-        self.store = MemoryStore(shards=shards, direct=direct, lease_ms=3_000, clock=lambda: EPOCH_MS + self.kernel.now_ms)
+        self.store = MemoryStore(
+            shards=shards, direct=direct, lease_ms=3_000, clock=lambda: EPOCH_MS + self.kernel.now_ms
+        )
         self.ledger = Ledger(self.store)
         self.rng = random.Random(1)
         self.workflows = workflows
@@ -58,18 +62,20 @@ class Small:
     def worker(self, *, skew_ms: int = 0) -> SimWorker:
         process = Process(self.kernel, f"w{len(self.workers)}")
         process.world = World(self.rng, self.ledger)  # type: ignore[attr-defined]
-        store = FaultyStore(self.store.connect(), process.name, self.plan, lambda batch: self._committed(process.name, batch))
+        store = FaultyStore(
+            self.store.connect(), process.name, self.plan, lambda batch: self._committed(process.name, batch)
+        )
         environment = SimEnvironment(process, self.rng, EPOCH_MS)
         environment.skew_ms = skew_ms
         worker = SimWorker(
             process,
             Pace(self.rng, longest_ms=2, inline=0.0),
-            store,
-            environment,
-            self.workflows,
-            Limits(resting=self.resting),
-            lambda lost: lost.process.kill(),
-            lambda key, error: self.stalls.append(str(error)),
+            store=store,
+            environment=environment,
+            workflows=self.workflows,
+            limits=Limits(resting=self.resting),
+            on_lost=lambda lost: lost.process.kill(),
+            on_stalled=lambda _, error: self.stalls.append(str(error)),
         )
         self.workers.append(worker)
         return worker

@@ -1,0 +1,1 @@
+"""Perdure's simulator, laws and fault injection: `python -m perdure.testing.sim`."""

@@ -35,6 +35,7 @@ class SimPort:
         self,
         name: str,
         process: Process,
+        *,
         store: Store,
         environment: SimEnvironment,
         rng: random.Random,
@@ -46,12 +47,12 @@ class SimPort:
         self.store = store
         self.rng = rng
         self.ledger = ledger
-        self._environment = environment
+        self.environment = environment
         self._workers = workers
 
     def new_id(self) -> str:
         """From the seed."""
-        return self._environment.new_id()
+        return self.environment.new_id()
 
     async def read(self, call: Callable[[], Any]) -> Any:
         """After a while."""
@@ -114,9 +115,9 @@ class SimPort:
             assert isinstance(item, Start)
             workflow = worker.workflows[item.event.workflow]
             if item.key in worker.drivers or worker.stopping:
-                tell(False)
+                tell(None)
             else:
-                worker.start(item, workflow).created = tell
+                worker.start(item, workflow).created = lambda *, free: tell(free)
 
         if isinstance(item, Mail) or self.rng.random() < 0.3:
             host.process.call_soon(worker.committer.deposit, item, tell)
@@ -136,7 +137,7 @@ class SimPort:
         return Receipt("accepted" if row.start_digest == item.digest else "exists", row)
 
 
-async def bother(port: SimPort, keys: list[Key], times: int, longest_s: float, rude: bool) -> None:
+async def bother(port: SimPort, keys: list[Key], times: int, longest_s: float, *, rude: bool) -> None:
     """Signal at random moments; the rude also cancel and terminate."""
     rng = port.rng
     for _ in range(times):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from perdure.core import events as ev
 from perdure.core.errors import PerdureError
@@ -38,6 +38,8 @@ MESSAGES = (
 )
 RESULTS = (ev.StepCompleted, ev.StepFailed, ev.StepAttemptFailed)
 ALL = 1_000_000
+
+E = TypeVar("E", bound=ev.Event)
 
 
 class Evidence(NamedTuple):
@@ -237,41 +239,43 @@ def order_per_client(evidence: Evidence) -> None:
 
 
 def what_was_sent_has_a_fate(evidence: Evidence) -> None:
-    """Each signal that an execution sent is with its receiver, is a dead letter, or failed with its sender being told."""
+    """Each signal that an execution sent is with its receiver, a dead letter, or failed with its sender being told."""
     rows = rows_of(evidence)
     kept = {name: _kept(evidence, row) for name, row in rows.items()}
     for journal in evidence.ledger.journals.values():
-        failed = {each.event.seq for each in journal.events if isinstance(each.event, ev.MessageFailed)}
-        told = {each.event.seq for each in journal.events if isinstance(each.event, ev.MessageDelivered)}
-        for recorded in journal.events:
-            sent = recorded.event
-            if not isinstance(sent, ev.MessageSent) or sent.kind != "signal" or sent.seq in failed:
+        failed, told = _seqs(journal, ev.MessageFailed), _seqs(journal, ev.MessageDelivered)
+        for sent in _events(journal, ev.MessageSent):
+            if sent.kind != "signal" or sent.seq in failed:
                 continue
             name = derived_id("message", journal.key.execution, journal.run, sent.seq)
-            if name in kept.get(sent.receiver, ()) or (sent.receiver not in rows and sent.seq not in told):
-                continue
-            raise Broken(
-                "no sent message is lost", f"#{sent.seq} of {journal.key.execution} to {sent.receiver}", journal.key
-            )
+            under_way = sent.receiver not in rows and sent.seq not in told
+            if name not in kept.get(sent.receiver, ()) and not under_way:
+                detail = f"#{sent.seq} of {journal.key.execution} to {sent.receiver}"
+                raise Broken("no sent message is lost", detail, journal.key)
+
+
+def _events(journal: Journal, kind: type[E]) -> list[E]:
+    return [recorded.event for recorded in journal.events if isinstance(recorded.event, kind)]
+
+
+def _seqs(journal: Journal, kind: type[ev.CommandEvent]) -> set[int]:
+    return {event.seq for event in _events(journal, kind)}
 
 
 def children_are_answered(evidence: Evidence) -> None:
     """Each initiated child exists or was refused; each open parent hears of each closed child."""
     rows = rows_of(evidence)
     for journal in evidence.ledger.journals.values():
-        refused = {each.event.seq for each in journal.events if isinstance(each.event, ev.ChildStartFailed)}
-        answered = {each.event.seq for each in journal.events if isinstance(each.event, ev.ChildClosed)}
-        for recorded in journal.events:
-            child = recorded.event
-            if not isinstance(child, ev.ChildInitiated) or child.seq in refused:
+        settled = _seqs(journal, ev.ChildStartFailed)
+        answered = _seqs(journal, ev.ChildClosed)
+        for child in _events(journal, ev.ChildInitiated):
+            if child.seq in settled:
                 continue
-            row = rows.get(child.execution)
+            row, detail = rows.get(child.execution), f"#{child.seq} of {journal.key.execution}"
             if row is None or row.run != child.run:
-                raise Broken("an initiated child exists", f"#{child.seq} of {journal.key.execution}", journal.key)
-            if not journal.closed and row.status not in OPEN_STATUSES and child.seq not in answered:
-                raise Broken(
-                    "a parent hears of its child's end", f"#{child.seq} of {journal.key.execution}", journal.key
-                )
+                raise Broken("an initiated child exists", detail, journal.key)
+            if row.status not in OPEN_STATUSES and not (journal.closed or child.seq in answered):
+                raise Broken("a parent hears of its child's end", detail, journal.key)
 
 
 def everything_terminates(evidence: Evidence) -> None:

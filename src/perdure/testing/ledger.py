@@ -11,7 +11,7 @@ from typing import NamedTuple
 from perdure.core import events as ev
 from perdure.core.format import FORMAT, decode_event, encode_event
 from perdure.core.identity import Key
-from perdure.store.protocol import Batch, Mail, Store
+from perdure.store.protocol import Batch, Mail, NewEvent, Store
 
 
 class Broken(Exception):
@@ -102,7 +102,7 @@ class Ledger:
         if journal is not None and start.seq in journal.ended:
             raise Broken(
                 "a journaled step never runs again",
-                f"{start.name} #{start.seq} of {start.execution} began in {start.process} after its result was committed",
+                f"{start.name} #{start.seq} of {start.execution} began in {start.process} after its commit",
                 journal.key,
             )
         call = (start.name, start.key, start.arguments)
@@ -137,17 +137,7 @@ class Ledger:
                 "the journal only grows", f"{batch.key.execution}: {len(loaded)} of {len(batch.events)}", batch.key
             )
         for new, recorded in zip(batch.events, loaded, strict=True):
-            body = encode_event(new.event)
-            if body != encode_event(recorded.event) or recorded.at_ms != new.at_ms:
-                raise Broken("the same bytes", f"{batch.key.execution}: {new.event} became {recorded.event}", batch.key)
-            if decode_event(body, FORMAT) != new.event:
-                raise Broken(
-                    "the same bytes", f"{batch.key.execution}: {new.event} does not survive its bytes", batch.key
-                )
-            journal.events.append(recorded)
-            journal.bodies.append(body)
-            if isinstance(recorded.event, ENDS_STEP):
-                journal.ended[recorded.event.seq] = order
+            self._append(journal, new, recorded, order)
             seq = getattr(recorded.event, "seq", "")
             what = f"{recorded.position} {type(recorded.event).__name__}{f' #{seq}' if seq else ''}"
             self.note(time_ms, process, batch.key.execution, what)
@@ -155,3 +145,14 @@ class Ledger:
         self.lengths[batch.run] = len(journal.events)
         journal.ends.add(len(journal.events))
         journal.closed = batch.closes is not None
+
+    def _append(self, journal: Journal, new: NewEvent, recorded: ev.Recorded, order: int) -> None:
+        body, name = encode_event(new.event), journal.key.execution
+        if body != encode_event(recorded.event) or recorded.at_ms != new.at_ms:
+            raise Broken("the same bytes", f"{name}: {new.event} became {recorded.event}", journal.key)
+        if decode_event(body, FORMAT) != new.event:
+            raise Broken("the same bytes", f"{name}: {new.event} does not survive its bytes", journal.key)
+        journal.events.append(recorded)
+        journal.bodies.append(body)
+        if isinstance(recorded.event, ENDS_STEP):
+            journal.ended[recorded.event.seq] = order

@@ -1,4 +1,4 @@
-"""Generated workflows: a random small program as data, run by one interpreter workflow, deterministic from its input."""
+"""Generated workflows: a random small program as data, run by one workflow, deterministic from its input."""
 
 from __future__ import annotations
 

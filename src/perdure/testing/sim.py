@@ -1,4 +1,4 @@
-"""`python -m perdure.testing.sim --seeds N [--start S] [--shape NAME]`: run seeds; the first failure fills one screen."""
+"""`python -m perdure.testing.sim --seeds N [--start S] [--shape NAME]`: the first failure fills one screen."""
 
 from __future__ import annotations
 

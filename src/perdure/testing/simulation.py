@@ -67,7 +67,7 @@ class Profile(NamedTuple):
 
 def profile_of(seed: int, shape: str = "") -> Profile:
     """Every seed its own kind of trouble."""
-    rng = random.Random(f"profile {seed}")
+    rng = random.Random(f"profile {seed}")  # noqa: S311 - reproducible on purpose
     calm = rng.random() < 0.15
     troubles = [name for name in Profile().troubles if rng.random() < 0.6]
     return Profile(
@@ -99,7 +99,7 @@ class RandomPlan:
         self._rng = rng
         self._profile = profile
 
-    def before(self, process: str, call: str) -> None:
+    def before(self, process: str, call: str) -> None:  # noqa: ARG002 - the port's
         """See `Plan.before`."""
         if not self.on:
             return
@@ -125,16 +125,16 @@ class Simulation:
         ordered.install()
         self.seed = seed
         self.profile = profile
-        self.rng = random.Random(seed)
+        self.rng = random.Random(seed)  # noqa: S311 - reproducible on purpose
         self.kernel = Kernel()
         self.db_skew_ms = 0
         self.store = MemoryStore(
             shards=profile.shards, direct=profile.direct, lease_ms=profile.lease_ms, clock=self.db_now_ms
         )
         self.ledger = Ledger(self.store)
-        self.world = World(random.Random(f"world {seed}"), self.ledger)
+        self.world = World(random.Random(f"world {seed}"), self.ledger)  # noqa: S311 - see above
         self.pace = Pace(self.rng, tick_s=profile.tick_s, inline=self.rng.choice((0.0, 0.5)))
-        self.faults = RandomPlan(random.Random(f"faults {seed}"), profile)
+        self.faults = RandomPlan(random.Random(f"faults {seed}"), profile)  # noqa: S311 - see above
         self.plan: Plan = plan or self.faults
         self.workers: list[SimWorker] = []
         self.god = Process(self.kernel, "god")
@@ -166,17 +166,17 @@ class Simulation:
         """A new worker process."""
         self._incarnations += 1
         process = Process(self.kernel, f"worker-{self._incarnations}")
-        process.world = self.world  # type: ignore[attr-defined]
+        process.world = self.world
         store = self.connect(process.name)
         worker = SimWorker(
             process,
             self.pace,
-            store,
-            SimEnvironment(process, self.rng, EPOCH_MS),
-            WORKFLOWS.values(),
-            Limits(resting=self.profile.resting),
-            lambda worker: worker.process.kill(),
-            self._stalled,
+            store=store,
+            environment=SimEnvironment(process, self.rng, EPOCH_MS),
+            workflows=WORKFLOWS.values(),
+            limits=Limits(resting=self.profile.resting),
+            on_lost=lambda worker: worker.process.kill(),
+            on_stalled=self._stalled,
         )
         self.workers.append(worker)
         died = process.at_death
@@ -211,11 +211,19 @@ class Simulation:
     def _port(self, name: str) -> SimPort:
         process = Process(self.kernel, name)
         environment = SimEnvironment(process, self.rng, EPOCH_MS)
-        return SimPort(name, process, self.connect(name), environment, self.rng, self.ledger, self.awake)
+        return SimPort(
+            name,
+            process,
+            store=self.connect(name),
+            environment=environment,
+            rng=self.rng,
+            ledger=self.ledger,
+            workers=self.awake,
+        )
 
     async def _begin(self, port: SimPort, key: Key, workflow: Workflow[..., Any], arguments: tuple[Any, ...]) -> None:
         await asyncio.sleep(self.rng.random() * self.profile.safety_ms / 4000)
-        start = make_start(workflow, arguments, {}, key, port._environment)
+        start = make_start(workflow, arguments, {}, key, port.environment)
         await port.deposit(start)
 
     def _clients_begin(self) -> None:
@@ -229,10 +237,12 @@ class Simulation:
             self._clients.append(port.process.create_task(self._begin(port, key, workflow, arguments)))
         for i in range(2):
             port = self._port(f"client-s{i}")
-            visit = bother(port, self.keys, self.profile.signals // 2, self.profile.safety_ms / 4000, self.profile.rude)
+            visit = bother(
+                port, self.keys, self.profile.signals // 2, self.profile.safety_ms / 4000, rude=self.profile.rude
+            )
             self._clients.append(port.process.create_task(visit))
         port = self._port("client-operator")
-        port.process.create_task(operate(port, self.stalled))
+        self._operator = port.process.create_task(operate(port, self.stalled))
 
     def _what(self, name: str) -> tuple[Workflow[..., Any], tuple[Any, ...]]:
         if name == "program":
@@ -302,7 +312,7 @@ class Simulation:
         finally:
             Worker.observer = observer
             for worker in list(self.workers):
-                worker.process.at_death = worker._died
+                worker.process.at_death = worker.forget
                 worker.process.kill()
             gc.enable()
 
@@ -330,7 +340,7 @@ class Simulation:
 
     def _watch(self) -> None:
         rows = self.store.rows(DEFAULT_NAMESPACE, OPEN_STATUSES, "", None, 1)
-        underway = any(self.store._world.outbox.values())
+        underway = any(self.store._world.outbox.values())  # noqa: SLF001 - the port does not show it
         self.finished = not rows and not underway and all(task.done() for task in self._clients)
         self.god.call_later(0.2, self._watch)
 

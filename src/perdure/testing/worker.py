@@ -195,6 +195,7 @@ class SimWorker:
         self,
         process: Process,
         pace: Pace,
+        *,
         store: Store,
         environment: SimEnvironment,
         workflows: Iterable[Workflow[..., Any]],
@@ -212,7 +213,7 @@ class SimWorker:
         self.on_stalled = on_stalled
         self.worker: Worker | None = None
         self.session: Session | None = None
-        process.at_death = self._died
+        process.at_death = self.forget
         process.call_soon(self._open)
 
     def _open(self) -> None:
@@ -266,12 +267,12 @@ class SimWorker:
             self.worker.stop()
         self.on_lost(self)
 
-    def _died(self) -> None:
+    def forget(self) -> None:
         """Its memory is gone: coroutines end here, and say nothing."""
         if self.worker is None:
             return
         for driver in list(self.worker.drivers.values()):
             driver.execution.evict()
-        for run in self.worker.steps._runs.values():
+        for run in self.worker.steps._runs.values():  # noqa: SLF001 - its memory, not its say
             run.stopped = True
             self.process.own(run.task)
