@@ -80,7 +80,7 @@ FULL: list[ev.AnyEvent] = [
     ev.OperationScheduled(
         seq=11, endpoint="https://agents", service="research", operation="run", request_id="r-1", input=PAYLOAD
     ),
-    ev.OperationStarted(seq=11, token="token-1"),
+    ev.OperationStarted(seq=11, token="token-1"),  # noqa: S106 - no password
     ev.OperationCompleted(seq=11, result=PAYLOAD, failure=FAILURE, state="failed"),
 ]
 

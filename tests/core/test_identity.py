@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perdure.core.identity import derived_id, noise, shard_of
+from perdure.core.errors import InvalidId
+from perdure.core.identity import checked_id, derived_id, noise, shard_of, storable
 
 RUN = "0123456789abcdef0123456789abcdef"
 
@@ -79,3 +81,38 @@ def test_noise_is_below_one(seq: int, attempt: int) -> None:
 def test_noise_is_spread() -> None:
     found = [noise(RUN, seq, 1) for seq in range(1_000)]
     assert 0.45 < sum(found) / len(found) < 0.55
+
+
+@pytest.mark.parametrize("value", ["a", "report-1", "Bericht für Ärzte", "x" * 200, "é" * 100, "研究"])
+def test_printable_text_up_to_200_bytes_is_an_id(value: str) -> None:
+    assert checked_id(value) == value
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ("", "it is empty"),
+        (None, "it is NoneType, not text"),
+        (7, "it is int, not text"),
+        ("x" * 201, "longer than 200 bytes"),
+        ("é" * 101, "longer than 200 bytes"),
+        ("a\ud800", "a lone surrogate"),
+        ("a\nb", "cannot be printed"),
+        ("a\x00", "cannot be printed"),
+        ("a\u202eb", "cannot be printed"),
+        (" a", "a space"),
+        ("é ", "a space"),
+    ],
+)
+def test_everything_else_is_refused_with_the_reason(value: Any, reason: str) -> None:
+    with pytest.raises(InvalidId, match=reason) as caught:
+        checked_id(value, "signal name")
+    assert "signal name" in str(caught.value)
+    assert len(str(caught.value)) < 300
+
+
+@given(st.text())
+def test_any_text_can_be_made_storable(text: str) -> None:
+    stored = storable(text)
+    assert stored.encode().decode() == stored
+    assert stored == text or any("\ud800" <= char <= "\udfff" for char in text)

@@ -25,7 +25,7 @@ POLICIES = st.builds(
 NOISE = st.floats(0, 1, exclude_max=True)
 
 
-class Busy(Exception):  # noqa: N818 - a short name for a test
+class Busy(Exception):
     def __init__(self, retry_after: Any) -> None:
         self.retry_after = retry_after
 

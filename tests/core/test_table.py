@@ -7,13 +7,13 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from tests.core.samples import COMMAND_EVENTS, EVENT_TYPES, FULL, PAYLOAD, RUN_EVENTS
 
 from perdure.core import events as ev
 from perdure.core.commands import AnyCommand, CloseRun, RunStep, SendMessage, StartChild, StartTimer
 from perdure.core.errors import CorruptJournal, NondeterminismError
 from perdure.core.machine import Machine
 from perdure.core.table import COMMANDS, RUN, Effect, RunState, State, diagram
-from tests.core.samples import COMMAND_EVENTS, EVENT_TYPES, FULL, PAYLOAD, RUN_EVENTS
 
 DESIGN = Path(__file__).parents[2] / "docs" / "design.md"
 BEGIN, END = "<!-- diagram: begin -->", "<!-- diagram: end -->"

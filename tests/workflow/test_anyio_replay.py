@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import signal
 import subprocess
 import sys
 from typing import Any
 
 import anyio
-import asyncio
+import anyio.lowlevel
 import pytest
 from anyio.abc import TaskStatus
+from tests.workflow.harness import Run, answers, cancels, drive, echo, explore, fails, fires, log, signals
 
 from perdure.core.errors import NotDeterministic
 from perdure.workflow import context
 from perdure.workflow.definitions import workflow
-from tests.workflow.harness import Run, answers, cancels, drive, echo, explore, fails, fires, log, signals
 
 
 def outcomes(runs: list[Run]) -> set[str]:
@@ -136,7 +139,7 @@ def test_cancellation_is_by_level() -> None:
                 except anyio.get_cancelled_exc_class():
                     seen.append(f"cancelled {number}")
             seen.append(scope.cancel_called)
-            await anyio.sleep(0)
+            await anyio.lowlevel.checkpoint()
             seen.append("never reached once cancelled")
         seen.append(await echo("after"))
         return seen
@@ -177,7 +180,7 @@ def test_sibling_scopes_are_cancelled_in_order() -> None:
 
 
 def test_the_first_execution_of_a_process_already_has_ordered_scopes() -> None:
-    """anyio loads its backend when first used: it must be prepared before the first workflow uses it."""
+    """Anyio loads its backend when first used: it must be prepared before the first workflow uses it."""
     program = """
 import anyio, sys
 assert "anyio._backends._asyncio" not in sys.modules
@@ -198,8 +201,6 @@ def _root() -> str:
 
 
 def _env() -> dict[str, str]:
-    import os
-
     return {**os.environ, "PYTHONPATH": f"{os.environ.get('PYTHONPATH', '')}:{_root()}"}
 
 
@@ -327,7 +328,7 @@ def test_a_cancel_request_goes_through_anyio_scopes() -> None:
 
 
 def test_a_task_that_outlives_its_cancelled_scope_does_not_make_the_loop_spin() -> None:
-    """anyio cancels again on every turn of the loop; while a cleanup waits for a step, no turns are burnt."""
+    """Anyio cancels again on every turn of the loop; while a cleanup waits for a step, no turns are burnt."""
 
     @workflow
     async def mixed() -> list[Any]:
@@ -376,8 +377,6 @@ def test_the_worlds_parts_of_anyio_are_refused(what: str) -> None:
 
     @workflow
     async def touching(what: str) -> str:
-        import signal
-
         try:
             match what:
                 case "to_thread":

@@ -11,10 +11,6 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-
-from perdure.core import events as ev
-from perdure.workflow import context
-from perdure.workflow.definitions import workflow
 from tests.workflow.harness import (
     EPOCH_MS,
     Run,
@@ -28,6 +24,10 @@ from tests.workflow.harness import (
     log,
     replays_alike,
 )
+
+from perdure.core import events as ev
+from perdure.workflow import context
+from perdure.workflow.definitions import workflow
 
 NEWER = sys.version_info >= (3, 13)
 
@@ -769,8 +769,7 @@ def test_cancelling_tasks_from_within() -> None:
         unstarted.cancel()
         tasks = [asyncio.create_task(one(n)) for n in range(1, 5)]
         first, *_ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in tasks:
-            seen.append(f"{task.cancel()}")
+        seen += [f"{task.cancel()}" for task in tasks]
         await asyncio.wait([unstarted, *tasks])
         seen.append(str([task.cancelled() for task in (unstarted, *tasks)]))
         assert first
@@ -819,7 +818,7 @@ def test_context_variables_belong_to_their_task() -> None:
         assert [9, "given"] in run.value
 
 
-def test_async_generators_and_context_managers() -> None:
+def test_async_generators_and_context_managers() -> None:  # noqa: C901 - its parts belong together
     """`async for` over generators that await steps, early exits, `aclose`, `asend`, `athrow`, exit stacks."""
 
     @workflow

@@ -6,21 +6,9 @@ import asyncio
 from typing import Any
 
 import pytest
-
-from perdure.core import events as ev
-from perdure.core.errors import (
-    ChildNotStarted,
-    ExecutionCancelled,
-    ExecutionFailed,
-    ExecutionTerminated,
-    MessageNotDelivered,
-)
-from perdure.core.identity import derived_id
-from perdure.workflow import context
-from perdure.workflow.definitions import workflow
 from tests.workflow.harness import (
+    Live,
     Run,
-    answers,
     begins,
     cancels,
     child_ends,
@@ -33,6 +21,19 @@ from tests.workflow.harness import (
     replays_alike,
     signals,
 )
+
+from perdure.core import events as ev
+from perdure.core.errors import (
+    ChildNotStarted,
+    DecodeError,
+    ExecutionCancelled,
+    ExecutionFailed,
+    ExecutionTerminated,
+    MessageNotDelivered,
+)
+from perdure.core.identity import derived_id
+from perdure.workflow import context
+from perdure.workflow.definitions import workflow
 
 
 @workflow
@@ -273,8 +274,6 @@ def test_what_it_waits_for_can_be_told_to_a_person() -> None:
         async with asyncio.timeout(50):
             await asyncio.gather(context.receive("approval"), context.receive("hint"))
 
-    from tests.workflow.harness import Live
-
     live = Live(waiting)
     live.commit([live.first, ev.ExecutionClaimed()])
     for _ in range(5):
@@ -294,9 +293,6 @@ def test_a_child_result_that_does_not_decode_stalls() -> None:
     async def parent() -> Any:
         return await now_text(1)
 
-    from perdure.core.errors import DecodeError
-    from tests.workflow.harness import Live
-
     live = Live(parent)
     live.commit([live.first, ev.ExecutionClaimed()])
     live.take()
@@ -307,4 +303,3 @@ def test_a_child_result_that_does_not_decode_stalls() -> None:
     with pytest.raises(DecodeError, match="the result of child"):
         live.commit([closed])
     live.execution.evict()
-    assert answers

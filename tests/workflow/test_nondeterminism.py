@@ -9,12 +9,12 @@ from typing import Any
 
 import msgspec
 import pytest
+from tests.workflow.harness import Run, begins, child_ends, delivers, drive, fires, fresh, replay
 
 from perdure.core import events as ev
 from perdure.core.errors import CorruptJournal, NondeterminismError
 from perdure.workflow import context
 from perdure.workflow.definitions import Workflow, step, workflow
-from tests.workflow.harness import Run, begins, child_ends, delivers, drive, fires, fresh, replay
 
 Code = Callable[[], Coroutine[Any, Any, Any]]
 
