@@ -271,6 +271,7 @@ class SimWorker:
         """Its memory is gone: coroutines end here, and say nothing."""
         if self.worker is None:
             return
+        self.worker.steps._limit = 0  # noqa: SLF001 - what ends now makes room for nothing
         for driver in list(self.worker.drivers.values()):
             driver.execution.evict()
         for run in self.worker.steps._runs.values():  # noqa: SLF001 - its memory, not its say
