@@ -134,7 +134,7 @@ def call(endpoint: Endpoint, path: str, body: dict[str, Any] | None, *, timeout:
     """One HTTP exchange in JSON, with failures sorted by whether it is worth asking again."""
     if urlsplit(endpoint.url).scheme not in {"http", "https"}:
         raise ModelRefused(f"A model's URL begins with http:// or https://, not {endpoint.url!r}")
-    request = urllib.request.Request(endpoint.url + path, headers={"Content-Type": "application/json"})  # noqa: S310
+    request = urllib.request.Request(endpoint.url + path, headers={"Content-Type": "application/json"})  # noqa: S310 - checked above
     if body is not None:
         request.data = json.dumps(body).encode()
     if endpoint.key:

@@ -78,7 +78,7 @@ class ScriptedModel(BaseHTTPRequestHandler):
         text = " ".join(scripted(question).split(" ")[: request.get("max_tokens", 100)])
         prompt, completion = (len(words.split()) for words in (json.dumps(request["messages"]), text))
         # The pace of a model, uneven as a real one's, so that processes are killed amid requests.
-        time.sleep(completion / self.tokens_per_s * random.uniform(0.5, 1.5))  # noqa: S311
+        time.sleep(completion / self.tokens_per_s * random.uniform(0.5, 1.5))  # noqa: S311 - no secret
         usage = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
         message = {"role": "assistant", "content": text}
         choice = {"index": 0, "message": message, "finish_reason": "stop"}

@@ -57,9 +57,6 @@ class CommandEvent(Event, frozen=True):
     seq: int
 
 
-# --- the run itself -----------------------------------------------------------------------------------------------
-
-
 class ExecutionStarted(Event, frozen=True):
     workflow: str
     run: str
@@ -147,9 +144,6 @@ class UpdateCompleted(Event, frozen=True):
     failure: FailureInfo | None = None
 
 
-# --- steps --------------------------------------------------------------------------------------------------------
-
-
 class StepEvent(CommandEvent, frozen=True):
     """What every event of a step holds: enough to recognise it, and to show it to a person."""
 
@@ -191,9 +185,6 @@ class StepFailed(StepEvent, frozen=True):
 class StepOutcomeUnknown(StepEvent, frozen=True):
     attempt: int = 1
     reason: str = ""
-
-
-# --- timers, children, messages, durable RPC ----------------------------------------------------------------------
 
 
 class TimerFired(CommandEvent, frozen=True):
@@ -262,7 +253,8 @@ class OperationCompleted(CommandEvent, frozen=True):
     state: Literal["succeeded", "failed", "canceled"] = "succeeded"
 
 
-RunEvent: TypeAlias = (
+StepEvents: TypeAlias = StepIntended | StepAttemptFailed | StepCompleted | StepFailed | StepOutcomeUnknown
+AnyEvent: TypeAlias = (
     ExecutionStarted
     | ExecutionClaimed
     | CancelRequested
@@ -277,10 +269,8 @@ RunEvent: TypeAlias = (
     | StatePublished
     | UpdateAccepted
     | UpdateCompleted
-)
-StepEvents: TypeAlias = StepIntended | StepAttemptFailed | StepCompleted | StepFailed | StepOutcomeUnknown
-OtherEvents: TypeAlias = (
-    PatchMarked
+    | StepEvents
+    | PatchMarked
     | TimerFired
     | ChildInitiated
     | ChildStartFailed
@@ -292,7 +282,6 @@ OtherEvents: TypeAlias = (
     | OperationStarted
     | OperationCompleted
 )
-AnyEvent: TypeAlias = RunEvent | StepEvents | OtherEvents
 
 
 class Recorded(msgspec.Struct, frozen=True, gc=False):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from heapq import heappop, heappush
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from perdure.core import events as ev
 from perdure.core.commands import AnyCommand, CloseRun, RunStep, StartTimer
@@ -194,11 +194,7 @@ class Machine:
         if self.state is not RunState.RUNNING:
             name = type(event).__name__
             raise CorruptJournal(detail=f"{name} at event {self.position}, when the run was {self.state.value}")
-        slot = self.slots.get(event.seq)
-        if slot is None:
-            if event.seq < self.next_seq:
-                raise CorruptJournal(detail=f"{type(event).__name__} answers command {event.seq} a second time")
-            raise NondeterminismError(**disagreement(self.position, event, None, self.open_commands()))
+        slot = self.slots.get(event.seq) or self._refuse_unasked(event)
         cell = COMMANDS.get((type(slot.command), slot.state, type(event)))
         if cell is None or not _names_agree(slot.command, event):
             raise NondeterminismError(**disagreement(self.position, event, slot.command, self.open_commands()))
@@ -211,6 +207,11 @@ class Machine:
         if after is State.ANSWERED:
             del self.slots[event.seq]
         return Answer(effect, slot.command, event)  # type: ignore[arg-type]
+
+    def _refuse_unasked(self, event: ev.CommandEvent) -> NoReturn:
+        if event.seq < self.next_seq:
+            raise CorruptJournal(detail=f"{type(event).__name__} answers command {event.seq} a second time")
+        raise NondeterminismError(**disagreement(self.position, event, None, self.open_commands()))
 
     def _compare_digest(self, event: ev.StepEvent, command: RunStep, recorded: ev.Recorded) -> None:
         if not event.digest or not command.digest or event.digest == command.digest:

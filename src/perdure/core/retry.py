@@ -67,12 +67,15 @@ class Retry:
             raise InvalidOption(option="factor", value=repr(self.factor), expected="a number, 1 or more")
         if not _is_number(self.jitter) or not 0 <= self.jitter <= 1:
             raise InvalidOption(option="jitter", value=repr(self.jitter), expected="a number from 0 to 1")
+        self._check_choices()
+        to_ms(self.delay, "delay")
+        to_ms(self.maximum, "maximum")
+
+    def _check_choices(self) -> None:
         if not isinstance(self.never, tuple) or not all(map(_is_exception, self.never)):
             raise InvalidOption(option="never", value=repr(self.never), expected="a tuple of exception classes")
         if self.when is not None and not callable(self.when):
             raise InvalidOption(option="when", value=repr(self.when), expected="a function of the exception, or None")
-        to_ms(self.delay, "delay")
-        to_ms(self.maximum, "maximum")
 
     def pause_ms(self, attempt: int, error: BaseException, noise: float) -> int | None:
         """Milliseconds to wait after this failed attempt (from 1), or None to give up."""

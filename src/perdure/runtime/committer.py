@@ -127,10 +127,10 @@ class CommitQueue:
 
 
 def perform(store: Store, session: Session, group: Group) -> Answers:
-    """Write a group. Raises `StoreError` when nothing of it, or only its batches, was written; repeat what is left.
+    """Write a group: batches and advice in one transaction, deposits in another, whose errors go to who deposited.
 
     Raises:
-        StoreError: the world's fault; what was written is already in the group's answers and removed from it.
+        StoreError: the world's fault; nothing was written.
     """
     answers = Answers(group)
     if group.batches or group.advice:
@@ -141,18 +141,23 @@ def perform(store: Store, session: Session, group: Group) -> Answers:
             return answers
         answers.woken.extend(answers.committed.woken)
     if group.deposits:
-        starts = [(i, item) for i, (item, _) in enumerate(group.deposits) if isinstance(item, Start)]
-        mails = [(i, item) for i, (item, _) in enumerate(group.deposits) if isinstance(item, Mail)]
-        try:
-            receipts = store.deposit([item for _, item in starts], [item for _, item in mails])
-        except StoreError as error:
-            answers.receipts = [error for _ in group.deposits]
-        else:
-            by_index = {i: receipt for (i, _), receipt in zip([*starts, *mails], receipts, strict=True)}
-            answers.receipts = [by_index[i] for i in range(len(group.deposits))]
-            accepted = [item for i, (item, _) in enumerate(group.deposits) if by_index[i].status == "accepted"]
-            answers.woken.extend(item.key if isinstance(item, Start) else item.receiver for item in accepted)
+        _deposit(store, answers)
     return answers
+
+
+def _deposit(store: Store, answers: Answers) -> None:
+    deposits = answers.group.deposits
+    deposits.sort(key=lambda each: isinstance(each[0], Mail))  # starts first, as the store's receipts come
+    starts = [item for item, _ in deposits if isinstance(item, Start)]
+    mails = [item for item, _ in deposits if isinstance(item, Mail)]
+    try:
+        receipts = store.deposit(starts, mails)
+    except StoreError as error:
+        answers.receipts = [error] * len(deposits)
+        return
+    answers.receipts = [*receipts]
+    keys = [start.key for start in starts] + [mail.receiver for mail in mails]
+    answers.woken += [key for key, receipt in zip(keys, receipts, strict=True) if receipt.status == "accepted"]
 
 
 class Committer(Protocol):

@@ -253,7 +253,7 @@ class Driver:
         machine = self.machine
         if machine.fresh or machine.dropped or not machine.slots or self._again:
             self._do(self.execution.take())
-        batch = self._compose()
+        batch = self._compose() if self._has_news() else None
         if batch is not None:
             self._committing = batch
             self.host.commit(batch, self._committed)
@@ -419,26 +419,20 @@ class Driver:
 
     # --- what is written next ---
 
+    def _has_news(self) -> bool:
+        if self._letters or self._results or self._own or self._closing or self.create:
+            return True
+        return self.machine.next_deadline_ms() is not None
+
     def _compose(self) -> Batch | None:
         machine = self.machine
-        deadline_ms = machine.next_deadline_ms()
-        letters, results, own = self._letters, self._results, self._own
-        if not (letters or results or own or self._closing or deadline_ms or self.create):
-            return None
         at_ms = max(machine.now_ms, self.host.now_ms())
-        chosen = choose(machine, letters.values()) if letters else NONE_CHOSEN
-        if chosen.terminate is not None:
-            return self._final_batch(at_ms, chosen.events, chosen.taken, terminated=chosen.terminate.reason)
-        if self._closing is not None:
-            return self._final_batch(at_ms, chosen.events, chosen.taken)
-        self._writing = min(len(results), RESULTS_PER_BATCH)
-        due = machine.due_timers(at_ms) if deadline_ms is not None and deadline_ms <= at_ms else ()
-        events = [
-            *self._opening(chosen.events),
-            *results[: self._writing],
-            *(ev.TimerFired(seq) for seq in due),
-            *own,
-        ]
+        chosen = choose(machine, self._letters.values()) if self._letters else NONE_CHOSEN
+        if self._closing or chosen.terminate:
+            return self._final_batch(at_ms, chosen)
+        self._writing = min(len(self._results), RESULTS_PER_BATCH)
+        due = machine.due_timers(at_ms)
+        events = [*self._opening(chosen.events), *self._results[: self._writing], *map(ev.TimerFired, due), *self._own]
         if not events and not chosen.taken:
             return None
         return Batch(
@@ -462,12 +456,10 @@ class Driver:
         rest = [event for event in letters if not isinstance(event, ev.ExecutionStarted)]
         return [*events, *starts, ev.ExecutionClaimed(), *rest]
 
-    def _final_batch(
-        self, at_ms: int, letters: list[ev.AnyEvent], taken: list[Letter], *, terminated: str | None = None
-    ) -> Batch:
-        opening = self._opening(letters)
-        if terminated is not None:
-            last: ev.AnyEvent = ev.ExecutionTerminated(reason=terminated)
+    def _final_batch(self, at_ms: int, chosen: Chosen) -> Batch:
+        opening = self._opening(chosen.events)
+        if chosen.terminate is not None:
+            last: ev.AnyEvent = ev.ExecutionTerminated(reason=chosen.terminate.reason)
             status: Status = "terminated"
         else:
             assert self._closing is not None
@@ -477,7 +469,7 @@ class Driver:
             run=self.run,
             expected=self.machine.position,
             events=[NewEvent(event, at_ms) for event in (*opening, last)],
-            taken=taken,
+            taken=chosen.taken,
             mail=closing_mail(self.key, self.run, self.parent, self.machine, last, self._key_of),
             create=self.create,
             closes=status,

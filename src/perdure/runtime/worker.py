@@ -413,19 +413,24 @@ class Worker:
             return
         self.drivers[row.key] = driver
         if isinstance(loaded, Exception):
-            driver.length = row.position
-            unexpected = StalledByBug(failure=failure_info(loaded))
-            driver.parent = parent_of(row)
-            driver.broken = loaded if isinstance(loaded, PerdureError) else unexpected
+            self._unreadable(driver, row, loaded)
+        else:
+            self._replay(driver, row, loaded)
+        if again:
             self.fetch_letters(driver)
-            return
+
+    def _unreadable(self, driver: Driver, row: Row, error: Exception) -> None:
+        driver.length = row.position
+        driver.parent = parent_of(row)
+        driver.broken = error if isinstance(error, PerdureError) else StalledByBug(failure=failure_info(error))
+        self.fetch_letters(driver)
+
+    def _replay(self, driver: Driver, row: Row, loaded: Loaded) -> None:
         driver.watched = self._suspect == row.key
         driver.poisoned = died_alone(loaded)
         driver.size = sum(size_of(recorded.event) for recorded in loaded.journal)
         driver.progress = {r.seq: r.progress for r in loaded.running if r.run == row.run and r.progress is not None}
         driver.replay(row.run, loaded.journal, loaded.letters)
-        if again:
-            self.fetch_letters(driver)
 
     # --- suspects: executions that were active when their worker died, three times without progress ---
 

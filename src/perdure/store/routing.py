@@ -191,9 +191,7 @@ class Router:
         tables = self.tables
         if batch.inbox_seen and self._overtakes(batch):
             return Outcome.MAIL if tables.holds(batch) else Outcome.CONFLICT
-        if batch.create is not None and not self._create(batch, batch.create):
-            return Outcome.CONFLICT
-        if (batch.create is None or batch.closes is not None) and not tables.advance(batch):
+        if not self._matches(batch):
             return Outcome.CONFLICT
         tables.append(batch)
         tables.end_running(batch)
@@ -206,6 +204,13 @@ class Router:
         for mail in batch.mail:
             self.post(_parcel_of_mail(batch, mail))
         return Outcome.COMMITTED
+
+    def _matches(self, batch: Batch) -> bool:
+        """Create or move the row; False if it is not where the batch expects it."""
+        if batch.create is not None and not self._create(batch, batch.create):
+            return False
+        moves = batch.create is None or batch.closes is not None
+        return not moves or self.tables.advance(batch)
 
     def _create(self, batch: Batch, start: Start) -> bool:
         assert batch.expected == 0, "a new execution's journal is empty"

@@ -154,33 +154,37 @@ class DeterministicLoop(_Base):  # type: ignore[misc]
         ready.extend(self._at_next_event)
         self._at_next_event.clear()
         self.turns.clear()
-        handles = self._handles_since_command = 0
+        self._handles_since_command = 0
         previous = asyncio_events._get_running_loop()
         hooks = sys.get_asyncgen_hooks()
         asyncio_events._set_running_loop(self)
         sys.set_asyncgen_hooks(firstiter=self._keep_asyncgen, finalizer=None)
         try:
-            while ready:
-                handles += 1
-                self._handles_since_command += 1
-                if self._handles_since_command > MAX_HANDLES_WITHOUT_COMMAND or handles > MAX_HANDLES_PER_DRAIN:
-                    raise SpinError(handles=handles - 1, stack=self.stack())
-                handle = ready.popleft()
-                if handle._cancelled:
-                    continue
-                try:
-                    handle._context.run(handle._callback, *handle._args)
-                except SystemExit:
-                    pass  # the task holds it: the workflow fails, the process stays
-                except KeyboardInterrupt:
-                    raise
-                except BaseException as error:  # noqa: BLE001 - a callback's, as asyncio treats it
-                    self.call_exception_handler({"exception": error})
+            self._run_ready(ready)
         finally:
             asyncio_events._set_running_loop(previous)
             sys.set_asyncgen_hooks(*hooks)
         if len(self._tasks) >= MIN_PRUNED:
             self._prune()
+
+    def _run_ready(self, ready: deque[Handle | Timer]) -> None:
+        handles = 0
+        while ready:
+            handles += 1
+            self._handles_since_command += 1
+            if self._handles_since_command > MAX_HANDLES_WITHOUT_COMMAND or handles > MAX_HANDLES_PER_DRAIN:
+                raise SpinError(handles=handles - 1, stack=self.stack())
+            handle = ready.popleft()
+            if handle._cancelled:
+                continue
+            try:
+                handle._context.run(handle._callback, *handle._args)
+            except SystemExit:
+                pass  # the task holds it: the workflow fails, the process stays
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # noqa: BLE001 - a callback's, as asyncio treats it
+                self.call_exception_handler({"exception": error})
 
     def command_issued(self) -> None:
         """Progress: the workflow asked for something new, so it does not spin."""

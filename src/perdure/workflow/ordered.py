@@ -133,6 +133,15 @@ for _word, _copied, _sign in (
 async def _wait(
     fs: Iterable[asyncio.Future[Any]], *, timeout: float | None = None, return_when: str = asyncio.ALL_COMPLETED
 ) -> tuple[OrderedSet, OrderedSet]:
+    futures = _checked(fs, return_when)
+    pending = sum(not each.done() for each in futures)
+    if pending and not _enough(futures, return_when):
+        await _until(futures, pending, timeout, return_when)
+    return OrderedSet(f for f in futures if f.done()), OrderedSet(f for f in futures if not f.done())
+
+
+def _checked(fs: Iterable[asyncio.Future[Any]], return_when: str) -> list[asyncio.Future[Any]]:
+    """The futures in order; the errors are asyncio's own."""
     if asyncio.isfuture(fs) or asyncio.iscoroutine(fs):
         raise TypeError(f"expect a list of futures, not {type(fs).__name__}")
     _refuse_unordered("asyncio.wait", fs)
@@ -143,10 +152,7 @@ async def _wait(
         raise TypeError("Passing coroutines is forbidden, use tasks explicitly.")
     if return_when not in (asyncio.FIRST_COMPLETED, asyncio.FIRST_EXCEPTION, asyncio.ALL_COMPLETED):
         raise ValueError(f"Invalid return_when value: {return_when}")
-    pending = sum(not each.done() for each in futures)
-    if pending and not _enough(futures, return_when):
-        await _until(futures, pending, timeout, return_when)
-    return OrderedSet(f for f in futures if f.done()), OrderedSet(f for f in futures if not f.done())
+    return futures
 
 
 def _enough(futures: list[asyncio.Future[Any]], return_when: str) -> bool:

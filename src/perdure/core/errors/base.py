@@ -1,0 +1,51 @@
+"""What all errors have in common: a stable code, structured fields, a message that says what to do."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+
+class PerdureError(Exception):
+    """Base of all errors. `code` names the page under docs/errors/; `fields` holds the facts."""
+
+    code: ClassVar[str] = "P0000"
+    text: ClassVar[str] = ""
+    cure: ClassVar[str] = ""
+
+    def __init__(self, **fields: Any) -> None:
+        self.fields = fields
+        super().__init__(self.render())
+
+    def render(self) -> str:
+        """The message: what happened, what to do, and the page to read."""
+        what = self.text.format_map(self.fields)
+        cure = self.cure.format_map(self.fields)
+        space = "" if not cure or what.endswith("\n") else " "
+        return f"{what}{space}{cure} [{self.code}: docs/errors/{self.code}.md]"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_rebuild, (type(self), self.fields))
+
+
+def _rebuild(kind: type[PerdureError], fields: dict[str, Any]) -> PerdureError:
+    return kind(**fields)
+
+
+class YourError(PerdureError):
+    """The code, the arguments or the use are at fault: trying again alone does not help."""
+
+
+class TheirError(PerdureError):
+    """The world is at fault: store, disk, machine. Nothing acknowledged is lost."""
+
+
+def every_error() -> list[type[PerdureError]]:
+    """All error classes that have a code of their own, for the documentation's tests."""
+    found: list[type[PerdureError]] = []
+    waiting: list[type[PerdureError]] = [PerdureError]
+    while waiting:
+        kind = waiting.pop()
+        waiting.extend(kind.__subclasses__())
+        if "code" in vars(kind) and kind is not PerdureError:
+            found.append(kind)
+    return sorted(found, key=lambda kind: kind.code)

@@ -1,0 +1,118 @@
+"""P05: executions seen from outside. P06: failures that were journaled, as workflow or caller see them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from perdure.core.errors.base import PerdureError, YourError
+from perdure.core.events import FailureInfo
+
+
+class ExecutionNotFound(YourError):
+    """No execution has this id."""
+
+    code = "P0501"
+    text = "No execution has the id {execution!r} in namespace {namespace!r}."
+    cure = "`perdure ls` lists them."
+
+
+class ExecutionExists(YourError):
+    """The id is taken by another workflow or other input."""
+
+    code = "P0502"
+    text = "Execution {execution!r} exists already, for workflow {recorded!r} with other input, not {now!r}."
+    cure = "Choose another id, or start it with the same workflow and input to get the running one."
+
+
+class ExecutionClosed(YourError):
+    """The execution has ended: what was sent was not delivered."""
+
+    code = "P0503"
+    text = "Execution {execution!r} is closed ({status})."
+    cure = "What was sent was not delivered."
+
+
+class ExecutionStalled(YourError):
+    """The execution's code failed: it is kept, and goes on with fixed code after `resume`."""
+
+    code = "P0504"
+    text = "Execution {execution!r} stalled and waits for a fix:\n{problem}"
+    cure = "Fix the code, start the worker, then `perdure resume {execution}`."
+
+
+class EngineClosed(YourError):
+    """The engine is not running."""
+
+    code = "P0505"
+    text = "The engine is not running."
+    cure = "Use it inside `async with Engine(...)`."
+
+
+class WaitTimeout(YourError, TimeoutError):
+    """No result came in time; the execution goes on."""
+
+    code = "P0506"
+    text = "Execution {execution!r} had no result after {seconds} s; it goes on."
+    cure = "Ask again later."
+
+
+class RemoteFailure(PerdureError):
+    """Base of failures that were journaled: `failure` holds type, message, traceback and causes."""
+
+    def __init__(self, *, failure: FailureInfo, **fields: Any) -> None:
+        self.failure = failure
+        fields |= {"type": failure.type, "message": failure.message}
+        super().__init__(failure=failure, **fields)
+
+
+class StepFailed(RemoteFailure):
+    """A step failed for good: raised at its await. `failure` holds type, message, traceback and causes."""
+
+    code = "P0601"
+    text = "Step {name!r} failed after {attempts} attempt(s): {type}: {message}."
+    cure = "Its traceback is in the journal: `perdure show`."
+
+
+class ExecutionFailed(RemoteFailure):
+    """A workflow raised: seen by `handle.result()` and by a parent. `failure` tells what."""
+
+    code = "P0602"
+    text = "Execution {execution!r} failed: {type}: {message}."
+    cure = "Its traceback is in the journal: `perdure show {execution}`."
+
+
+class ExecutionCancelled(PerdureError):
+    """An execution was cancelled: seen by `handle.result()` and by a parent."""
+
+    code = "P0603"
+    text = "Execution {execution!r} was cancelled: {reason}."
+
+
+class ExecutionTerminated(PerdureError):
+    """An execution was ended without asking its code."""
+
+    code = "P0604"
+    text = "Execution {execution!r} was terminated: {reason}."
+
+
+class MessageNotDelivered(PerdureError):
+    """A message from a workflow found no open receiver."""
+
+    code = "P0605"
+    text = "The message to execution {receiver!r} was not delivered: {reason}."
+
+
+class ChildNotStarted(PerdureError):
+    """A child's id was taken by another execution."""
+
+    code = "P0606"
+    text = "Child execution {execution!r} was not started: {reason}."
+    cure = "Give the child another id."
+
+
+class StepTimeout(YourError, TimeoutError):
+    """An attempt took longer than allowed. Fields: kind, limit_ms."""
+
+    code = "P0607"
+    text = "The step took longer than its {kind} of {limit_ms} ms."
+    cure = "Raise the limit, or make the step heartbeat and go on where it was."
