@@ -337,6 +337,26 @@ async def test_a_damaged_journal_stalls_its_execution_alone_and_can_be_terminate
         await status(handle, "terminated")
 
 
+async def test_the_parent_of_a_damaged_child_hears_that_it_was_terminated(lab: Lab) -> None:
+    @workflow(name="guardian")
+    async def guardian() -> str:
+        try:
+            await (await perdure.start_child(listens, id="a/b")).result()
+        except perdure.ExecutionTerminated as error:
+            return str(error)
+        return ""
+
+    async with lab.engine(guardian, listens) as engine:
+        handle = await engine.start(guardian, id="g")
+        await until(lambda: engine._worker is not None and len(engine._worker.resting) == 2)
+        await status(handle, "parked")
+        await status(engine.handle("a/b"), "parked")
+    damage(lab.path, "UPDATE event SET body = x'00' WHERE number = (SELECT max(number) FROM execution)")
+    async with lab.engine(guardian, listens) as engine:
+        await engine.handle("a/b").terminate("unreadable")
+        assert "unreadable" in await engine.handle("g", guardian).result(timeout=5)
+
+
 async def test_what_nobodys_code_can_run_any_more_can_be_terminated(lab: Lab) -> None:
     @workflow(name="lost")
     async def before() -> None:

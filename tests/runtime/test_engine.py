@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from contextvars import Context
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from perdure import step, workflow
 from perdure.core.errors import EngineClosed, OwnershipLost, StoreError
 from perdure.runtime import local
 from perdure.runtime.engine import ThreadBackground
+from perdure.runtime.threads import ThreadPool
 
 seen: list[Any] = []
 
@@ -310,6 +312,50 @@ async def test_nonsense_on_the_socket_harms_nobody(lab: Lab) -> None:
         handle = await engine.start(listens)
         await handle.signal("go", 1)
         assert await handle.result(timeout=5) == 1
+
+
+async def test_a_client_hears_of_the_trouble_of_the_engine_beside_it(lab: Lab) -> None:
+    async with lab.engine(listens) as engine, lab.client() as client:
+        handle = await client.start(listens)
+        await status(handle, "parked")
+        writer = engine.store._writer  # type: ignore[attr-defined]
+        writer.pragma("max_page_count", writer.pragma("page_count"))
+        sends = [handle.signal("go", "x" * 50_000) for _ in range(100)]
+        answers = await asyncio.gather(*sends, return_exceptions=True)
+        assert any(isinstance(answer, StoreError) and "No space left" in str(answer) for answer in answers)
+        writer.pragma("max_page_count", 2**31)
+
+
+async def test_a_socket_folder_of_another_user_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    user = os.getuid() + 1
+    monkeypatch.setattr(os, "getuid", lambda: user)
+    monkeypatch.setattr(Path, "mkdir", lambda *_, **__: None)
+    root = Path("/").stat()
+    monkeypatch.setattr(Path, "stat", lambda _: root)
+    with pytest.raises(StoreError, match="belongs to another user"):
+        local.socket_path("/x" * 60)
+
+
+def test_calls_that_wait_for_a_thread_can_be_abandoned_and_ended_ones_stay_ended() -> None:
+    pool, gate, ran = ThreadPool(1), threading.Event(), list[str]()
+    began = threading.Event()
+    stuck = pool.submit(lambda: (began.set(), gate.wait(10), None)[2], Context())
+    assert began.wait(5)
+    waiting = pool.submit(lambda: ran.append("waiting"), Context())
+    last = pool.submit(lambda: ran.append("last"), Context())
+    pool.abandon(waiting)
+    assert pool.abandoned == 0
+    pool.abandon(stuck)
+    pool.abandon(stuck)
+    assert pool.abandoned == 1
+    while not last.finished:
+        gate.wait(0.001)
+    pool.abandon(last)
+    gate.set()
+    while pool.abandoned:
+        gate.wait(0.001)
+    pool.close()
+    assert ran == ["last"]
 
 
 def framed(body: bytes) -> bytes:
