@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import logging
 import os
-import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -59,6 +58,8 @@ def socket_path(store_path: str) -> str:
     if len(beside.encode()) <= MAX_SOCKET_PATH:
         return beside
     name = hashlib.blake2b(beside.encode(), digest_size=12).hexdigest()
+    import tempfile  # noqa: PLC0415 - brings shutil and the compressors, for the rare long path
+
     folder = Path(tempfile.gettempdir()) / f"perdure-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.stat().st_uid != os.getuid():
