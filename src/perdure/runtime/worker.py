@@ -134,14 +134,18 @@ class Worker:
         self.committer.submit(outgoing)
 
     def begin_step(self, driver: Driver, command: RunStep) -> None:
-        """Run a step's next attempt, unless another worker may be running it by now."""
-        if self.holding.lapsed():
-            self._loop.call_soon(self.lost, driver)
-            return
+        """Run a step's next attempt."""
         progress = driver.progress.pop(command.seq, None)
         if progress is not None:
             command.progress = progress
         self.steps.begin(driver, command)
+
+    def may_begin(self, driver: Driver) -> bool:
+        """False if another worker may be running its steps by now: then it leaves memory here."""
+        if not self.holding.lapsed():
+            return True
+        self._loop.call_soon(self.lost, driver)
+        return False
 
     def stop_step(self, driver: Driver, seq: int) -> None:
         """Nobody waits for this step any more."""
@@ -375,7 +379,7 @@ class Worker:
             elif row.key not in self._loading and self._serves(row):
                 if row.recoveries < RECOVERIES_ALONE:
                     self._load(row)
-                elif all(suspect.key != row.key for suspect in self._suspects):
+                elif row.key != self._suspect and all(suspect.key != row.key for suspect in self._suspects):
                     self._suspects.append(row)
         self._next_suspect()
 
@@ -402,7 +406,11 @@ class Worker:
         self._loading.discard(row.key)
         again = row.key in self._woken_while_loading
         self._woken_while_loading.discard(row.key)
-        if self.stopping or row.key in self.drivers or row.key.shard not in self.holding.shards:
+        there = self.drivers.get(row.key)
+        if there is not None and there.create is not None and self._suspect == row.key:
+            self._loop.call_later(0.02, self._load, row)  # a start of its id stands in its place for a moment
+            return
+        if self.stopping or there is not None or row.key.shard not in self.holding.shards:
             self._suspect_passed(row.key)
             return
         driver = Driver(self, row.key, self.workflows[row.workflow])
@@ -521,7 +529,8 @@ class Worker:
         if driver.committing:
             self._leaving.setdefault(driver.key, False)
         driver.discard()
-        self._suspect_passed(driver.key)
+        if driver.create is None:  # else it only was a start that met the suspect's id
+            self._suspect_passed(driver.key)
         self._made_room()
 
     def _evict_some(self) -> None:
