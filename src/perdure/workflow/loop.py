@@ -224,7 +224,9 @@ class DeterministicLoop(_Base):  # type: ignore[misc]
         self.closing = True
         self._ready.clear()
         previous = asyncio_events._get_running_loop()
+        hooks = sys.get_asyncgen_hooks()
         asyncio_events._set_running_loop(self)
+        sys.set_asyncgen_hooks(firstiter=self._keep_asyncgen, finalizer=None)  # else the engine's loop would finalise
         try:
             for task in self._tasks:
                 task._log_destroy_pending = False  # type: ignore[attr-defined]
@@ -237,6 +239,7 @@ class DeterministicLoop(_Base):  # type: ignore[misc]
                     _end(agen.aclose())
         finally:
             asyncio_events._set_running_loop(previous)
+            sys.set_asyncgen_hooks(*hooks)
             self._tasks.clear()
             self._asyncgens.clear()
             self._ready.clear()
