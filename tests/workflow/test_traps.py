@@ -384,6 +384,25 @@ def test_exceptions_that_somebody_looked_at_are_not_called_lost() -> None:
     assert run.close.lost_failures == ()
 
 
+def test_a_callback_that_raises_what_its_task_raised_does_no_harm() -> None:
+    """The idiom `add_done_callback(lambda task: task.result())`, also for a cancelled task."""
+
+    @workflow
+    async def checking() -> str:
+        tasks = [asyncio.create_task(echo(1)), asyncio.create_task(fails("no"))]
+        for task in tasks:
+            task.add_done_callback(lambda done: done.result())
+        await asyncio.sleep(0)
+        tasks[0].cancel()
+        await asyncio.wait(tasks)
+        return "end"
+
+    run = exactly(drive(checking, evict=0))
+    assert run.value == "end"
+    assert run.close is not None
+    assert [lost.type.rpartition(".")[2] for lost in run.close.lost_failures] == ["StepFailed"]
+
+
 def test_an_exception_group_leaves_the_workflow_with_its_members() -> None:
     """What a task group raised is journaled member by member."""
 
@@ -699,6 +718,43 @@ def test_async_generators_that_are_left_early_are_not_finalised_by_chance() -> N
         for run in explore(leaving, seeds=5):
             assert run.value == []
             assert ("closed",) in run.heard
+
+
+def test_async_generators_begun_during_an_eviction_end_with_it() -> None:
+    """The engine's own loop never gets to finalise one: it would run the user's cleanup, and its steps, for real."""
+    effects: list[str] = []
+
+    @step
+    async def effect(what: str) -> None:
+        effects.append(what)
+
+    @workflow
+    async def cleaning() -> None:
+        async def late() -> AsyncIterator[int]:
+            try:
+                yield 1
+            finally:
+                log("closed")
+                await effect("cleanup")
+
+        try:
+            await asyncio.sleep(1)
+        finally:
+            await anext(late())
+
+    async def engine() -> list[Any]:
+        live = Live(cleaning)
+        live.commit([live.first, ev.ExecutionClaimed()])
+        live.execution.evict()
+        heard = list(live.execution.heard)  # type: ignore[attr-defined]
+        del live
+        gc.collect(1)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        return heard
+
+    assert asyncio.run(engine()) == [("closed",)]
+    assert effects == []
 
 
 def test_many_async_generators_cost_no_memory_once_they_are_exhausted() -> None:
