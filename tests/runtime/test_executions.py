@@ -206,6 +206,60 @@ async def test_a_receive_with_a_timeout_gives_up_and_a_later_signal_stays_for_th
         assert await handle.result(timeout=5) == ["late", 3]
 
 
+@pytest.fixture
+def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("driver", "worker", "loading"):
+        monkeypatch.setattr(f"perdure.runtime.{module}.INBOX_PAGE", 3)
+
+
+@pytest.mark.usefixtures("small_pages")
+async def test_more_signals_than_one_read_of_the_inbox_takes_all_arrive_in_order(lab: Lab) -> None:
+    @workflow(name="in_order")
+    async def in_order() -> list[int]:
+        return [await perdure.receive("item", int) for _ in range(10)]
+
+    async with lab.engine(in_order) as engine:
+        await engine.start(in_order, id="s")
+        await status(engine.handle("s"), "parked")
+    async with lab.client() as client:
+        for i in range(10):
+            await client.handle("s").signal("item", i)
+    async with lab.engine(in_order) as engine:
+        assert await engine.handle("s").result(timeout=5) == list(range(10))
+
+
+@pytest.mark.usefixtures("small_pages")
+async def test_a_timeout_that_is_due_waits_for_every_stored_signal_not_for_the_first_read_alone(lab: Lab) -> None:
+    @workflow(name="patient")
+    async def patient() -> list[Any]:
+        try:
+            return [await perdure.receive("go", int, timeout=timedelta(hours=1))]
+        except TimeoutError:
+            return ["late"]
+
+    async with lab.engine(patient) as engine:
+        await engine.start(patient, id="s")
+        await status(engine.handle("s"), "parked")
+    async with lab.client() as client:
+        for _ in range(6):
+            await client.handle("s").signal("other")
+        await client.handle("s").signal("go", 7)
+    async with lab.engine(patient, environment=ShiftedClock(2 * 3_600_000)) as engine:
+        assert await engine.handle("s").result(timeout=5) == [7]
+
+
+async def test_a_flood_of_signals_does_not_read_the_inbox_once_for_each(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with lab.engine(sums) as engine:
+        handle = await engine.start(sums, 300)
+        inbox = engine.store.inbox
+        monkeypatch.setattr(engine.store, "inbox", lambda *args: (seen.append(args), inbox(*args))[1])
+        await asyncio.gather(*[handle.signal("item", 1) for _ in range(300)])
+        assert await handle.result(timeout=5) == 300
+    assert len(seen) < 100
+
+
 async def test_a_signal_to_a_closed_or_missing_execution_is_refused(lab: Lab) -> None:
     async with lab.engine(echo) as engine:
         handle = await engine.start(echo, "x", id="one")

@@ -18,6 +18,7 @@ from perdure.core.identity import Key, derived_id, shard_of
 from perdure.core.table import RunState
 from perdure.runtime.closing import closing_event, closing_mail
 from perdure.runtime.inbox import Chosen, choose
+from perdure.runtime.loading import INBOX_PAGE
 from perdure.store.protocol import Batch, Letter, Mail, NewEvent, Outcome, Start, Status
 from perdure.workflow.definitions import Workflow
 from perdure.workflow.execution import Execution, Todo
@@ -80,6 +81,7 @@ class Driver:
         self.created: Created | None = None  # told whether the id was free
         self.size = 0  # bytes of journal behind this execution, roughly
         self._letters: dict[str, Letter] = {}  # by message id
+        self._more_letters = False  # the inbox held a whole page: there may be another behind it
         self._results: list[ev.AnyEvent] = []
         self._own: list[ev.AnyEvent] = []
         self._mail: list[Mail] = []
@@ -96,7 +98,7 @@ class Driver:
 
     # --- what happens to it ---
 
-    def replay(self, run: str, journal: Iterable[ev.Recorded], letters: Iterable[Letter]) -> None:
+    def replay(self, run: str, journal: Iterable[ev.Recorded], letters: Sequence[Letter]) -> None:
         """Begin from what the store holds."""
         self.run = run
         self._feeding.extend(journal)
@@ -104,8 +106,9 @@ class Driver:
         self.letters_arrived(letters)
         self.poke()
 
-    def letters_arrived(self, letters: Iterable[Letter]) -> None:
-        """Mail was read from the inbox; known letters are recognised."""
+    def letters_arrived(self, letters: Sequence[Letter]) -> None:
+        """A page was read from the inbox; known letters are recognised."""
+        self._more_letters = len(letters) >= INBOX_PAGE
         self._letters.update((letter.message_id, letter) for letter in letters)
         self.poke()
 
@@ -140,6 +143,7 @@ class Driver:
             or self._own
             or self._again
             or self._closing
+            or self._more_letters
         )
 
     @property
@@ -296,6 +300,8 @@ class Driver:
             self._forget_written(batch)
             self.length += len(batch.events)
             self._feed_batch(batch)
+            if self._more_letters and batch.taken:
+                self.host.fetch_letters(self)
             self.turn()
         elif outcome is Outcome.MAIL:
             self.host.fetch_letters(self)
@@ -431,7 +437,7 @@ class Driver:
         if self._closing or chosen.terminate:
             return self._final_batch(at_ms, chosen)
         self._writing = min(len(self._results), RESULTS_PER_BATCH)
-        due = machine.due_timers(at_ms)
+        due = [] if self._more_letters and chosen.taken else machine.due_timers(at_ms)  # after all that is stored
         events = [*self._opening(chosen.events), *self._results[: self._writing], *map(ev.TimerFired, due), *self._own]
         if not events and not chosen.taken:
             return None

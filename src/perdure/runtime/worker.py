@@ -97,6 +97,7 @@ class Worker:
         self._resting_bytes = 0
         self._stalling: set[Key] = set()
         self._loading: set[Key] = set()
+        self._fetching: dict[Driver, bool] = {}  # whose inbox is being read: whether to read it again after that
         self._woken_while_loading: set[Key] = set()
         self._leaving: dict[Key, bool] = {}  # dropped with a commit under way: whether to load it again after that
         self._scanning = False
@@ -160,16 +161,25 @@ class Worker:
         self._alarm.set(driver, due_ms)
 
     def fetch_letters(self, driver: Driver) -> None:
-        """Read its inbox."""
+        """Read its inbox: of all that ask while it is read, once more afterwards."""
+        if driver in self._fetching:
+            self._fetching[driver] = True
+            return
+        self._fetching[driver] = False
 
         def fetched(letters: Any) -> None:
+            again = self._fetching.pop(driver)
             if isinstance(letters, Exception):
-                log.warning("cannot read the inbox of %s, trying again: %s", driver.key.execution, letters)
-                self._loop.call_later(0.5, self.fetch_letters, driver)
-            elif not driver.dead:
+                if not self.stopping:
+                    log.warning("cannot read the inbox of %s, trying again: %s", driver.key.execution, letters)
+                    self._loop.call_later(0.5, self.fetch_letters, driver)
+            elif driver.dead:
+                if letters or again:
+                    self.woken([driver.key])  # it was evicted meanwhile
+            else:
                 driver.letters_arrived(letters)
-            elif letters:
-                self.woken([driver.key])  # it was evicted meanwhile
+                if again:
+                    self.fetch_letters(driver)
 
         self.background.run(lambda: self.store.inbox(driver.key, INBOX_PAGE), fetched)
 
