@@ -45,7 +45,7 @@ class Executions:
             InvalidId, WrongArguments, EncodeError: nothing was started.
         """
         execution_id = id if id is not None else self.environment.new_id()
-        key = key_of(self.store, self.namespace, execution_id)
+        key = key_of(self._opened(), self.namespace, execution_id)
         start = make_start(workflow, args, kwargs, key, self.environment)
         await self._start(start, workflow)
         return Handle(self, key, workflow)
@@ -59,14 +59,20 @@ class Executions:
     def handle(self, id: str, workflow: Workflow[..., R]) -> Handle[R]: ...
     def handle(self, id: str, workflow: Workflow[..., Any] | None = None) -> Handle[Any]:
         """An execution by id; with its workflow the result is decoded as its type."""
-        return Handle(self, key_of(self.store, self.namespace, id), workflow)
+        return Handle(self, key_of(self._opened(), self.namespace, id), workflow)
 
     async def list(
         self, *, status: Sequence[Status] = (), workflow: str = "", after: Key | None = None, limit: int = 100
     ) -> list[Row]:
         """A page of executions by key; go on with `after=` the last one's key."""
-        store, namespace = self.store, self.namespace
+        store, namespace = self._opened(), self.namespace
         return await self.read(lambda: store.rows(namespace, status, workflow, after, limit))  # type: ignore[no-any-return]
+
+    def _opened(self) -> Store:
+        store: Store | None = getattr(self, "store", None)
+        if store is None:
+            raise EngineClosed
+        return store
 
     # --- the handles' port ---
 

@@ -11,6 +11,7 @@ import hashlib
 import inspect
 import logging
 import sys
+from asyncio import events as asyncio_events
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
@@ -22,6 +23,7 @@ from perdure.core import events as ev
 from perdure.core.errors import (
     DuplicateName,
     EngineClosed,
+    EngineMisused,
     InvalidDefinition,
     InvalidOption,
     PerdureError,
@@ -118,6 +120,8 @@ class Engine(Executions):
     # --- life ---
 
     async def __aenter__(self) -> Self:
+        if self._worker is not None:
+            raise EngineMisused(what="This engine is entered already", fix="Make another Engine, or share this one.")
         ordered.install()
         options = self._options if isinstance(self._given, str | Path | None) else {}
         self.store = await asyncio.to_thread(open_store, self._given, **options)
@@ -132,7 +136,7 @@ class Engine(Executions):
         return self
 
     async def _begin(self) -> None:
-        loop = asyncio.get_running_loop()
+        loop = self._loop = asyncio.get_running_loop()
         fingerprint = fingerprint_of(self.workflows.values())
         session = await self._open_session(fingerprint)
         self._session = session
@@ -271,6 +275,11 @@ class Engine(Executions):
             raise self.failure
         if self._worker is None:
             raise EngineClosed
+        if asyncio.get_running_loop() is not self._loop:
+            raise EngineMisused(
+                what="This engine works on another event loop than the one that calls it",
+                fix="Call it there: asyncio.run_coroutine_threadsafe(engine.start(...), loop); or use a Client here.",
+            )
         return self._worker
 
     async def read(self, call: Callable[[], Any]) -> Any:
@@ -514,10 +523,17 @@ def run(
     Raises:
         ExecutionFailed, ExecutionCancelled, ExecutionTerminated, ExecutionStalled: how it ended otherwise.
         StoreBusy: another engine works on this file.
+        EngineMisused: an event loop runs here already.
 
     Example:
         print(perdure.run(research, "durable execution", id="report-1"))
     """
+
+    if asyncio_events._get_running_loop() is not None:
+        raise EngineMisused(
+            what="perdure.run was called where an event loop runs already, as in a notebook or inside a coroutine",
+            fix="There: async with perdure.Engine(workflows=[...]) as engine: handle = await engine.start(...).",
+        )
 
     async def main() -> R:
         async with Engine(store, workflows=[workflow]) as engine:

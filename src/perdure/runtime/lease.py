@@ -34,8 +34,8 @@ class Holding:
         return before - lease.shards, lease.shards - before
 
     def lapsed(self) -> bool:
-        """Whether another worker may own all of it by now."""
-        return self.until_ms is not None and self._monotonic_ms() >= self.until_ms
+        """Whether another worker may own all of it by now, or does: who owns nothing begins nothing."""
+        return not self.shards or (self.until_ms is not None and self._monotonic_ms() >= self.until_ms)
 
 
 class Heart:

@@ -35,6 +35,14 @@ class Driven(Protocol):
     dead: bool
     attempts: set[int]
 
+    def lapsed(self) -> bool:
+        """Whether the step may not run here any more. Any thread may ask."""
+        ...
+
+    def step_lapsed(self) -> None:
+        """It did not run, because of that."""
+        ...
+
     def step_done(self, seq: int, event: ev.AnyEvent) -> None:
         """The attempt ended."""
         ...
@@ -46,6 +54,15 @@ class Driven(Protocol):
 
 ADVISE_AFTER_MS = 1_000
 _progress_codec = codec_for(Any, "a heartbeat's progress")
+
+
+class Lapsed(Exception):
+    """The lease lapsed between the decision to run a step and its first instruction."""
+
+
+def _check_lease(run: StepRun) -> None:
+    if run.driver.lapsed():
+        raise Lapsed
 
 
 class StepRun:
@@ -198,10 +215,14 @@ class StepRunner:
         step = command.target
         event: ev.AnyEvent | PerdureError | None
         try:
+            _check_lease(run)
             current_attempt.set(self._attempt_of(run))
             args, kwargs = step.arguments.decode(command.input, step.input_what)
             value = await (step.fn(*args, **kwargs) if step.is_async else self._in_thread(run, step.fn, args, kwargs))
             event = self._completed(run, value)
+        except Lapsed:
+            run.stopped, event = True, None
+            run.driver.step_lapsed()
         except BaseException as error:
             event = None if run.stopped else self._failed(run, run.timed_out or error)
             if isinstance(error, KeyboardInterrupt):
@@ -266,6 +287,7 @@ class StepRunner:
 
         def call() -> None:
             try:
+                _check_lease(run)
                 result, settled = fn(*args, **kwargs), future.set_result
             except StopIteration as error:  # a future refuses it
                 result, settled = RuntimeError(f"the step raised StopIteration: {error}"), future.set_exception

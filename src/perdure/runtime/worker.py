@@ -21,8 +21,9 @@ from perdure.runtime.committer import Committer
 from perdure.runtime.driver import Driver
 from perdure.runtime.environment import Environment
 from perdure.runtime.lease import NOTHING, Holding
-from perdure.runtime.loading import INBOX_PAGE, SURVIVED, Loaded, died_alone, parent_of, read, size_of, told_alone
+from perdure.runtime.loading import INBOX_PAGE, Loaded, died_alone, parent_of, read, size_of
 from perdure.runtime.steps import StepRunner
+from perdure.runtime.suspects import RECOVERIES_ALONE, Suspects
 from perdure.store.protocol import Batch, Lease, Letter, Outcome, Park, Row, Session, Start, Store
 from perdure.workflow.definitions import Workflow
 from perdure.workflow.values import failure_info
@@ -30,9 +31,7 @@ from perdure.workflow.values import failure_info
 log = logging.getLogger("perdure")
 
 READY_PAGE = 200
-RECOVERIES_ALONE = 3
 PARK_WORTH_MS = 1_000
-ALONE_AT_MOST_S = 60.0
 DELIVERIES_PER_TICK = 1_000
 
 
@@ -102,9 +101,7 @@ class Worker:
         self._leaving: dict[Key, bool] = {}  # dropped with a commit under way: whether to load it again after that
         self._scanning = False
         self._scan_again = False
-        self._suspects: list[Row] = []
-        self._suspect: Key | None = None
-        self._suspect_row: Row | None = None
+        self._suspects = Suspects(self)
         self._unserved: set[str] = set()
         self._room: list[asyncio.Future[None]] = []
         self.stopping = False
@@ -141,12 +138,13 @@ class Worker:
             command.progress = progress
         self.steps.begin(driver, command)
 
-    def may_begin(self, driver: Driver) -> bool:
-        """False if another worker may be running its steps by now: then it leaves memory here."""
-        if not self.holding.lapsed():
-            return True
+    def lapsed(self) -> bool:
+        """Whether another worker may be running these steps by now. Any thread may ask."""
+        return self.holding.lapsed()
+
+    def lost_soon(self, driver: Driver) -> None:
+        """A step found that it may not begin here any more: its execution leaves memory."""
         self._loop.call_soon(self.lost, driver)
-        return False
 
     def stop_step(self, driver: Driver, seq: int) -> None:
         """Nobody waits for this step any more."""
@@ -203,7 +201,7 @@ class Worker:
             self.resting[key] = driver.size
             self._resting_bytes += driver.size
             self._evict_some()
-        self._suspect_passed(key)
+        self._suspects.passed(key)
         self._made_room()
 
     def closed(self, driver: Driver, event: ev.AnyEvent) -> None:
@@ -388,10 +386,10 @@ class Worker:
                     self.fetch_letters(driver)  # another process may have written into its inbox
             elif row.key not in self._loading and self._serves(row):
                 if row.recoveries < RECOVERIES_ALONE:
-                    self._load(row)
-                elif row.key != self._suspect and all(suspect.key != row.key for suspect in self._suspects):
-                    self._suspects.append(row)
-        self._next_suspect()
+                    self.load(row)
+                else:
+                    self._suspects.add(row)
+        self._suspects.next()
 
     def _serves(self, row: Row) -> bool:
         if row.key.shard not in self.holding.shards:
@@ -403,13 +401,14 @@ class Worker:
             log.warning("nobody here runs workflow %r: its executions wait for a worker that does", row.workflow)
         return False
 
-    def _load(self, row: Row) -> None:
+    def load(self, row: Row) -> None:
+        """Read it in the background, and bring it into memory."""
         if row.key in self._leaving:
             self._leaving[row.key] = True
-            self._suspect_passed(row.key)
+            self._suspects.passed(row.key)
             return
         self._loading.add(row.key)
-        reading = self._read_suspect if self._suspect == row.key else read
+        reading = self._suspects.read if self._suspects.has_turn(row.key) else read
         self.background.run(lambda: reading(self.store, row), lambda loaded: self._loaded(row, loaded))
 
     def _loaded(self, row: Row, loaded: Any) -> None:
@@ -417,17 +416,17 @@ class Worker:
         again = row.key in self._woken_while_loading
         self._woken_while_loading.discard(row.key)
         there = self.drivers.get(row.key)
-        if there is not None and there.create is not None and self._suspect == row.key:
-            self._loop.call_later(0.02, self._load, row)  # a start of its id stands in its place for a moment
+        if there is not None and there.create is not None and self._suspects.has_turn(row.key):
+            self._loop.call_later(0.02, self.load, row)  # a start of its id stands in its place for a moment
             return
         if self.stopping or there is not None or row.key.shard not in self.holding.shards:
-            self._suspect_passed(row.key)
+            self._suspects.passed(row.key)
             return
         driver = Driver(self, row.key, self.workflows[row.workflow])
         driver.run = row.run
         if isinstance(loaded, StoreError):
             log.warning("cannot load %s, trying again: %s", row.key.execution, loaded)
-            self._loop.call_later(0.5, self.woken, [row.key])
+            self._loop.call_later(0.5, self._load_again, row)
             return
         self.drivers[row.key] = driver
         if isinstance(loaded, Exception):
@@ -437,6 +436,12 @@ class Worker:
         if again:
             self.fetch_letters(driver)
 
+    def _load_again(self, row: Row) -> None:
+        if self._suspects.has_turn(row.key):
+            self.load(row)
+        else:
+            self.woken([row.key])
+
     def _unreadable(self, driver: Driver, row: Row, error: Exception) -> None:
         driver.length = row.position
         driver.parent = parent_of(row)
@@ -444,43 +449,15 @@ class Worker:
         self.fetch_letters(driver)
 
     def _replay(self, driver: Driver, row: Row, loaded: Loaded) -> None:
-        driver.watched = self._suspect == row.key
+        driver.watched = self._suspects.has_turn(row.key)
         driver.poisoned = died_alone(loaded)
         driver.size = sum(size_of(recorded.event) for recorded in loaded.journal)
         driver.progress = {r.seq: r.progress for r in loaded.running if r.run == row.run and r.progress is not None}
         driver.replay(row.run, loaded.journal, loaded.letters)
 
-    # --- suspects: executions that were active when their worker died, three times without progress ---
-
-    def _next_suspect(self) -> None:
-        """Run the next one alone: no step of another execution runs beside it, until it made progress or waits."""
-        if self._suspect is not None or not self._suspects or self.stopping:
-            return
-        row = self._suspects.pop(0)
-        self._suspect = self.steps.alone = row.key
-        self._suspect_row = row
-        log.warning("execution %s was active at %d unclean deaths: it runs alone", row.key.execution, row.recoveries)
-        self._loop.call_later(ALONE_AT_MOST_S, self._suspect_passed, row.key)
-        self._load(row)
-
-    def _read_suspect(self, store: Store, row: Row) -> Loaded:
-        """Before it begins, the store knows that it runs alone: those that wait their turn die beside it, innocent."""
-        loaded = read(store, row)
-        if not died_alone(loaded):
-            store.commit(self.session, [], [told_alone(row, row.recoveries)])
-        return loaded
-
     def progressed(self, driver: Driver) -> None:
-        """A suspect had something committed."""
-        self._suspect_passed(driver.key)
-
-    def _suspect_passed(self, key: Key) -> None:
-        if self._suspect == key:
-            self._suspect = self.steps.alone = None
-            if self._suspect_row is not None and not self.stopping:
-                self.committer.advise(told_alone(self._suspect_row, SURVIVED))
-            self.steps.pump()
-            self._next_suspect()
+        """Something of an execution that runs alone was committed."""
+        self._suspects.passed(driver.key)
 
     # --- what is ours ---
 
@@ -540,7 +517,7 @@ class Worker:
             self._leaving.setdefault(driver.key, False)
         driver.discard()
         if driver.create is None:  # else it only was a start that met the suspect's id
-            self._suspect_passed(driver.key)
+            self._suspects.passed(driver.key)
         self._made_room()
 
     def _evict_some(self) -> None:
