@@ -15,7 +15,7 @@ from tests.runtime.conftest import Lab, status, until
 
 import perdure
 from perdure import step, workflow
-from perdure.core.errors import EngineClosed, OwnershipLost, StoreError
+from perdure.core.errors import EngineClosed, EngineMisused, OwnershipLost, StoreError
 from perdure.runtime import local
 from perdure.runtime.engine import ThreadBackground
 from perdure.runtime.threads import ThreadPool
@@ -48,6 +48,40 @@ async def takes(seconds: float) -> str:
 @workflow
 async def works(seconds: float) -> list[str]:
     return [await takes(seconds), await takes(0)]
+
+
+# --- used where it cannot work ---
+
+
+async def test_an_engine_called_from_another_threads_loop_refuses_and_goes_on(lab: Lab) -> None:
+    async with lab.engine(works) as engine:
+        with pytest.raises(EngineMisused, match="another event loop"):
+            await asyncio.to_thread(lambda: asyncio.run(engine.start(works, 0)))
+        assert await (await engine.start(works, 0)).result(timeout=5) == ["done", "done"]
+
+
+async def test_an_engine_that_is_not_entered_yet_says_so(lab: Lab) -> None:
+    engine = perdure.Engine(lab.path, workflows=[works])
+    with pytest.raises(EngineClosed):
+        await engine.start(works, 0)
+    with pytest.raises(EngineClosed):
+        engine.handle("w")
+    with pytest.raises(EngineClosed):
+        await perdure.Client(lab.path).list()
+
+
+async def test_an_engine_entered_twice_refuses_and_goes_on(lab: Lab) -> None:
+    async with lab.engine(works) as engine:
+        with pytest.raises(EngineMisused, match="entered already"):
+            await engine.__aenter__()
+        assert await (await engine.start(works, 0)).result(timeout=5) == ["done", "done"]
+    async with engine:
+        assert await (await engine.start(works, 0)).result(timeout=5) == ["done", "done"]
+
+
+async def test_run_where_a_loop_runs_already_says_what_to_do_instead(lab: Lab) -> None:
+    with pytest.raises(EngineMisused, match="notebook"):
+        perdure.run(works, 0, store=lab.path)
 
 
 # --- shutting down ---

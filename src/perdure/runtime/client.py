@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec, Self, TypeVar, overload
 
-from perdure.core.errors import StoreError
+from perdure.core.errors import EngineClosed, StoreError
 from perdure.core.events import AnyEvent
 from perdure.core.identity import DEFAULT_NAMESPACE, Key
 from perdure.runtime.environment import Environment, SystemEnvironment

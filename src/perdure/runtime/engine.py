@@ -528,7 +528,6 @@ def run(
     Example:
         print(perdure.run(research, "durable execution", id="report-1"))
     """
-
     if asyncio_events._get_running_loop() is not None:
         raise EngineMisused(
             what="perdure.run was called where an event loop runs already, as in a notebook or inside a coroutine",

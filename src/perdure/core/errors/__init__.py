@@ -27,6 +27,7 @@ from perdure.core.errors.code import (
 from perdure.core.errors.executions import (
     ChildNotStarted,
     EngineClosed,
+    EngineMisused,
     ExecutionCancelled,
     ExecutionClosed,
     ExecutionExists,
@@ -71,6 +72,7 @@ __all__ = [
     "DuplicateName",
     "EncodeError",
     "EngineClosed",
+    "EngineMisused",
     "Evicted",
     "ExecutionCancelled",
     "ExecutionClosed",

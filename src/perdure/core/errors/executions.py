@@ -48,6 +48,14 @@ class EngineClosed(YourError):
     cure = "Use it inside `async with Engine(...)`."
 
 
+class EngineMisused(YourError):
+    """An engine was used where it cannot work. Fields: what, fix."""
+
+    code = "P0507"
+    text = "{what}."
+    cure = "{fix}"
+
+
 class WaitTimeout(YourError, TimeoutError):
     """No result came in time; the execution goes on."""
 
