@@ -442,6 +442,16 @@ def test_an_unclean_death_counts_a_recovery_of_what_was_active(lab):
     assert lab.row("active").recoveries == 0
 
 
+def test_an_unclean_death_while_one_ran_alone_counts_for_that_one_only(lab):
+    lab.create("suspect", "bystander")
+    lab.commit(advice=[Running(lab.key("suspect"), "run-suspect", 0, "(runs alone)", 3, 0)])
+    lab.reopen()
+    assert [lab.row(name).recoveries for name in ("suspect", "bystander")] == [1, 0]
+    lab.commit(advice=[Running(lab.key("suspect"), "run-suspect", 0, "(runs alone)", -1, 0)])
+    lab.reopen()
+    assert [lab.row(name).recoveries for name in ("suspect", "bystander")] == [2, 1]
+
+
 def test_a_resumed_execution_begins_to_count_recoveries_anew(lab):
     lab.create("a")
     lab.reopen()

@@ -131,9 +131,13 @@ class MemoryStore:
             each.open = False
             each.epoch += 1
             freed = self._free_shards(each.session)
-            for key, row in world.rows.items():
-                if key.shard in freed and row.status == "active" and row.position > 0:
-                    tables.change(row, recoveries=row.recoveries + 1)
+            self._count_recoveries(tables, freed)
+
+    def _count_recoveries(self, tables: MemoryTables, freed: set[int]) -> None:
+        rows = self._world.rows.items()
+        active = [row for key, row in rows if key.shard in freed and row.status == "active" and row.position]
+        for row in [each for each in active if tables.ran_alone(each)] or active:
+            tables.change(row, recoveries=row.recoveries + 1)
 
     def _free_shards(self, session: int) -> set[int]:
         owners = self._world.owners

@@ -232,6 +232,11 @@ class MemoryTables:
         running[number] = steps
         self._undo.append(lambda: running.update({number: before}))
 
+    def ran_alone(self, row: Row) -> bool:
+        """Whether the store was told, by a step 0, that this execution runs alone."""
+        told = self._world.running[self._world.numbers[row.key]].get(0)
+        return told is not None and msgspec.msgpack.decode(told, type=Running).attempt > 0
+
     def end_running(self, batch: Batch) -> None:
         number = self._world.numbers[batch.key]
         steps = self._world.running[number]

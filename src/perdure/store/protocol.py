@@ -181,7 +181,8 @@ class Store(Protocol):
         """Register a worker and take over what no live session owns.
 
         Atomic. Sessions found dead are fenced first: their later commits raise `OwnershipLost`. Rows that were
-        `active` under a session that died uncleanly get one more `recoveries`.
+        `active` under a session that died uncleanly get one more `recoveries`: all of them, unless one was told to
+        run alone (a `Running` of step 0 with a positive `attempt`); then only that one, as the others stood still.
 
         Raises:
             StoreBusy: a live session owns the store and it cannot be shared.

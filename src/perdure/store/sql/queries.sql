@@ -26,7 +26,15 @@ UPDATE fence SET epoch = epoch + 1 WHERE session = ?
 UPDATE session SET closed_at_ms = ?, clean = ? WHERE session = ? AND closed_at_ms IS NULL
 -- name: count_recoveries
 UPDATE execution SET recoveries = recoveries + 1
-WHERE status = 'active' AND position > 0 AND shard IN (SELECT shard FROM shard WHERE session = ?)
+WHERE status = 'active' AND position > 0 AND shard IN (SELECT shard FROM shard WHERE session = ?1)
+AND (
+    number IN (SELECT number FROM running WHERE seq = 0 AND attempt > 0)
+    OR NOT EXISTS (
+        SELECT 1 FROM running JOIN execution AS suspect USING (number)
+        WHERE running.seq = 0 AND running.attempt > 0 AND suspect.status = 'active'
+        AND suspect.shard IN (SELECT shard FROM shard WHERE session = ?1)
+    )
+)
 -- name: free_shards
 UPDATE shard SET session = NULL WHERE session = ?
 -- name: put_session
