@@ -123,6 +123,18 @@ def test_deadlines_come_in_order_of_time_then_number() -> None:
     assert machine.due_timers(1_000) == []
 
 
+def test_timeouts_that_were_not_needed_take_no_memory() -> None:
+    """A workflow may put a timeout of a day around each of a million steps."""
+    machine = running()
+    kept = machine.issue(timer(1_000_000))
+    for due_ms in range(10_000, 11_000):
+        machine.cancel(machine.issue(timer(due_ms)))
+        machine.take()
+    assert len(machine._timers) < 100
+    assert machine.next_deadline_ms() == 1_000_000
+    assert machine.due_timers(2_000_000) == [kept]
+
+
 def test_logical_time_never_goes_back() -> None:
     machine = running()
     assert machine.now_ms == 1_000

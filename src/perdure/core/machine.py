@@ -7,7 +7,7 @@ no futures: `feed` answers with the command that an event concerns, and what to 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import NamedTuple, NoReturn
 
 from perdure.core import events as ev
@@ -15,6 +15,8 @@ from perdure.core.commands import AnyCommand, CloseRun, RunStep, StartTimer
 from perdure.core.disagreement import Show, disagreement, drifted
 from perdure.core.errors import CorruptJournal, NondeterminismError
 from perdure.core.table import COMMANDS, RUN, Effect, RunState, State
+
+MIN_TIMERS = 64
 
 
 class Answer(NamedTuple):
@@ -98,6 +100,9 @@ class Machine:
             del self.slots[command.seq]
             if slot.taken:
                 stopped.append(command)
+        if len(self._timers) > 2 * len(self.slots) + MIN_TIMERS:  # mostly timeouts that were not needed
+            self._timers = [entry for entry in self._timers if entry[1] in self.slots]
+            heapify(self._timers)
         return started, stopped
 
     def open_commands(self) -> list[AnyCommand]:
