@@ -509,6 +509,18 @@ def test_an_await_that_nothing_resolves_stalls_with_its_stack(what: str) -> None
     assert "test_traps.py:" in str(run.stalled)
 
 
+def test_a_receive_that_gave_up_does_not_hide_a_deadlock() -> None:
+    """Nobody waits for that message any more."""
+
+    @workflow
+    async def hanging() -> None:
+        with contextlib.suppress(TimeoutError):
+            await context.receive("go", timeout=1)
+        await asyncio.Event().wait()
+
+    assert isinstance(exactly(drive(hanging)).stalled, DeadlockError)
+
+
 def test_waiting_for_a_message_or_a_far_timer_is_no_deadlock() -> None:
     """A receiver, and a sleep without end, are things that can be woken: by people."""
 
