@@ -284,8 +284,8 @@ class Driver:
     def _do(self, todo: Todo) -> None:
         if self.poisoned and self.open_steps():
             raise PoisonedExecution(steps=", ".join(self.open_steps()))
-        for command in todo.stop:
-            self._stop(command.seq)
+        if todo.stop:
+            self._stop({command.seq for command in todo.stop})
         for command in todo.start:
             self._start(command)
         if self._again:
@@ -368,13 +368,14 @@ class Driver:
             case _:
                 pass  # a timer: the machine holds its deadline, only its firing is written
 
-    def _stop(self, seq: int) -> None:
-        self._retries.pop(seq, None)
-        self._again = [step for step in self._again if step.seq != seq]
-        if seq in self.attempts:
+    def _stop(self, seqs: set[int]) -> None:
+        for seq in seqs & self._retries.keys():
+            del self._retries[seq]
+        for seq in sorted(seqs & self.attempts):
             self.attempts.discard(seq)
             self.host.stop_step(self, seq)
-        self._results = [event for event in self._results if getattr(event, "seq", None) != seq]
+        self._again = [step for step in self._again if step.seq not in seqs]
+        self._results = [event for event in self._results if getattr(event, "seq", None) not in seqs]
 
     def _initiate_child(self, command: StartChild) -> None:
         key = self._key_of(command.execution)
