@@ -70,6 +70,7 @@ class StepRun:
 
     __slots__ = (
         "attempt",
+        "begun",
         "command",
         "driver",
         "last_beat_ms",
@@ -94,6 +95,7 @@ class StepRun:
         self.last_beat_ms = monotonic_ms
         self.progress: ev.Payload | None = command.progress
         self.told: ev.Payload | bool | None = False  # what the store was told of it: not at all, or its progress
+        self.begun = False  # a task that is cancelled before its first instruction never runs at all
         self.stopped = False
         self.timed_out: StepTimeout | None = None
         self.task: asyncio.Task[Any] | None = None
@@ -214,6 +216,7 @@ class StepRunner:
         command = run.command
         step = command.target
         event: ev.AnyEvent | PerdureError | None
+        run.begun = True
         try:
             _check_lease(run)
             current_attempt.set(self._attempt_of(run))
@@ -338,6 +341,8 @@ class StepRunner:
             run.attempt.cancelled = True
         if run.task is not None:
             run.task.cancel()
+        if not run.begun:
+            self._ended(run)
 
     # --- time limits ---
 
@@ -370,7 +375,7 @@ class StepRunner:
     def _check(self, run: StepRun) -> None:
         now_ms = self._environment.monotonic_ms()
         for due_ms, kind, limit_ms in self._limits(run):
-            if due_ms <= now_ms:
+            if due_ms <= now_ms and run.begun:
                 run.timed_out = StepTimeout(kind=kind, limit_ms=limit_ms)
                 self._cancel(run)
                 return
