@@ -92,6 +92,10 @@ class Machine:
             if slot is not None and slot.state is State.OPEN:
                 slot.taken = True
                 started.append(command)
+        return started, self._forget(dropped)
+
+    def _forget(self, dropped: list[AnyCommand]) -> list[AnyCommand]:
+        """Those of the commands that nobody waits for any more which run, and must be stopped."""
         stopped: list[AnyCommand] = []
         for command in dropped:
             slot = self.slots.get(command.seq)
@@ -103,7 +107,7 @@ class Machine:
         if len(self._timers) > 2 * len(self.slots) + MIN_TIMERS:  # mostly timeouts that were not needed
             self._timers = [entry for entry in self._timers if entry[1] in self.slots]
             heapify(self._timers)
-        return started, stopped
+        return stopped
 
     def open_commands(self) -> list[AnyCommand]:
         """Commands that the code still waits for, in the order of issue."""
