@@ -66,7 +66,7 @@ async def test_an_id_taken_by_other_input_or_another_workflow_is_refused(lab: La
     async with lab.engine(echo, other) as engine:
         await engine.start(echo, "a", id="one")
         for call in (lambda: engine.start(echo, "b", id="one"), lambda: engine.start(other, "a", id="one")):
-            with pytest.raises(perdure.ExecutionExists, match="'one' exists already, for workflow 'echo'"):
+            with pytest.raises(perdure.ExecutionExists, match="'one' exists already: workflow 'echo'"):
                 await call()
     async with lab.client() as client:
         with pytest.raises(perdure.ExecutionExists):
@@ -730,13 +730,14 @@ async def test_a_signal_stored_on_day_two_beats_a_three_day_timeout_on_day_four(
         assert await engine.handle("a", approval).result(timeout=5) == "yes"
 
 
-async def test_executions_of_a_workflow_that_nobody_serves_wait_and_are_told_of(
+async def test_executions_of_a_workflow_that_nobody_serves_stall_until_somebody_does(
     lab: Lab, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with lab.client() as client:
         await client.start(other, "x", id="o")
     async with perdure.Engine(lab.path, workflows=[]) as engine:
-        await until(lambda: "nobody here runs workflow 'other'" in caplog.text)
-        assert (await engine.handle("o").describe()).status == "active"
+        await status(engine.handle("o"), "stalled")
+        assert "No workflow is named 'other' here" in (await engine.handle("o").describe()).problem
+        assert "nobody here runs workflow 'other'" in caplog.text
     async with lab.engine(other) as engine:
         assert await engine.handle("o").result(timeout=5) == "x"

@@ -87,6 +87,7 @@ class Driver:
         self._results: list[ev.AnyEvent] = []
         self._own: list[ev.AnyEvent] = []
         self._mail: list[Mail] = []
+        self._sending: dict[str, int] = {}  # messages in it by receiver
         self._starts: list[Start] = []
         self._feeding: deque[ev.Recorded] = deque()
         self._again: list[RunStep] = []
@@ -331,7 +332,7 @@ class Driver:
             self._letters.pop(letter.message_id, None)
         del self._results[: self._writing]  # later ones came while it was written
         if self._own:
-            self._own, self._mail, self._starts = [], [], []
+            self._own, self._mail, self._starts, self._sending = [], [], [], {}
         self.create = None
         if self.created is not None:
             created, self.created = self.created, None
@@ -409,8 +410,8 @@ class Driver:
             reason=command.reason,
             location=command.location,
         )
-        earlier = sum(isinstance(e, ev.MessageSent) and e.receiver == command.receiver for e in self._own)
-        number = self.machine.sent.get(command.receiver, 0) + earlier + 1
+        waiting = self._sending[command.receiver] = self._sending.get(command.receiver, 0) + 1
+        number = self.machine.sent.get(command.receiver, 0) + waiting
         message_id = derived_id("message", self.key.execution, self.run, command.seq)
         event: ev.AnyEvent
         if command.kind == "signal":

@@ -12,7 +12,7 @@ import inspect
 import logging
 import sys
 from asyncio import events as asyncio_events
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
@@ -41,9 +41,9 @@ from perdure.runtime.local import LocalServer, Request, socket_path
 from perdure.runtime.starting import check_same
 from perdure.runtime.steps import StepRunner
 from perdure.runtime.threads import ThreadPool
-from perdure.runtime.worker import Limits, Worker
+from perdure.runtime.worker import UNSERVED, Limits, Worker
 from perdure.store.open import open_store
-from perdure.store.protocol import OPEN_STATUSES, Mail, Receipt, Session, Start, Store
+from perdure.store.protocol import OPEN_STATUSES, Mail, Receipt, Row, Session, Start, Store
 from perdure.workflow import ordered
 from perdure.workflow.definitions import Workflow
 
@@ -52,6 +52,7 @@ log = logging.getLogger("perdure")
 
 TICK_S = 0.5
 DEPOSITS_WAITING = 10_000
+ADOPT_PAGE = 200
 
 
 class Engine(Executions):
@@ -178,7 +179,28 @@ class Engine(Executions):
         self._heart.start()
         await self._listen()
         worker.scan()
+        await self._adopt(list(worker.workflows))
         self._tasks.append(loop.create_task(self._tick(), name="perdure-tick"))
+
+    async def _adopt(self, names: Sequence[str]) -> None:
+        """Executions that stalled because nobody ran their workflow go on by themselves once somebody does."""
+        for name in names:
+            try:
+                await self._adopt_all_of(name)
+            except (StoreError, EngineClosed) as error:
+                log.warning("could not look for executions of %r that wait for a worker: %s", name, error)
+
+    async def _adopt_all_of(self, name: str) -> None:
+        after: Key | None = None
+        page: list[Row] = []
+        while after is None or len(page) == ADOPT_PAGE:
+            page = await self.list(status=["stalled"], workflow=name, after=after, limit=ADOPT_PAGE)
+            for row in page:
+                if row.waits_for == UNSERVED:
+                    await self.resume(row.key)
+            if not page:
+                break
+            after = page[-1].key
 
     async def _open_session(self, fingerprint: str) -> Session:
         name, lanes = self.environment.worker_name(), (DEFAULT_LANE,)

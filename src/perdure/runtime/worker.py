@@ -14,7 +14,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 
 from perdure.core import events as ev
 from perdure.core.commands import RunStep
-from perdure.core.errors import ExecutionStalled, PerdureError, StalledByBug, StoreError
+from perdure.core.errors import ExecutionStalled, PerdureError, StalledByBug, StoreError, UnknownWorkflow
 from perdure.core.identity import Key
 from perdure.runtime.alarm import Alarm
 from perdure.runtime.committer import Committer
@@ -32,6 +32,7 @@ log = logging.getLogger("perdure")
 
 READY_PAGE = 200
 PARK_WORTH_MS = 1_000
+UNSERVED = UnknownWorkflow.__name__  # what a row waits for that stalled because nobody ran its workflow
 DELIVERIES_PER_TICK = 1_000
 
 
@@ -398,7 +399,9 @@ class Worker:
             return True
         if row.workflow not in self._unserved:
             self._unserved.add(row.workflow)
-            log.warning("nobody here runs workflow %r: its executions wait for a worker that does", row.workflow)
+            log.warning("nobody here runs workflow %r: its executions stall until a worker that does", row.workflow)
+        problem = UnknownWorkflow(name=row.workflow, known=", ".join(sorted(self.workflows)) or "none")
+        self.committer.advise(Park(row.key, row.run, row.position, "stalled", waits_for=UNSERVED, problem=str(problem)))
         return False
 
     def load(self, row: Row) -> None:

@@ -33,7 +33,7 @@ T = TypeVar("T")
 def _execution(name: str) -> Execution:
     loop = asyncio_events._get_running_loop()
     if not isinstance(loop, DeterministicLoop):
-        raise OutsideWorkflow(name=name, place="a workflow")
+        raise OutsideWorkflow(what=f"perdure.{name}", place="a workflow, where alone it means something")
     host = loop.host
     assert isinstance(host, Execution)
     return host
@@ -247,4 +247,4 @@ def current_step() -> Attempt:
     try:
         return current_attempt.get()
     except LookupError:
-        raise OutsideWorkflow(name="current_step", place="a step that a workflow runs") from None
+        raise OutsideWorkflow(what="perdure.current_step", place="a step that a workflow runs") from None

@@ -295,8 +295,8 @@ class Workflow(_HasResult, Generic[P, R]):
         loop = asyncio_events._get_running_loop()
         if not isinstance(loop, DeterministicLoop):
             raise OutsideWorkflow(
-                name=f"workflow {self.name!r} cannot be called directly: use perdure.run or engine.start; it",
-                place="a workflow (the plain function is .fn)",
+                what=f"Workflow {self.name!r}",
+                place="a workflow: use perdure.run or engine.start (the function is .fn)",
             )
         return loop.host.run_child(self, args, kwargs, caller())  # type: ignore[attr-defined, no-any-return]
 

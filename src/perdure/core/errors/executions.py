@@ -20,7 +20,7 @@ class ExecutionExists(YourError):
     """The id is taken by another workflow or other input."""
 
     code = "P0502"
-    text = "Execution {execution!r} exists already, for workflow {recorded!r} with other input, not {now!r}."
+    text = "Execution {execution!r} exists already: workflow {recorded!r}, but not with what is asked now for {now!r}."
     cure = "Choose another id, or start it with the same workflow and input to get the running one."
 
 

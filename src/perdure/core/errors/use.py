@@ -57,5 +57,5 @@ class OutsideWorkflow(YourError):
     """A function was called where it means nothing."""
 
     code = "P0307"
-    text = "perdure.{name} was called outside {place}."
-    cure = "It only means something there."
+    text = "{what} was called outside {place}."
+    cure = ""
