@@ -741,3 +741,18 @@ async def test_executions_of_a_workflow_that_nobody_serves_stall_until_somebody_
         assert "nobody here runs workflow 'other'" in caplog.text
     async with lab.engine(other) as engine:
         assert await engine.handle("o").result(timeout=5) == "x"
+
+
+@workflow
+async def says_and_goes(receiver: str) -> str:
+    task = asyncio.create_task(perdure.external(receiver).signal("go", "said in leaving"))
+    await asyncio.sleep(0)
+    return f"gone without {task.get_name()}"
+
+
+async def test_a_message_that_was_sent_just_before_the_end_is_not_lost(lab: Lab) -> None:
+    async with lab.engine(listens, says_and_goes) as engine:
+        waiting = await engine.start(listens, id="a")
+        leaving = await engine.start(says_and_goes, "a")
+        assert (await leaving.result(timeout=5)).startswith("gone")
+        assert await waiting.result(timeout=5) == "said in leaving"

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from perdure.core import events as ev
 from perdure.core.commands import CloseRun, StartChild
 from perdure.core.identity import Key, derived_id
-from perdure.core.machine import Machine
+from perdure.core.machine import Machine, Slot
 from perdure.core.table import State
 from perdure.store.protocol import Mail, Status
 
@@ -29,20 +29,31 @@ def closing_mail(
     machine: Machine,
     last: ev.AnyEvent,
     key_of: Callable[[str], Key],
+    sent_to: Callable[[str], int],
 ) -> list[Mail]:
-    """Messages that leave with the closing commit."""
-    mail = [] if parent is None else [_answer(key, run, parent, machine, last, key_of)]
+    """Messages that leave with the closing commit; `sent_to` says how many went before to a receiver."""
+    mail = [] if parent is None else [_answer(key, run, parent, last, key_of, sent_to)]
     for slot in machine.slots.values():
         child = slot.command
-        if isinstance(child, StartChild) and slot.state is State.STARTED and child.on_parent_close != "abandon":
-            mail.append(_end_child(key, run, machine, child, key_of))
+        if isinstance(child, StartChild) and _begun(slot) and child.on_parent_close != "abandon":
+            mail.append(_end_child(key, run, child, key_of, sent_to))
     return mail
 
 
+def _begun(slot: Slot) -> bool:
+    """Whether the child exists, or begins in this very commit."""
+    return slot.state is State.STARTED or (slot.state is State.OPEN and slot.taken)
+
+
 def _answer(
-    key: Key, run: str, parent: ev.Parent, machine: Machine, last: ev.AnyEvent, key_of: Callable[[str], Key]
+    key: Key,
+    run: str,
+    parent: ev.Parent,
+    last: ev.AnyEvent,
+    key_of: Callable[[str], Key],
+    sent_to: Callable[[str], int],
 ) -> Mail:
-    number = machine.sent.get(parent.execution, 0) + 1
+    number = sent_to(parent.execution) + 1
     common = {"seq": parent.seq, "execution": key.execution, "sender_run": run, "number": number}
     match last:
         case ev.ExecutionCompleted():
@@ -64,11 +75,13 @@ def _answer(
     )
 
 
-def _end_child(key: Key, run: str, machine: Machine, child: StartChild, key_of: Callable[[str], Key]) -> Mail:
+def _end_child(
+    key: Key, run: str, child: StartChild, key_of: Callable[[str], Key], sent_to: Callable[[str], int]
+) -> Mail:
     message_id = derived_id("parent closed", key.execution, run, child.seq)
     event: ev.AnyEvent
     if child.on_parent_close == "cancel":
-        number = machine.sent.get(child.execution, 0) + 1
+        number = sent_to(child.execution) + 1
         event = ev.CancelRequested(message_id, "its parent closed", run, number)
     else:
         event = ev.TerminateRequested(message_id, "its parent closed")

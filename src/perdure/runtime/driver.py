@@ -226,7 +226,7 @@ class Driver:
             expected=self.length,
             events=[NewEvent(last, at_ms)],
             taken=asked,
-            mail=closing_mail(self.key, self.run, self.parent, self.machine, last, self._key_of),
+            mail=closing_mail(self.key, self.run, self.parent, self.machine, last, self._key_of, self._sent_to),
             closes="terminated",
         )
         self._committing = batch
@@ -410,8 +410,8 @@ class Driver:
             reason=command.reason,
             location=command.location,
         )
-        waiting = self._sending[command.receiver] = self._sending.get(command.receiver, 0) + 1
-        number = self.machine.sent.get(command.receiver, 0) + waiting
+        self._sending[command.receiver] = self._sending.get(command.receiver, 0) + 1
+        number = self._sent_to(command.receiver)
         message_id = derived_id("message", self.key.execution, self.run, command.seq)
         event: ev.AnyEvent
         if command.kind == "signal":
@@ -430,6 +430,10 @@ class Driver:
                 seq=command.seq,
             )
         )
+
+    def _sent_to(self, receiver: str) -> int:
+        """How many messages went to it, those of the next commit included."""
+        return self.machine.sent.get(receiver, 0) + self._sending.get(receiver, 0)
 
     def _key_of(self, execution_id: str) -> Key:
         namespace = self.key.namespace
@@ -482,13 +486,15 @@ class Driver:
         else:
             assert self._closing is not None
             last, status = closing_event(self._closing)
+        closing = closing_mail(self.key, self.run, self.parent, self.machine, last, self._key_of, self._sent_to)
         return Batch(
             key=self.key,
             run=self.run,
             expected=self.machine.position,
-            events=[NewEvent(event, at_ms) for event in (*opening, last)],
+            events=[NewEvent(event, at_ms) for event in (*opening, *self._own, last)],
             taken=chosen.taken,
-            mail=closing_mail(self.key, self.run, self.parent, self.machine, last, self._key_of),
+            mail=[*self._mail, *closing],
+            starts=self._starts,
             create=self.create,
             closes=status,
         )
