@@ -88,12 +88,21 @@ def invoke(args: list[str] | None = None) -> int:
         return _report(problem_of(error), settings)
     except click.Abort:
         return Exit.INTERRUPTED
+    except SystemExit as ended:
+        return _ended(ended)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is buffered must not complain at exit
         return Exit.OK
     except Exception as error:  # noqa: BLE001 - nothing else is expected
         return _report(bug(error), settings)
     return answer if isinstance(answer, int) else Exit.OK
+
+
+def _ended(ended: SystemExit) -> int:
+    """Click's own exit: for a reader that has enough, which is no error, it wraps stdout and says 1."""
+    if "PacifyFlush" in type(sys.stdout).__name__:
+        return Exit.OK
+    return ended.code if isinstance(ended.code, int) else Exit.OK
 
 
 def _usage_problem(error: click.ClickException) -> Problem:
