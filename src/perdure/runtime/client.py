@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec, Self, TypeVar, overload
 
@@ -25,7 +26,7 @@ POLL_MAX_S = 0.25
 ASK_TRIES = 20
 
 
-class Executions:
+class Executions(ABC):
     """What engine and client have in common: starting executions and getting hold of them."""
 
     store: Store
@@ -84,17 +85,17 @@ class Executions:
         """A random id."""
         return self.environment.new_id()
 
+    @abstractmethod
     async def deposit(self, item: Start | Mail) -> Receipt:
         """Have it stored."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def closed(self, key: Key) -> AnyEvent | None:
         """Wait until it is closed or stalled, or found missing; the closing event, if that is at hand."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def resume(self, key: Key) -> Receipt:
         """Resume a stalled one."""
-        raise NotImplementedError
 
 
 class Client(Executions):
