@@ -12,7 +12,7 @@ import pytest
 from perdure.testing import exhaustive, sim
 from perdure.testing.ledger import Broken
 from perdure.testing.shapes import SHAPES
-from perdure.testing.simulation import simulate
+from perdure.testing.simulation import profile_of, simulate
 
 SEEDS = 300
 SLICE = 25
@@ -81,6 +81,8 @@ def test_a_failure_fits_one_screen_and_names_the_line_that_reproduces_it():
 
 
 def test_a_simulation_has_a_safety_phase_and_then_one_without_faults():
-    simulation = next(s for s in map(simulate, range(20, 60)) if s.ledger.trace[-1][0] > s.profile.safety_ms)
+    # Of those without freezes: a frozen worker that wakes up in the calm, and has lost its lease, ends itself.
+    without = (seed for seed in range(20, 200) if "freeze" not in profile_of(seed).troubles)
+    simulation = next(s for s in map(simulate, without) if s.ledger.trace[-1][0] > s.profile.safety_ms)
     calm = [what for _, _, _, what in simulation.ledger.trace].index("no more faults")
     assert not [what for _, _, _, what in simulation.ledger.trace[calm:] if what in ("dies", "freezes", "full")]
