@@ -6,10 +6,10 @@ import msgspec
 import pytest
 
 from perdure.core import events as ev
-from perdure.core.commands import AnyCommand, CloseRun, RunStep, SendMessage, StartChild, StartTimer
+from perdure.core.commands import AnyCommand, CloseRun, RunStep, SendMessage, StartChild, StartTimer, State
 from perdure.core.errors import CorruptJournal, NondeterminismError
 from perdure.core.machine import Machine
-from perdure.core.table import Effect, RunState, State
+from perdure.core.table import Effect, RunState
 
 NOTHING = ev.Payload(b"\xc0")
 
@@ -60,7 +60,7 @@ def test_what_was_cancelled_before_it_was_taken_never_starts_and_need_not_stop()
     machine.cancel(1)  # again changes nothing
     start, stop = machine.take()
     assert (seqs(start), seqs(stop)) == ([2], [])
-    assert list(machine.slots) == [2]
+    assert list(machine.open) == [2]
 
 
 def test_what_was_answered_before_it_was_taken_never_starts() -> None:
@@ -101,7 +101,7 @@ def test_a_child_that_began_cannot_be_dropped() -> None:
     machine.issue(child)
     feed(machine, ev.ChildInitiated(seq=1, workflow="c", execution="c-1", run="r", input=NOTHING))
     machine.cancel(1)
-    assert machine.slots[1].state is State.STARTED
+    assert machine.open[1].state is State.STARTED
     assert machine.open_commands() == [child]
 
 

@@ -10,10 +10,10 @@ import pytest
 from tests.core.samples import COMMAND_EVENTS, EVENT_TYPES, FULL, PAYLOAD, RUN_EVENTS
 
 from perdure.core import events as ev
-from perdure.core.commands import AnyCommand, CloseRun, RunStep, SendMessage, StartChild, StartTimer
+from perdure.core.commands import AnyCommand, CloseRun, RunStep, SendMessage, StartChild, StartTimer, State
 from perdure.core.errors import CorruptJournal, NondeterminismError
 from perdure.core.machine import Machine
-from perdure.core.table import COMMANDS, RUN, Effect, RunState, State, diagram
+from perdure.core.table import COMMANDS, RUN, Effect, RunState, diagram
 
 DESIGN = Path(__file__).parents[2] / "docs" / "design.md"
 BEGIN, END = "<!-- diagram: begin -->", "<!-- diagram: end -->"
@@ -81,9 +81,9 @@ def machine_with(kind: type, state: State) -> Machine:
     machine.state = RunState.RUNNING
     seq = machine.issue(command(kind))
     if state is State.ANSWERED:
-        del machine.slots[seq]
+        del machine.open[seq]
     else:
-        machine.slots[seq].state = state
+        machine.open[seq].state = state
     return machine
 
 
@@ -109,9 +109,9 @@ def test_every_cell_of_commands(kind: type, state: State, event_type: type) -> N
         after, effect = cell
         assert answer.effect is effect
         assert answer.event is event
-        assert (1 in machine.slots) == (after is not State.ANSWERED)
+        assert (1 in machine.open) == (after is not State.ANSWERED)
         if after is not State.ANSWERED:
-            assert machine.slots[1].state is after
+            assert machine.open[1].state is after
         assert machine.position == 1
         return
     foreign = event_type not in OF_COMMAND[kind]
@@ -138,7 +138,7 @@ def test_every_cell_of_runs(state: RunState, event_type: type) -> None:
     after = RUN.get((state, event_type))
     if after is not None:
         answer = machine.feed(recorded(machine, event))
-        assert answer == (Effect.RUN, None, event)
+        assert (answer.effect, answer.command, answer.event) == (Effect.RUN, None, event)
         assert machine.state is after
         assert (machine.closed_by is event) == (after is RunState.CLOSED)
     elif event_type in RUN_EVENTS:

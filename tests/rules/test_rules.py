@@ -289,7 +289,7 @@ def test_only_timer_fired_fires_a_pending_timer():
     world.run(20)
     assert "TimerFired" not in world.kinds()
     driver = next(iter(worker.worker.drivers.values()))
-    assert driver.execution.machine.slots
+    assert driver.execution.machine.open
 
 
 # --- parking and eviction -------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from tests.runtime.conftest import Lab, kinds, of_kind, until
@@ -16,7 +16,12 @@ from tests.runtime.conftest import Lab, kinds, of_kind, until
 import perdure
 from perdure import Retry, step, workflow
 from perdure.core import events as ev
+from perdure.core.commands import RunStep
 from perdure.core.errors import OutsideWorkflow
+from perdure.core.identity import DEFAULT_NAMESPACE, ExecutionId, Key, derived_id
+from perdure.runtime.attempt import StepRun
+from perdure.workflow.context import current_attempt
+from perdure.workflow.values import codec_for
 
 QUICK = Retry(attempts=3, delay=0.01, jitter=0)
 
@@ -745,3 +750,38 @@ async def test_an_attempt_that_takes_long_to_die_does_not_disturb_the_next(lab: 
         broken = False
         await handle.resume()
         assert await handle.result(timeout=5) == "second"
+
+
+class Nobody:
+    """The driver of an attempt that no engine runs."""
+
+    key = Key(0, DEFAULT_NAMESPACE, ExecutionId("x-1"))
+    run = "r"
+    dead = False
+    attempts: ClassVar[dict[int, StepRun | None]] = {}
+
+    def step_done(self, seq: int, event: Any) -> None: ...
+    def step_lapsed(self) -> None: ...
+    def step_unreadable(self, seq: int, error: Any) -> None: ...
+
+
+def test_an_attempt_tells_its_facts_and_takes_heartbeats() -> None:
+    told = codec_for(Any, "progress").encode({"page": 4}, "progress")
+    command = RunStep(seq=3, name="search", input=told, digest=b"", target=None, options=None, attempt=1, progress=told)
+    clock = iter([10, 20, 30])
+    attempt = StepRun(Nobody(), command, 5, lambda: next(clock))
+    token = current_attempt.set(attempt)
+    try:
+        found = perdure.current_step()
+        assert (found.execution, found.run, found.seq, found.name) == ("x-1", "r", 3, "search")
+        assert (found.attempt, found.progress) == (2, {"page": 4})
+        assert found.idempotency_key == derived_id("step", "x-1", "r", 3)
+        found.heartbeat({"page": 5})
+        found.heartbeat()
+        assert attempt.last_beat_ms == 30
+        assert attempt.latest == codec_for(Any, "progress").encode({"page": 5}, "progress")
+        attempt.cancelled = True
+        with pytest.raises(asyncio.CancelledError):
+            found.heartbeat()
+    finally:
+        current_attempt.reset(token)

@@ -12,6 +12,7 @@ from perdure.core import events as ev
 from perdure.core.machine import Machine
 from perdure.runtime import closing, driver, inbox, lease, worker
 from perdure.runtime.driver import Driver
+from perdure.runtime.steps import StepRunner
 from perdure.store import memory, routing
 from perdure.store.memory_tables import MemoryTables
 from perdure.store.protocol import Outcome
@@ -83,14 +84,14 @@ def test_a_timer_that_does_not_look_into_the_inbox_overtakes_a_message(monkeypat
 
 def test_without_next_expected_numbers_a_message_counts_twice(monkeypatch):
     def careless(machine, event, received, seen):
-        return not isinstance(event, ev.CommandEvent) or event.seq in machine.slots
+        return not isinstance(event, ev.CommandEvent) or event.seq in machine.open
 
     monkeypatch.setattr(inbox, "_verdict", careless)
     assert laws_broken() in {"each message once", "order per sender", "nothing stalls"}
 
 
 def test_a_step_that_runs_again_after_its_result_is_seen(monkeypatch):
-    begin = worker.Worker.begin_step
+    begin = StepRunner.begin
 
     def twice(self, driver, command):
         begin(self, driver, command)
@@ -98,9 +99,9 @@ def test_a_step_that_runs_again_after_its_result_is_seen(monkeypatch):
 
     def again(self, driver, command):
         if not driver.dead and command.seq not in driver.attempts:
-            self.steps._launch(driver, command)
+            self._launch(driver, command)
 
-    monkeypatch.setattr(worker.Worker, "begin_step", twice)
+    monkeypatch.setattr(StepRunner, "begin", twice)
     assert laws_broken() == "a journaled step never runs again"
 
 
@@ -108,8 +109,7 @@ def test_a_retry_of_a_cancelled_step_is_seen(monkeypatch):
     def forgetful(self, seq):
         self._retries.pop(seq, None)
         if seq in self.attempts:
-            self.attempts.discard(seq)
-            self.host.stop_step(self, seq)
+            self.host.steps.stop(self, seq)
 
     monkeypatch.setattr(Driver, "_stop", forgetful)
     assert laws_broken(seeds=600) == "nothing stalls"
@@ -140,10 +140,10 @@ def test_commands_taken_before_everything_is_fed_are_seen(monkeypatch):
         if self.machine.closed_by is not None:
             self.host.closed(self, self.machine.closed_by)
             return
-        todo = self.execution.take()
-        for command in todo.stop:
+        start, stop = self.execution.take()
+        for command in stop:
             self._stop(command.seq)
-        for command in todo.start:
+        for command in start:
             self._start(command)
         if self._feeding:
             self.poke()

@@ -19,11 +19,10 @@ import msgspec
 import pytest
 
 from perdure.core import events as ev
-from perdure.core.commands import AnyCommand, CloseRun, RunStep, SendMessage, StartChild, StartTimer
+from perdure.core.commands import AnyCommand, CloseRun, RunStep, SendMessage, StartChild, StartTimer, State
 from perdure.core.errors import PerdureError
 from perdure.core.format import FORMAT, decode_event, encode_event
 from perdure.core.identity import derived_id
-from perdure.core.table import State
 from perdure.workflow.definitions import Workflow, step
 from perdure.workflow.execution import Execution
 from perdure.workflow.loop import FAR_FUTURE_MS, DeterministicLoop
@@ -99,8 +98,7 @@ def outcome_of(close: CloseRun) -> Told:
 
 def to_start(execution: Execution) -> list[Told]:
     """What `take` of fresh code would hand out at this point, without taking it."""
-    slots = execution.machine.slots.values()
-    return [told(slot.command) for slot in slots if slot.state is State.OPEN]
+    return [told(command) for command in execution.machine.open.values() if command.state is State.OPEN]
 
 
 @dataclass
@@ -282,18 +280,18 @@ class Live:
 
     def take(self) -> None:
         """Stop and start what the code asks for."""
-        todo = self.execution.take()
-        for command in todo.stop:
+        start, stop = self.execution.take()
+        for command in stop:
             self._stop(command)
         self.steps.update((seq, open_step) for seq, open_step in self.again.items() if self._waits_for(seq))
         self.again.clear()
-        for command in todo.start:
+        for command in start:
             self.started.append(told(command))
             self._start(command)
 
     def _waits_for(self, seq: int) -> bool:
-        slot = self.execution.machine.slots.get(seq)
-        return slot is not None and slot.state is State.OPEN
+        command = self.execution.machine.open.get(seq)
+        return command is not None and command.state is State.OPEN
 
     def _start(self, command: AnyCommand) -> None:
         match command:

@@ -20,7 +20,6 @@ from perdure.core.errors import (
     UnsupportedType,
     WrongArguments,
 )
-from perdure.core.identity import derived_id
 from perdure.core.retry import NO_RETRY, Retry
 from perdure.workflow import context
 from perdure.workflow.definitions import Step, Workflow, step, workflow
@@ -292,27 +291,6 @@ def test_a_step_inside_a_workflow_is_not_an_attempt() -> None:
             return "none"
 
     assert drive(flow).value == "none"
-
-
-def test_an_attempt_tells_its_facts_and_takes_heartbeats() -> None:
-    beats: list[Any] = []
-    attempt = context.Attempt(
-        execution="x-1", run="r", seq=3, name="search", attempt=2, progress={"page": 4}, on_heartbeat=beats.append
-    )
-    token = context.current_attempt.set(attempt)
-    try:
-        found = context.current_step()
-        assert (found.execution, found.run, found.seq, found.name) == ("x-1", "r", 3, "search")
-        assert (found.attempt, found.progress) == (2, {"page": 4})
-        assert found.idempotency_key == derived_id("step", "x-1", "r", 3)
-        found.heartbeat({"page": 5})
-        found.heartbeat()
-        assert beats == [{"page": 5}, None]
-        attempt.cancelled = True
-        with pytest.raises(asyncio.CancelledError):
-            found.heartbeat()
-    finally:
-        context.current_attempt.reset(token)
 
 
 @pytest.mark.parametrize("bad", ["", "a\nb", "\ud800", " x", "x" * 201])

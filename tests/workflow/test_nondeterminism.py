@@ -169,7 +169,7 @@ def test_a_changed_argument_under_the_same_code_is_an_error_that_shows_both() ->
         first = fresh(made(code))
         for each in run.journal[:2]:
             first.feed(each)
-        (command,) = first.take().start
+        ((command,), _) = first.take()
         first.evict()
         kept = msgspec.structs.replace(event, preview=command.input)  # type: ignore[union-attr]
         return [*run.journal[:2], msgspec.structs.replace(run.journal[2], event=kept)]

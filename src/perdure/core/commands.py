@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Any, Literal, TypeAlias
 
 import msgspec
@@ -12,14 +13,28 @@ import msgspec
 from perdure.core.events import FailureInfo, Payload
 
 
-class Command(msgspec.Struct):
-    """Base of all commands; `seq` is given by the machine at issue, `location` is the user's `file:line`."""
+class State(Enum):
+    """Of a command."""
+
+    OPEN = "open"  # issued, nothing journaled of it that ends it
+    STARTED = "started"  # its intent is journaled: it has begun, or may have
+    UNKNOWN = "unknown"  # begun, and nobody knows whether it happened
+    CANCELLED = "cancelled"  # the code stopped waiting before it was started
+    ANSWERED = "answered"
+
+    __hash__ = object.__hash__  # looked up at every event: not by name, as an enumeration's is
+
+
+class Command(msgspec.Struct, gc=False):
+    """Base of all commands; the machine keeps `seq`, `state` and `taken`, `location` is the user's `file:line`."""
 
     seq: int = 0
     location: str = ""
+    state: State = State.OPEN
+    taken: bool = False  # handed out to be started
 
 
-class RunStep(Command, kw_only=True):
+class RunStep(Command, kw_only=True, gc=False):
     name: str
     input: Payload
     digest: bytes
@@ -32,11 +47,11 @@ class RunStep(Command, kw_only=True):
     progress: Payload | None = None
 
 
-class StartTimer(Command, kw_only=True):
+class StartTimer(Command, kw_only=True, gc=False):
     due_ms: int
 
 
-class StartChild(Command, kw_only=True):
+class StartChild(Command, kw_only=True, gc=False):
     workflow: str
     execution: str
     run: str
@@ -45,7 +60,7 @@ class StartChild(Command, kw_only=True):
     target: Any
 
 
-class SendMessage(Command, kw_only=True):
+class SendMessage(Command, kw_only=True, gc=False):
     kind: Literal["signal", "cancel"]
     receiver: str
     name: str = ""
@@ -53,7 +68,7 @@ class SendMessage(Command, kw_only=True):
     reason: str = ""
 
 
-class CloseRun(Command, kw_only=True):
+class CloseRun(Command, kw_only=True, gc=False):
     """The workflow's coroutine ended: exactly one of result, failure, cancelled."""
 
     result: Payload | None = None

@@ -6,36 +6,28 @@ no futures: `feed` answers with the command that an event concerns, and what to 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from heapq import heapify, heappop, heappush
-from typing import NamedTuple, NoReturn
+from operator import attrgetter
+from typing import Any, NoReturn
+
+import msgspec
 
 from perdure.core import events as ev
-from perdure.core.commands import AnyCommand, CloseRun, RunStep, StartTimer
+from perdure.core.commands import AnyCommand, CloseRun, RunStep, StartTimer, State
 from perdure.core.disagreement import Show, disagreement, drifted
 from perdure.core.errors import CorruptJournal, NondeterminismError
-from perdure.core.table import COMMANDS, RUN, Effect, RunState, State
+from perdure.core.table import COMMANDS, RUN, Effect, RunState
 
 MIN_TIMERS = 64
 
 
-class Answer(NamedTuple):
+class Answer(msgspec.Struct, frozen=True, gc=False):
     """What feeding an event means to the code: which command, and what to do with its future."""
 
     effect: Effect
     command: AnyCommand | None
     event: ev.AnyEvent
-
-
-class Slot:
-    """One command and its state. Kept until answered, or until it can no longer be."""
-
-    __slots__ = ("command", "state", "taken")
-
-    def __init__(self, command: AnyCommand) -> None:
-        self.command = command
-        self.state = State.OPEN
-        self.taken = False
 
 
 class Machine:
@@ -48,7 +40,7 @@ class Machine:
         self.position = 0  # number of events fed: the position of the next
         self.now_ms = 0
         self.next_seq = 1
-        self.slots: dict[int, Slot] = {}
+        self.open: dict[int, AnyCommand] = {}  # commands until they are answered, or no longer can be
         self.drifts: list[str] = []
         self.seen_messages: set[str] = set()
         self.received: dict[str, int] = {}  # last number accepted, by sender run
@@ -62,63 +54,55 @@ class Machine:
 
     def issue(self, command: AnyCommand) -> int:
         """Number a command and keep it open. It starts when `take` hands it out."""
-        command.seq = self.next_seq
-        self.next_seq += 1
-        self.slots[command.seq] = Slot(command)
+        seq = command.seq = self.next_seq
+        self.next_seq = seq + 1
+        self.open[seq] = command
         self.fresh.append(command)
-        if isinstance(command, StartTimer):
-            heappush(self._timers, (command.due_ms, command.seq))
-        return command.seq
+        if type(command) is StartTimer:
+            heappush(self._timers, (command.due_ms, seq))
+        return seq
 
     def cancel(self, seq: int) -> None:
         """The code no longer waits for this command. Cancelling one that is answered changes nothing."""
-        slot = self.slots.get(seq)
-        if slot is None or slot.state is State.CANCELLED:
-            return
-        if slot.state is State.OPEN:
-            slot.state = State.CANCELLED
-            self.dropped.append(slot.command)
+        command = self.open.get(seq)
+        if command is not None and command.state is State.OPEN:
+            command.state = State.CANCELLED
+            self.dropped.append(command)
 
     def take(self) -> tuple[Sequence[AnyCommand], Sequence[AnyCommand]]:
         """Commands to start, and started ones to stop. Call it only when every committed event has been fed.
 
         What was answered or cancelled by then never starts: replay does not rerun the losers of races.
         """
-        fresh, dropped = self.fresh, self.dropped
-        self.fresh, self.dropped = [], []
-        started: list[AnyCommand] = []
-        for command in fresh:
-            slot = self.slots.get(command.seq)
-            if slot is not None and slot.state is State.OPEN:
-                slot.taken = True
-                started.append(command)
-        return started, self._forget(dropped)
+        fresh, self.fresh = self.fresh, []
+        started = [command for command in fresh if command.state is State.OPEN]
+        for command in started:
+            command.taken = True
+        return started, self._forget() if self.dropped else ()
 
-    def _forget(self, dropped: list[AnyCommand]) -> list[AnyCommand]:
+    def _forget(self) -> list[AnyCommand]:
         """Those of the commands that nobody waits for any more which run, and must be stopped."""
+        dropped, self.dropped = self.dropped, []
         stopped: list[AnyCommand] = []
         for command in dropped:
-            slot = self.slots.get(command.seq)
-            if slot is None or slot.state is not State.CANCELLED:
-                continue
-            del self.slots[command.seq]
-            if slot.taken:
-                stopped.append(command)
-        if len(self._timers) > 2 * len(self.slots) + MIN_TIMERS:  # mostly timeouts that were not needed
-            self._timers = [entry for entry in self._timers if entry[1] in self.slots]
+            if command.state is State.CANCELLED:
+                del self.open[command.seq]
+                if command.taken:
+                    stopped.append(command)
+        if len(self._timers) > 2 * len(self.open) + MIN_TIMERS:  # mostly timeouts that were not needed
+            self._timers = [entry for entry in self._timers if entry[1] in self.open]
             heapify(self._timers)
         return stopped
 
     def open_commands(self) -> list[AnyCommand]:
         """Commands that the code still waits for, in the order of issue."""
-        return [slot.command for slot in self.slots.values() if slot.state is not State.CANCELLED]
+        return [command for command in self.open.values() if command.state is not State.CANCELLED]
 
     def next_deadline_ms(self) -> int | None:
         """When the first pending timer is due, in logical milliseconds."""
         while self._timers:
             due_ms, seq = self._timers[0]
-            slot = self.slots.get(seq)
-            if slot is not None and slot.state is State.OPEN:
+            if self._is_open(seq):
                 return due_ms
             heappop(self._timers)
         return None
@@ -129,7 +113,11 @@ class Machine:
         if first is None or first > now_ms:
             return []
         due = sorted(entry for entry in self._timers if entry[0] <= now_ms)
-        return [seq for _, seq in due if (slot := self.slots.get(seq)) is not None and slot.state is State.OPEN]
+        return [seq for _, seq in due if self._is_open(seq)]
+
+    def _is_open(self, seq: int) -> bool:
+        command = self.open.get(seq)
+        return command is not None and command.state is State.OPEN
 
     # --- events in ---
 
@@ -156,7 +144,7 @@ class Machine:
     def accepts(self, event: ev.AnyEvent) -> bool:
         """Whether a message without a sender's number is new: not journaled before, and its command still open."""
         if isinstance(event, ev.CommandEvent):
-            return event.seq in self.slots
+            return event.seq in self.open
         if isinstance(event, ev.ExecutionStarted):
             return self.state is RunState.NEW
         return getattr(event, "message_id", "") not in self.seen_messages
@@ -184,9 +172,8 @@ class Machine:
         return Answer(Effect.RUN, None, event)
 
     def _check_close(self, event: ev.AnyEvent) -> None:
-        for slot in reversed(self.slots.values()):
-            if isinstance(slot.command, CloseRun):
-                close = slot.command
+        for close in reversed(self.open.values()):
+            if isinstance(close, CloseRun):
                 wanted = (
                     ev.ExecutionCancelled
                     if close.cancelled
@@ -203,52 +190,49 @@ class Machine:
         if self.state is not RunState.RUNNING:
             name = type(event).__name__
             raise CorruptJournal(detail=f"{name} at event {self.position}, when the run was {self.state.value}")
-        slot = self.slots.get(event.seq) or self._refuse_unasked(event)
-        cell = COMMANDS.get((type(slot.command), slot.state, type(event)))
-        if cell is None or not _names_agree(slot.command, event):
-            raise NondeterminismError(**disagreement(self.position, event, slot.command, self.open_commands()))
-        if isinstance(event, ev.StepEvent) and isinstance(slot.command, RunStep):
-            self._compare_digest(event, slot.command, recorded)
-        after, effect = cell
-        slot.state = after
-        if isinstance(event, ev.StepAttemptFailed) and isinstance(slot.command, RunStep):
-            _note_attempt(event, slot.command)
-        if after is State.ANSWERED:
-            del self.slots[event.seq]
-        return Answer(effect, slot.command, event)  # type: ignore[arg-type]
+        command = self.open.get(event.seq) or self._refuse_unasked(event)
+        cell = COMMANDS.get((type(command), command.state, type(event)))
+        if cell is None or not _names_agree(command, event):
+            raise NondeterminismError(**disagreement(self.position, event, command, self.open_commands()))
+        if isinstance(command, RunStep) and isinstance(event, ev.StepEvent):
+            self._feed_step_event(event, command, recorded)
+        command.state, effect = cell
+        if command.state is State.ANSWERED:
+            del self.open[event.seq]
+        return Answer(effect, command, event)  # type: ignore[arg-type]
 
     def _refuse_unasked(self, event: ev.CommandEvent) -> NoReturn:
         if event.seq < self.next_seq:
             raise CorruptJournal(detail=f"{type(event).__name__} answers command {event.seq} a second time")
         raise NondeterminismError(**disagreement(self.position, event, None, self.open_commands()))
 
-    def _compare_digest(self, event: ev.StepEvent, command: RunStep, recorded: ev.Recorded) -> None:
-        if not event.digest or not command.digest or event.digest == command.digest:
-            return
-        if recorded.fingerprint == self.fingerprint:
-            raise NondeterminismError(**drifted(self.position, event, command, self.show))
-        self.drifts.append(f"step {command.name!r} (seq {command.seq}) at {command.location} has other arguments now")
+    def _feed_step_event(self, event: ev.StepEvent, command: RunStep, recorded: ev.Recorded) -> None:
+        if event.digest != command.digest and event.digest and command.digest:
+            if recorded.fingerprint == self.fingerprint:
+                raise NondeterminismError(**drifted(self.position, event, command, self.show))
+            self.drifts.append(
+                f"step {command.name!r} (seq {command.seq}) at {command.location} has other arguments now"
+            )
+        if isinstance(event, ev.StepAttemptFailed):
+            command.attempt = event.attempt
+            command.retry_at_ms = event.retry_at_ms
+            command.spent_ms = event.spent_ms
+            command.progress = event.progress
 
 
 _MESSAGES = frozenset((ev.MessageSent, ev.SignalReceived, ev.CancelRequested, ev.ChildClosed))
 
-_SAME: dict[type, tuple[str, ...]] = {
-    ev.StepAttemptFailed: ("name",),
-    ev.StepCompleted: ("name",),
-    ev.StepFailed: ("name",),
-    ev.ChildInitiated: ("workflow", "execution"),
-    ev.ChildClosed: ("execution",),
-    ev.MessageSent: ("kind", "receiver", "name"),
+_SAME: dict[type, Callable[[Any], object]] = {
+    ev.StepAttemptFailed: attrgetter("name"),
+    ev.StepCompleted: attrgetter("name"),
+    ev.StepFailed: attrgetter("name"),
+    ev.ChildInitiated: attrgetter("workflow", "execution"),
+    ev.ChildClosed: attrgetter("execution"),
+    ev.MessageSent: attrgetter("kind", "receiver", "name"),
 }
 
 
 def _names_agree(command: AnyCommand, event: ev.CommandEvent) -> bool:
     """Whether the event speaks of the same step, child or receiver as the command that the code issues now."""
-    return all(getattr(event, field) == getattr(command, field) for field in _SAME.get(type(event), ()))
-
-
-def _note_attempt(event: ev.StepAttemptFailed, command: RunStep) -> None:
-    command.attempt = event.attempt
-    command.retry_at_ms = event.retry_at_ms
-    command.spent_ms = event.spent_ms
-    command.progress = event.progress
+    told = _SAME.get(type(event))
+    return told is None or told(event) == told(command)

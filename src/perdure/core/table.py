@@ -9,19 +9,7 @@ from __future__ import annotations
 from enum import Enum
 
 from perdure.core import events as ev
-from perdure.core.commands import RunStep, SendMessage, StartChild, StartTimer
-
-
-class State(Enum):
-    """Of a command."""
-
-    OPEN = "open"  # issued, nothing journaled of it that ends it
-    STARTED = "started"  # its intent is journaled: it has begun, or may have
-    UNKNOWN = "unknown"  # begun, and nobody knows whether it happened
-    CANCELLED = "cancelled"  # the code stopped waiting before it was started
-    ANSWERED = "answered"
-
-    __hash__ = object.__hash__  # looked up at every event: not by name, as an enumeration's is
+from perdure.core.commands import RunStep, SendMessage, StartChild, StartTimer, State
 
 
 class RunState(Enum):
@@ -32,7 +20,7 @@ class RunState(Enum):
     RUNNING = "running"
     CLOSED = "closed"
 
-    __hash__ = object.__hash__
+    __hash__ = object.__hash__  # looked up at every event: not by name, as an enumeration's is
 
 
 class Effect(Enum):

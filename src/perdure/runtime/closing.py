@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from perdure.core import events as ev
-from perdure.core.commands import CloseRun, StartChild
+from perdure.core.commands import CloseRun, StartChild, State
 from perdure.core.identity import Key, derived_id
-from perdure.core.machine import Machine, Slot
-from perdure.core.table import State
+from perdure.core.machine import Machine
 from perdure.store.protocol import Mail, Status
 
 
@@ -33,16 +32,14 @@ def closing_mail(
 ) -> list[Mail]:
     """Messages that leave with the closing commit; `sent_to` says how many went before to a receiver."""
     mail = [] if parent is None else [_answer(key, run, parent, last, key_of, sent_to)]
-    for slot in machine.slots.values():
-        child = slot.command
-        if isinstance(child, StartChild) and _begun(slot) and child.on_parent_close != "abandon":
-            mail.append(_end_child(key, run, child, key_of, sent_to))
-    return mail
+    children = [each for each in machine.open.values() if isinstance(each, StartChild) and _begun(each)]
+    ended = [each for each in children if each.on_parent_close != "abandon"]
+    return [*mail, *(_end_child(key, run, child, key_of, sent_to) for child in ended)]
 
 
-def _begun(slot: Slot) -> bool:
-    """Whether the child exists, or begins in this very commit."""
-    return slot.state is State.STARTED or (slot.state is State.OPEN and slot.taken)
+def _begun(child: StartChild) -> bool:
+    """Whether it exists, or begins in this very commit."""
+    return child.state is State.STARTED or (child.state is State.OPEN and child.taken)
 
 
 def _answer(

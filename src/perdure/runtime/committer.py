@@ -281,14 +281,19 @@ class ThreadCommitter:
                     self._condition.wait()
                 if not self._queue:
                     return
-            with self._writing:
-                with self._condition:
-                    group = self._queue.gather()
-                answers = self._perform_until_written(group)
-            if answers is not None:
-                self._tell(answers)
-                if answers.lost is not None:
-                    return
+            if not self._write_one():
+                return
+
+    def _write_one(self) -> bool:
+        """Write a group and tell everyone; False if nothing may be written any more."""
+        with self._writing:
+            with self._condition:
+                group = self._queue.gather()
+            answers = self._perform_until_written(group)
+        if answers is None:
+            return True
+        self._tell(answers)
+        return answers.lost is None
 
     def _tell(self, answers: Answers) -> None:
         try:

@@ -16,12 +16,14 @@ from perdure.core.commands import AnyCommand, CloseRun, RunStep, SendMessage, St
 from perdure.core.errors import PerdureError, PoisonedExecution, StalledByBug
 from perdure.core.identity import Key, derived_id, shard_of
 from perdure.core.table import RunState
+from perdure.runtime.attempt import StepRun
 from perdure.runtime.closing import closing_event, closing_mail
 from perdure.runtime.inbox import Chosen, choose
 from perdure.runtime.loading import INBOX_PAGE
+from perdure.runtime.steps import StepRunner
 from perdure.store.protocol import Batch, Letter, Mail, NewEvent, Outcome, Start, Status
 from perdure.workflow.definitions import Workflow
-from perdure.workflow.execution import Execution, Todo
+from perdure.workflow.execution import Execution
 from perdure.workflow.values import failure_info
 
 log = logging.getLogger("perdure")
@@ -36,14 +38,12 @@ class Host(Protocol):
 
     fingerprint: str
     shards: int
+    steps: StepRunner
 
     def now_ms(self) -> int: ...  # the database's time, as this worker estimates it
     def soon(self, driver: Driver) -> None: ...
     def commit(self, batch: Batch, done: Callable[[Outcome], None]) -> None: ...
-    def begin_step(self, driver: Driver, command: RunStep) -> None: ...
-    def lapsed(self) -> bool: ...
     def lost_soon(self, driver: Driver) -> None: ...
-    def stop_step(self, driver: Driver, seq: int) -> None: ...
     def know(self, workflow: Workflow[..., Any]) -> None: ...
     def fetch_letters(self, driver: Driver) -> None: ...
     def wake_at(self, driver: Driver, due_ms: int | None) -> None: ...
@@ -73,7 +73,7 @@ class Driver:
         self.create = create
         self.run = create.event.run if create is not None else ""
         self.parent: ev.Parent | None = create.event.parent if create is not None else None
-        self.attempts: set[int] = set()  # seqs of steps that the step runner has
+        self.attempts: dict[int, StepRun | None] = {}  # what the step runner has of its steps; None: it waits there
         self.progress: dict[int, ev.Payload] = {}  # what attempts of an earlier process last told
         self.dead = False
         self.broken: PerdureError | None = None  # its code cannot run its journal, or nobody can read it
@@ -117,14 +117,10 @@ class Driver:
 
     def step_done(self, seq: int, event: ev.AnyEvent) -> None:
         """An attempt ended: its event waits for the next commit."""
-        self.attempts.discard(seq)
+        self.attempts.pop(seq, None)
         if not self.dead:
             self._results.append(event)
             self.poke()
-
-    def lapsed(self) -> bool:
-        """Asked at the last moment before a step runs: a process may have been frozen since it was decided."""
-        return self.host.lapsed()
 
     def step_lapsed(self) -> None:
         """A step did not run, because another worker may be running it."""
@@ -132,7 +128,7 @@ class Driver:
 
     def step_unreadable(self, seq: int, error: PerdureError) -> None:
         """A step ran, but its result cannot be recorded: never a reason to run it again by itself."""
-        self.attempts.discard(seq)
+        self.attempts.pop(seq, None)
         self._unreadable = error
         self.poke()
 
@@ -180,8 +176,7 @@ class Driver:
 
     def _end_code(self) -> None:
         for seq in list(self.attempts):
-            self.host.stop_step(self, seq)
-        self.attempts.clear()
+            self.host.steps.stop(self, seq)
         self.host.wake_at(self, None)
         self.execution.evict()
 
@@ -259,15 +254,15 @@ class Driver:
                 self.parent = event.parent
 
     def _try_again(self, seq: int) -> None:
-        slot = self.machine.slots.get(seq)
-        if slot is not None and slot.taken and isinstance(slot.command, RunStep):
-            self._again.append(slot.command)
+        command = self.machine.open.get(seq)
+        if isinstance(command, RunStep) and command.taken:
+            self._again.append(command)
 
     def _advance(self) -> None:
         """Every committed event has been fed: start what the code asked for, and write what there is to write."""
         machine = self.machine
-        if machine.fresh or machine.dropped or not machine.slots or self._again:
-            self._do(self.execution.take())
+        if machine.fresh or machine.dropped or not machine.open or self._again:
+            self._do(*self.execution.take())
         batch = self._compose() if self._has_news() else None
         if batch is not None:
             self._committing = batch
@@ -282,12 +277,12 @@ class Driver:
         if self.resting:
             self.host.rested(self)
 
-    def _do(self, todo: Todo) -> None:
+    def _do(self, start: Sequence[AnyCommand], stop: Sequence[AnyCommand]) -> None:
         if self.poisoned and self.open_steps():
             raise PoisonedExecution(steps=", ".join(self.open_steps()))
-        if todo.stop:
-            self._stop({command.seq for command in todo.stop})
-        for command in todo.start:
+        if stop:
+            self._stop({command.seq for command in stop})
+        for command in start:
             self._start(command)
         if self._again:
             again, self._again = self._again, []
@@ -354,11 +349,7 @@ class Driver:
     def _start(self, command: AnyCommand) -> None:
         match command:
             case RunStep():
-                if command.retry_at_ms > self.host.now_ms():
-                    self._retries[command.seq] = command
-                else:
-                    self.attempts.add(command.seq)
-                    self.host.begin_step(self, command)
+                self._start_step(command)
             case StartChild():
                 self.host.know(command.target)
                 self._initiate_child(command)
@@ -369,12 +360,19 @@ class Driver:
             case _:
                 pass  # a timer: the machine holds its deadline, only its firing is written
 
+    def _start_step(self, command: RunStep) -> None:
+        if command.retry_at_ms and command.retry_at_ms > self.host.now_ms():
+            self._retries[command.seq] = command
+            return
+        if self.progress:
+            command.progress = self.progress.pop(command.seq, command.progress)
+        self.host.steps.begin(self, command)
+
     def _stop(self, seqs: set[int]) -> None:
         for seq in seqs & self._retries.keys():
             del self._retries[seq]
-        for seq in sorted(seqs & self.attempts):
-            self.attempts.discard(seq)
-            self.host.stop_step(self, seq)
+        for seq in sorted(seqs & self.attempts.keys()):
+            self.host.steps.stop(self, seq)
         self._again = [step for step in self._again if step.seq not in seqs]
         self._results = [event for event in self._results if getattr(event, "seq", None) not in seqs]
 

@@ -154,7 +154,9 @@ class Engine(Executions):
         worker.on_closed = lambda key, _, event: self._tell(key, event)
         worker.on_stalled = lambda key, _: self._tell(key, None)
         worker.on_moved = lambda key: self._tell(key, None)
-        worker.steps = StepRunner(self.environment, limit=self._max_steps, threads=self._threads)
+        worker.steps = StepRunner(
+            self.environment, limit=self._max_steps, threads=self._threads, lapsed=worker.holding.lapsed
+        )
         worker.committer = self._committer = ThreadCommitter(
             self.store,
             session,

@@ -49,7 +49,7 @@ def _verdict(machine: Machine, event: ev.AnyEvent, received: dict[str, int], see
         if last is not None and number != last + 1:
             return None if number > last else False
         received[sender] = number
-        return not isinstance(event, ev.CommandEvent) or event.seq in machine.slots
+        return not isinstance(event, ev.CommandEvent) or event.seq in machine.open
     identity = event.seq if isinstance(event, ev.CommandEvent) else getattr(event, "message_id", "")
     if identity in seen or not machine.accepts(event):
         return False

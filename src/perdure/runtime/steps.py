@@ -11,107 +11,39 @@ import contextvars
 import logging
 from collections import deque
 from collections.abc import Callable
-from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from perdure.core import events as ev
 from perdure.core.commands import RunStep
 from perdure.core.errors import EncodeError, PayloadTooLarge, PerdureError, StepTimeout, UnencodableResult
 from perdure.core.identity import Key, noise
+from perdure.runtime.attempt import Driven, StepRun
 from perdure.runtime.environment import Environment
-from perdure.runtime.threads import ThreadPool, Work
+from perdure.runtime.threads import ThreadPool
 from perdure.store.protocol import Running
-from perdure.workflow.context import Attempt, current_attempt
-from perdure.workflow.values import codec_for, failure_info, preview
+from perdure.workflow.context import current_attempt
+from perdure.workflow.values import failure_info, preview
 
 log = logging.getLogger("perdure")
 
-
-class Driven(Protocol):
-    """What the step runner needs of the driver whose step it runs."""
-
-    key: Key
-    run: str
-    dead: bool
-    attempts: set[int]
-
-    def lapsed(self) -> bool:
-        """Whether the step may not run here any more. Any thread may ask."""
-        ...
-
-    def step_lapsed(self) -> None:
-        """It did not run, because of that."""
-        ...
-
-    def step_done(self, seq: int, event: ev.AnyEvent) -> None:
-        """The attempt ended."""
-        ...
-
-    def step_unreadable(self, seq: int, error: PerdureError) -> None:
-        """The attempt ended, but what it returned cannot be recorded."""
-        ...
-
-
 ADVISE_AFTER_MS = 1_000
-_progress_codec = codec_for(Any, "a heartbeat's progress")
 
 
 class Lapsed(Exception):
     """The lease lapsed between the decision to run a step and its first instruction."""
 
 
-def _check_lease(run: StepRun) -> None:
-    if run.driver.lapsed():
-        raise Lapsed
-
-
-class StepRun:
-    """One attempt under way."""
-
-    __slots__ = (
-        "attempt",
-        "begun",
-        "command",
-        "driver",
-        "last_beat_ms",
-        "number",
-        "progress",
-        "started_at_ms",
-        "started_mono_ms",
-        "stopped",
-        "task",
-        "timed_out",
-        "told",
-        "watch",
-        "work",
-    )
-
-    def __init__(self, driver: Driven, command: RunStep, now_ms: int, monotonic_ms: int) -> None:
-        self.driver = driver
-        self.command = command
-        self.number = command.attempt + 1
-        self.started_at_ms = now_ms
-        self.started_mono_ms = monotonic_ms
-        self.last_beat_ms = monotonic_ms
-        self.progress: ev.Payload | None = command.progress
-        self.told: ev.Payload | bool | None = False  # what the store was told of it: not at all, or its progress
-        self.begun = False  # a task that is cancelled before its first instruction never runs at all
-        self.stopped = False
-        self.timed_out: StepTimeout | None = None
-        self.task: asyncio.Task[Any] | None = None
-        self.work: Work | None = None
-        self.watch: asyncio.TimerHandle | None = None
-        self.attempt: Attempt | None = None
-
-
 class StepRunner:
     """All attempts of one worker. Belongs to the engine's thread."""
 
-    def __init__(self, environment: Environment, *, limit: int, threads: ThreadPool) -> None:
+    def __init__(
+        self, environment: Environment, *, limit: int, threads: ThreadPool, lapsed: Callable[[], bool]
+    ) -> None:
         self._environment = environment
         self._limit = limit
         self._threads = threads
-        self._runs: dict[tuple[Any, int], StepRun] = {}
+        self._lapsed = lapsed
+        self._runs: dict[StepRun, None] = {}  # in order of their beginning
         self._waiting: deque[tuple[Driven, RunStep]] = deque()
         self._per_step: dict[str, int] = {}
         self._held: dict[str, deque[tuple[Driven, RunStep]]] = {}
@@ -124,6 +56,7 @@ class StepRunner:
 
     def begin(self, driver: Driven, command: RunStep) -> None:
         """Run the next attempt as soon as the limits allow."""
+        driver.attempts[command.seq] = None
         if self._draining:
             return  # the next engine runs it: it would only be cut off here
         if len(self._runs) >= self._limit or (self.alone is not None and not self._may_run_beside(driver)):
@@ -136,7 +69,7 @@ class StepRunner:
         self._launch(driver, command)
 
     def _may_run_beside(self, driver: Driven) -> bool:
-        return driver.key == self.alone and all(key == self.alone for key, _ in self._runs)
+        return driver.key == self.alone and all(run.driver.key == self.alone for run in self._runs)
 
     def pump(self) -> None:
         """Limits have changed: begin what may begin now."""
@@ -147,8 +80,8 @@ class StepRunner:
 
     def stop(self, driver: Driven, seq: int) -> None:
         """Cancel an attempt, or forget one that waits; its driver hears no more of it."""
-        run = self._runs.get((driver.key, seq))
-        if run is not None and run.driver is driver:
+        run = driver.attempts.pop(seq, None)
+        if run is not None:
             run.stopped = True
             self._cancel(run)
 
@@ -156,18 +89,18 @@ class StepRunner:
         """What people and the next attempt should know of attempts that take long."""
         oldest = self._environment.monotonic_ms() - ADVISE_AFTER_MS
         found: list[Running] = []
-        for run in self._runs.values():
-            if run.told is not run.progress and (run.started_mono_ms <= oldest or run.progress is not None):
-                run.told = run.progress
+        for run in self._runs:
+            if run.told is not run.latest and (run.started_mono_ms <= oldest or run.latest is not None):
+                run.told = run.latest
                 found.append(
                     Running(
                         key=run.driver.key,
-                        run=run.driver.run,
-                        seq=run.command.seq,
-                        name=run.command.name,
-                        attempt=run.number,
+                        run=run.run,
+                        seq=run.seq,
+                        name=run.name,
+                        attempt=run.attempt,
                         started_at_ms=run.started_at_ms,
-                        progress=run.progress,
+                        progress=run.latest,
                     )
                 )
         return found
@@ -177,10 +110,10 @@ class StepRunner:
         self._draining = True
         self._waiting.clear()
         self._held.clear()
-        tasks = [run.task for run in self._runs.values() if run.task is not None]
+        tasks = [run.task for run in self._runs if run.task is not None]
         if tasks and seconds > 0:
             await asyncio.wait(tasks, timeout=seconds)
-        for run in list(self._runs.values()):
+        for run in list(self._runs):
             run.stopped = True
             self._cancel(run)
         left = [task for task in tasks if not task.done()]
@@ -191,26 +124,14 @@ class StepRunner:
 
     def _launch(self, driver: Driven, command: RunStep) -> None:
         environment, options = self._environment, command.options
-        run = StepRun(driver, command, environment.now_ms(), environment.monotonic_ms())
-        self._runs[driver.key, command.seq] = run
+        run = StepRun(driver, command, environment.now_ms(), environment.monotonic_ms)
+        driver.attempts[command.seq] = run
+        self._runs[run] = None
         if options.concurrency is not None:
             self._per_step[command.name] = self._per_step.get(command.name, 0) + 1
-        run.task = asyncio.Task(self._attempt(run), loop=self._loop)
+        run.task = asyncio.Task(self._attempt(run), loop=self._loop, name=command.name)
         if options.is_limited:
             self._watch(run)
-
-    def _attempt_of(self, run: StepRun) -> Attempt:
-        driver, command, progress = run.driver, run.command, run.progress
-        run.attempt = Attempt(
-            driver.key.execution,
-            driver.run,
-            command.seq,
-            command.name,
-            run.number,
-            None if progress is None else _progress_codec.decode(progress, "progress"),
-            partial(self._heartbeat, run),
-        )
-        return run.attempt
 
     async def _attempt(self, run: StepRun) -> None:
         command = run.command
@@ -218,8 +139,8 @@ class StepRunner:
         event: ev.AnyEvent | PerdureError | None
         run.begun = True
         try:
-            _check_lease(run)
-            current_attempt.set(self._attempt_of(run))
+            self._check_lease()
+            current_attempt.set(run)
             args, kwargs = step.arguments.decode(command.input, step.input_what)
             value = await (step.fn(*args, **kwargs) if step.is_async else self._in_thread(run, step.fn, args, kwargs))
             event = self._completed(run, value)
@@ -239,6 +160,11 @@ class StepRunner:
         else:
             run.driver.step_done(command.seq, event)
 
+    def _check_lease(self) -> None:
+        """At the last moment before a step runs: the process may have been frozen since that was decided."""
+        if self._lapsed():
+            raise Lapsed
+
     def _completed(self, run: StepRun, value: Any) -> ev.AnyEvent | PerdureError:
         command = run.command
         try:
@@ -254,15 +180,15 @@ class StepRunner:
             location=command.location,
             preview=preview(command.input),
             result=result,
-            attempt=run.number,
+            attempt=run.attempt,
             started_at_ms=run.started_at_ms,
         )
 
     def _failed(self, run: StepRun, error: BaseException) -> ev.AnyEvent:
         command, options = run.command, run.command.options
         took_ms = self._environment.monotonic_ms() - run.started_mono_ms
-        jitter = noise(run.driver.run, command.seq, run.number)
-        pause_ms = None if _is_final(error) else _pause(options.retry, run.number, error, jitter)
+        jitter = noise(run.run, command.seq, run.attempt)
+        pause_ms = None if _is_final(error) else _pause(options.retry, run.attempt, error, jitter)
         spent_ms = command.spent_ms + took_ms + (pause_ms or 0)
         common: dict[str, Any] = {
             "seq": command.seq,
@@ -271,14 +197,14 @@ class StepRunner:
             "location": command.location,
             "preview": preview(command.input),
             "failure": failure_info(error),
-            "attempt": run.number,
+            "attempt": run.attempt,
             "started_at_ms": run.started_at_ms,
         }
         out_of_time = options.total_timeout_ms is not None and spent_ms >= options.total_timeout_ms
         if pause_ms is None or out_of_time:
             return ev.StepFailed(**common)
         retry_at_ms = self._environment.now_ms() + pause_ms
-        return ev.StepAttemptFailed(**common, retry_at_ms=retry_at_ms, spent_ms=spent_ms, progress=run.progress)
+        return ev.StepAttemptFailed(**common, retry_at_ms=retry_at_ms, spent_ms=spent_ms, progress=run.latest)
 
     async def _in_thread(self, run: StepRun, fn: Any, args: Any, kwargs: Any) -> Any:
         future = self._loop.create_future()
@@ -290,7 +216,7 @@ class StepRunner:
 
         def call() -> None:
             try:
-                _check_lease(run)
+                self._check_lease()
                 result, settled = fn(*args, **kwargs), future.set_result
             except StopIteration as error:  # a future refuses it
                 result, settled = RuntimeError(f"the step raised StopIteration: {error}"), future.set_exception
@@ -309,9 +235,8 @@ class StepRunner:
             raise
 
     def _ended(self, run: StepRun) -> None:
-        name = (run.driver.key, run.command.seq)
-        if self._runs.get(name) is run:  # else it took long to die, and its execution is back already
-            del self._runs[name]
+        self._runs.pop(run, None)
+        run.task = None  # whose context holds the run: not a cycle for the garbage collector at every step
         if run.watch is not None:
             run.watch.cancel()
         held = self._leave(run.command) if run.command.options.concurrency is not None else None
@@ -337,8 +262,7 @@ class StepRunner:
         return False
 
     def _cancel(self, run: StepRun) -> None:
-        if run.attempt is not None:
-            run.attempt.cancelled = True
+        run.cancelled = True
         if run.task is not None:
             run.task.cancel()
         if not run.begun:
@@ -346,35 +270,17 @@ class StepRunner:
 
     # --- time limits ---
 
-    def _heartbeat(self, run: StepRun, progress: Any) -> None:
-        if progress is not None:
-            run.progress = _progress_codec.encode(progress, "a heartbeat's progress")
-        run.last_beat_ms = self._environment.monotonic_ms()
-
     def _watch(self, run: StepRun) -> None:
         """Arm the next check of this attempt's limits."""
-        limits = self._limits(run)
+        limits = run.limits()
         if limits:
             due_ms = min(due for due, _, _ in limits)
             pause = max(0, due_ms - self._environment.monotonic_ms()) / 1000
             run.watch = self._loop.call_later(pause, self._check, run)
 
-    def _limits(self, run: StepRun) -> list[tuple[int, str, int]]:
-        options = run.command.options
-        found: list[tuple[int, str, int]] = []
-        if options.timeout_ms is not None:
-            found.append((run.started_mono_ms + options.timeout_ms, "timeout", options.timeout_ms))
-        if options.total_timeout_ms is not None:
-            left = max(0, options.total_timeout_ms - run.command.spent_ms)
-            found.append((run.started_mono_ms + left, "total_timeout", options.total_timeout_ms))
-        if options.heartbeat_timeout_ms is not None:
-            due = run.last_beat_ms + options.heartbeat_timeout_ms
-            found.append((due, "heartbeat_timeout", options.heartbeat_timeout_ms))
-        return found
-
     def _check(self, run: StepRun) -> None:
         now_ms = self._environment.monotonic_ms()
-        for due_ms, kind, limit_ms in self._limits(run):
+        for due_ms, kind, limit_ms in run.limits():
             if due_ms <= now_ms and run.begun:
                 run.timed_out = StepTimeout(kind=kind, limit_ms=limit_ms)
                 self._cancel(run)

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 from perdure.core import events as ev
-from perdure.core.commands import RunStep
 from perdure.core.errors import ExecutionStalled, PerdureError, StalledByBug, StoreError, UnknownWorkflow
 from perdure.core.identity import Key
 from perdure.runtime.alarm import Alarm
@@ -132,24 +131,9 @@ class Worker:
         outgoing, self._outgoing = self._outgoing, []
         self.committer.submit(outgoing)
 
-    def begin_step(self, driver: Driver, command: RunStep) -> None:
-        """Run a step's next attempt."""
-        progress = driver.progress.pop(command.seq, None)
-        if progress is not None:
-            command.progress = progress
-        self.steps.begin(driver, command)
-
-    def lapsed(self) -> bool:
-        """Whether another worker may be running these steps by now. Any thread may ask."""
-        return self.holding.lapsed()
-
     def lost_soon(self, driver: Driver) -> None:
         """A step found that it may not begin here any more: its execution leaves memory."""
         self._loop.call_soon(self.lost, driver)
-
-    def stop_step(self, driver: Driver, seq: int) -> None:
-        """Nobody waits for this step any more."""
-        self.steps.stop(driver, seq)
 
     def know(self, workflow: Workflow[..., Any]) -> None:
         """A child's workflow: its executions are ours to run from now on."""

@@ -11,11 +11,10 @@ from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 from perdure.core import events as ev
-from perdure.core.commands import AnyCommand, CloseRun, RunStep, SendMessage, StartChild, StartTimer
+from perdure.core.commands import AnyCommand, CloseRun, RunStep, SendMessage, StartChild, StartTimer, State
 from perdure.core.errors import PerdureError, StoreError
 from perdure.core.format import encode_event
 from perdure.core.machine import Machine
-from perdure.core.table import State
 from perdure.runtime.driver import Driver
 from perdure.runtime.worker import Worker
 from perdure.store.protocol import Store
@@ -76,7 +75,7 @@ def told(command: AnyCommand) -> tuple[Any, ...]:
 def point_of(execution: Execution) -> Point:
     """The state now."""
     machine = execution.machine
-    still_open = tuple(seq for seq, slot in machine.slots.items() if slot.state is not State.CANCELLED)
+    still_open = tuple(seq for seq, command in machine.open.items() if command.state is not State.CANCELLED)
     signals = tuple(sorted((name, len(queue)) for name, queue in execution.signals.items() if queue))
     return Point(machine.next_seq, still_open, machine.now_ms, signals)
 

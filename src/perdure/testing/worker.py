@@ -231,7 +231,9 @@ class SimWorker:
             workflows=self.workflows,
             limits=self.limits,
         )
-        worker.steps = StepRunner(self.environment, limit=50, threads=SimThreads(self.process, self.pace))
+        worker.steps = StepRunner(
+            self.environment, limit=50, threads=SimThreads(self.process, self.pace), lapsed=worker.holding.lapsed
+        )
         worker.committer = SimCommitter(
             self.process, self.pace, self.store, session, woken=worker.woken, lost=self._lost
         )
@@ -274,6 +276,6 @@ class SimWorker:
         self.worker.steps._limit = 0  # noqa: SLF001 - what ends now makes room for nothing
         for driver in list(self.worker.drivers.values()):
             driver.execution.evict()
-        for run in self.worker.steps._runs.values():  # noqa: SLF001 - its memory, not its say
+        for run in self.worker.steps._runs:  # noqa: SLF001 - its memory, not its say
             run.stopped = True
             self.process.own(run.task)

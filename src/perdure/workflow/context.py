@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import random as random_module
 import uuid
+from abc import ABC, abstractmethod
 from asyncio import events as asyncio_events
 from asyncio import timeout as asyncio_timeout
-from collections.abc import Callable
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, Generic, ParamSpec, TypeVar, get_args, overload
@@ -15,7 +15,7 @@ from typing import Any, Generic, ParamSpec, TypeVar, get_args, overload
 import msgspec
 
 from perdure.core.commands import SendMessage, StartChild
-from perdure.core.errors import DecodeError, InvalidOption, OutsideWorkflow
+from perdure.core.errors import DecodeError, Evicted, InvalidOption, OutsideWorkflow
 from perdure.core.events import Payload
 from perdure.core.identity import checked_id, derived_id, storable
 from perdure.core.retry import Seconds, to_ms
@@ -35,6 +35,8 @@ def _execution(name: str) -> Execution:
     if not isinstance(loop, DeterministicLoop):
         raise OutsideWorkflow(what=f"perdure.{name}", place="a workflow, where alone it means something")
     host = loop.host
+    if loop.closing and not isinstance(host, Execution):
+        raise Evicted
     assert isinstance(host, Execution)
     return host
 
@@ -194,35 +196,31 @@ async def start_child(
 # --- inside a step ---------------------------------------------------------------------------------------------------
 
 
-class Attempt:
+class Attempt(ABC):
     """The running attempt of a step, as `perdure.current_step()` returns it."""
 
-    __slots__ = ("_on_heartbeat", "attempt", "cancelled", "execution", "name", "progress", "run", "seq")
+    __slots__ = ("attempt", "cancelled", "execution", "name", "run", "seq")
 
-    def __init__(
-        self,
-        execution: str,
-        run: str,
-        seq: int,
-        name: str,
-        attempt: int,
-        progress: Any,
-        on_heartbeat: Callable[[Any], None],
-    ) -> None:
-        self.execution = execution
-        self.run = run
-        self.seq = seq
-        self.name = name
-        self.attempt = attempt
-        self.progress = progress
-        self.cancelled = False
-        self._on_heartbeat = on_heartbeat
+    execution: str
+    run: str
+    seq: int
+    name: str
+    attempt: int
+    """1 for the first."""
+    cancelled: bool
+    """Nobody waits for it any more, or its time is over."""
 
     @property
     def idempotency_key(self) -> str:
         """The same on every attempt and after every crash; another in another run. 32 hexadecimal digits."""
         return derived_id("step", self.execution, self.run, self.seq)
 
+    @property
+    @abstractmethod
+    def progress(self) -> Any:
+        """What the attempt before this one last told by `heartbeat`; None if nothing."""
+
+    @abstractmethod
     def heartbeat(self, progress: Any = None) -> None:
         """Say that the step is alive, and how far it is: the next attempt reads it as `progress`. Any thread may call.
 
@@ -230,9 +228,6 @@ class Attempt:
             asyncio.CancelledError: the step was cancelled or timed out; a step in a thread stops here.
             EncodeError: the progress cannot be encoded.
         """
-        if self.cancelled:
-            raise asyncio.CancelledError("the step was cancelled")
-        self._on_heartbeat(progress)
 
 
 current_attempt: ContextVar[Attempt] = ContextVar("perdure_attempt")

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Sequence
 from contextvars import Context
 from random import Random
-from typing import Any, NamedTuple
+from typing import Any
 
 from perdure.core import events as ev
 from perdure.core.commands import AnyCommand, CloseRun, RunStep, SendMessage, StartChild, StartTimer
@@ -34,13 +34,6 @@ from perdure.workflow.definitions import ParentClose, Step, Workflow
 from perdure.workflow.location import user_location
 from perdure.workflow.loop import CommandFuture, DeterministicLoop, Future, Timer
 from perdure.workflow.values import failure_info, render
-
-
-class Todo(NamedTuple):
-    """What the code wants done, and what it no longer waits for."""
-
-    start: Sequence[AnyCommand]
-    stop: Sequence[AnyCommand]
 
 
 class Execution:
@@ -71,24 +64,23 @@ class Execution:
             YourError: the code's fault (nondeterminism, a spin, an undecodable value): the execution stalls.
             CorruptJournal: the journal's.
         """
-        answer = self.machine.feed(recorded)
-        self._apply(answer)
+        self._apply(self.machine.feed(recorded))
         self.loop.drain()
         if self.problem is not None:
             raise self.problem
         if self._main is not None and self._main.done() and not self._closing:
             self._close()
 
-    def take(self) -> Todo:
-        """Commands to start and to stop; only when every committed event has been fed.
+    def take(self) -> tuple[Sequence[AnyCommand], Sequence[AnyCommand]]:
+        """Commands to start, and running ones to stop; only when every committed event has been fed.
 
         Raises:
             DeadlockError: the code waits, but nothing could ever wake it.
         """
-        todo = Todo(*self.machine.take())
-        if not self.machine.slots and self._waits_in_vain():
+        start, stop = self.machine.take()
+        if not self.machine.open and self._waits_in_vain():
             raise DeadlockError(stack=self.loop.stack())
-        return todo
+        return start, stop
 
     def _waits_in_vain(self) -> bool:
         waiting = self._main is not None and not self._closing and not self.is_closed
@@ -130,7 +122,7 @@ class Execution:
     # --- what an event means ---
 
     def _apply(self, answer: Answer) -> None:
-        effect, command, event = answer
+        effect, command, event = answer.effect, answer.command, answer.event
         if effect is Effect.RUN:
             self._apply_run_event(event)
         elif command is None or effect is Effect.NOTE:

@@ -43,6 +43,25 @@ class Host(Protocol):
         ...
 
 
+class Nobody:
+    """The host of an evicted loop, so that loop and execution are no cycle: they are many, and would pile up."""
+
+    now_ms = 0
+
+    def start_timer(self, timer: Timer, due_ms: int) -> int:
+        """Refused."""
+        raise Evicted
+
+    def cancel_command(self, seq: int) -> None:
+        """It is forgotten already."""
+
+    def run_step(self, *_: Any) -> NoReturn:
+        """Refused."""
+        raise Evicted
+
+    run_child = run_step
+
+
 class Future(asyncio.Future[Any]):
     """A future that hashes by a number of its loop, taken when it is first hashed: few ever are."""
 
@@ -121,7 +140,7 @@ class DeterministicLoop(_Base):  # type: ignore[misc]
     """One execution's event loop. Not thread-safe: it belongs to the engine's thread."""
 
     def __init__(self, host: Host) -> None:
-        self.host = host
+        self.host: Host = host
         self.closing = False
         self.salt = 0
         self.unretrieved: list[BaseException] = []
@@ -244,6 +263,7 @@ class DeterministicLoop(_Base):  # type: ignore[misc]
             self._asyncgens.clear()
             self._ready.clear()
             self._at_next_event.clear()
+            self.host = Nobody()
 
     # --- what asyncio asks of a loop ---
 

@@ -1,0 +1,108 @@
+"""One attempt of a step: what the step itself sees of it (`perdure.current_step()`), and what its runner keeps."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from perdure.core import events as ev
+from perdure.core.commands import RunStep
+from perdure.core.errors import PerdureError, StepTimeout
+from perdure.core.identity import Key
+from perdure.runtime.threads import Work
+from perdure.workflow.context import Attempt
+from perdure.workflow.values import codec_for
+
+_progress_codec = codec_for(Any, "a heartbeat's progress")
+
+
+class Driven(Protocol):
+    """What the step runner needs of the driver whose step it runs."""
+
+    key: Key
+    run: str
+    dead: bool
+    attempts: dict[int, StepRun | None]  # by seq, what the runner has of it; None while it waits for its turn
+
+    def step_done(self, seq: int, event: ev.AnyEvent) -> None:
+        """The attempt ended."""
+        ...
+
+    def step_lapsed(self) -> None:
+        """It did not run: the lease lapsed, another worker may be running it."""
+        ...
+
+    def step_unreadable(self, seq: int, error: PerdureError) -> None:
+        """The attempt ended, but what it returned cannot be recorded."""
+        ...
+
+
+class StepRun(Attempt):
+    """One attempt under way."""
+
+    __slots__ = (
+        "_monotonic_ms",
+        "begun",
+        "command",
+        "driver",
+        "last_beat_ms",
+        "latest",
+        "started_at_ms",
+        "started_mono_ms",
+        "stopped",
+        "task",
+        "timed_out",
+        "told",
+        "watch",
+        "work",
+    )
+
+    def __init__(self, driver: Driven, command: RunStep, now_ms: int, monotonic_ms: Callable[[], int]) -> None:
+        self.execution = driver.key.execution
+        self.run = driver.run
+        self.seq = command.seq
+        self.name = command.name
+        self.attempt = command.attempt + 1
+        self.cancelled = False
+        self.driver = driver
+        self.command = command
+        self.started_at_ms = now_ms
+        self._monotonic_ms = monotonic_ms
+        self.started_mono_ms = self.last_beat_ms = monotonic_ms()
+        self.latest: ev.Payload | None = command.progress
+        self.told: ev.Payload | bool | None = False  # what the store was told of it: not at all, or its progress
+        self.begun = False  # a task that is cancelled before its first instruction never runs at all
+        self.stopped = False
+        self.timed_out: StepTimeout | None = None
+        self.task: asyncio.Task[Any] | None = None
+        self.work: Work | None = None
+        self.watch: asyncio.TimerHandle | None = None
+
+    @property
+    def progress(self) -> Any:
+        """See `Attempt.progress`."""
+        recorded = self.command.progress
+        return None if recorded is None else _progress_codec.decode(recorded, "progress")
+
+    def heartbeat(self, progress: Any = None) -> None:
+        """See `Attempt.heartbeat`."""
+        if self.cancelled:
+            raise asyncio.CancelledError("the step was cancelled")
+        if progress is not None:
+            self.latest = _progress_codec.encode(progress, "a heartbeat's progress")
+        self.last_beat_ms = self._monotonic_ms()
+
+    def limits(self) -> list[tuple[int, str, int]]:
+        """When which limit in time is reached, by the monotonic clock, and how long it is."""
+        options = self.command.options
+        found: list[tuple[int, str, int]] = []
+        if options.timeout_ms is not None:
+            found.append((self.started_mono_ms + options.timeout_ms, "timeout", options.timeout_ms))
+        if options.total_timeout_ms is not None:
+            left = max(0, options.total_timeout_ms - self.command.spent_ms)
+            found.append((self.started_mono_ms + left, "total_timeout", options.total_timeout_ms))
+        if options.heartbeat_timeout_ms is not None:
+            due = self.last_beat_ms + options.heartbeat_timeout_ms
+            found.append((due, "heartbeat_timeout", options.heartbeat_timeout_ms))
+        return found
