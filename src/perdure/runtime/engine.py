@@ -169,6 +169,7 @@ class Engine(Executions):
         self._worker = worker
         self._committer.start()
         monotonic_ms = self.environment.monotonic_ms
+        worker.changes = await asyncio.to_thread(self.store.changes)
         asked_ms = monotonic_ms()
         worker.renewed(await asyncio.to_thread(self.store.renew, session), asked_ms)
         self._heart = Heart(
@@ -180,7 +181,6 @@ class Engine(Executions):
         )
         self._heart.start()
         await self._listen()
-        worker.scan()
         await self._adopt(list(worker.workflows))
         self._tasks.append(loop.create_task(self._tick(), name="perdure-tick"))
 

@@ -239,19 +239,20 @@ class StepRunner:
         run.task = None  # whose context holds the run: not a cycle for the garbage collector at every step
         if run.watch is not None:
             run.watch.cancel()
-        held = self._leave(run.command) if run.command.options.concurrency is not None else None
-        began = self._next_of(held) if held else False
+        began = run.command.options.concurrency is not None and self._leave(run.command)
         if self.alone is not None:
             self.pump()
-        elif not began and self._waiting:
+        elif self._waiting and not began:
             self._next_of(self._waiting)
 
-    def _leave(self, command: RunStep) -> deque[tuple[Driven, RunStep]] | None:
+    def _leave(self, command: RunStep) -> bool:
+        """Give back its place among those of its step; whether another one took it."""
         name = command.name
         self._per_step[name] -= 1
         if not self._per_step[name]:
             del self._per_step[name]
-        return self._held.get(name)
+        held = self._held.get(name)
+        return held is not None and self._next_of(held)
 
     def _next_of(self, queue: deque[tuple[Driven, RunStep]]) -> bool:
         while queue:

@@ -85,7 +85,7 @@ class Worker:
         self.on_moved: Callable[[Key], None] = lambda *_: None  # not in memory any more: who waits for it looks again
         self.holding = Holding(environment.monotonic_ms)
         self._lapse: asyncio.TimerHandle | None = None
-        self._changes: int | None = None
+        self.changes: int | None = None  # of the store, when it was last looked at
         self.committer: Committer
         self.steps: StepRunner
         self._loop = asyncio.get_running_loop()
@@ -482,8 +482,8 @@ class Worker:
         def looked(changes: Any) -> None:
             if isinstance(changes, Exception):
                 log.warning("cannot look at the store: %s", changes)
-            elif changes != self._changes:
-                self._changes = changes
+            elif changes != self.changes:
+                self.changes = changes
                 self.scan()
 
         self.background.run(lambda: self.store.deliver(self.session, DELIVERIES_PER_TICK), delivered)

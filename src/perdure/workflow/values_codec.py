@@ -212,7 +212,8 @@ class Codec(Generic[T]):
             DecodeError: it does not fit the type; the message has the path.
         """
         try:
-            self.ensure_built(what)
+            if not self._built:
+                self.ensure_built(what)
             return self._read(payload)  # type: ignore[no-any-return]
         except MemoryError:
             raise
