@@ -48,7 +48,6 @@ class Bench:
             self.store,
             self.session,
             post=self._post,
-            post_here=self._post,
             alone=lambda: self.alone,
             woken=lambda keys: self.told.append(list(keys)),
             lost=self.lost.append,
@@ -148,7 +147,6 @@ def test_alone_a_batch_is_committed_inline_and_after_trouble_by_the_thread(bench
     bench.committer.submit([(begin("b"), bench.hear)])
     assert bench.told == [Outcome.COMMITTED]
     bench.committer.start()
-    bench.wait()
     bench.wait()
     assert bench.told == [Outcome.COMMITTED] * 2
     row = bench.store.row(key("a"))

@@ -161,7 +161,7 @@ def _deposit(store: Store, answers: Answers) -> None:
 
 
 class Committer(Protocol):
-    """How the worker has things written. `done` is called on the engine's thread, never from inside the call."""
+    """How the worker has things written. `done` is called on the engine's thread, of `submit` maybe before it returns."""
 
     def start(self) -> None:
         """Begin to work."""
@@ -197,7 +197,6 @@ class ThreadCommitter:
         session: Session,
         *,
         post: Post,
-        post_here: Post,
         alone: Callable[[], bool],
         woken: Callable[[Sequence[Key]], None],
         lost: Callable[[Exception], None],
@@ -205,7 +204,6 @@ class ThreadCommitter:
         self._store = store
         self._session = session
         self._post = post  # loop.call_soon_threadsafe
-        self._post_here = post_here  # loop.call_soon, for commits made on the engine's thread
         self._alone = alone
         self._woken = woken
         self._lost = lost
@@ -220,35 +218,35 @@ class ThreadCommitter:
         self._thread.start()
 
     def submit(self, entries: Sequence[tuple[Batch, Done]]) -> None:
-        """Queue batches; commit them inline when nothing else is to be done."""
-        if len(entries) == 1 and self._alone() and self._writing.acquire(blocking=False):
-            try:
-                if self._commit_inline(entries[0]):
-                    return
-            finally:
-                self._writing.release()
+        """Queue batches; commit inline when one is all there is to do."""
+        if len(entries) == 1 and self._alone():
+            answers = self._commit_inline(entries[0])
+            if answers is not None:
+                answers.distribute(self._woken, self._lost)
+                return
         with self._condition:
             for entry in entries:
                 self._queue.add(entry)
             self._condition.notify()
 
-    def _commit_inline(self, entry: tuple[Batch, Done]) -> bool:
-        with self._condition:
-            if len(self._queue):
-                return False
-            self._queue.add(entry)
-            group = self._queue.gather()
+    def _commit_inline(self, entry: tuple[Batch, Done]) -> Answers | None:
+        """The answers; None if that is the thread's task: it is busy, or has to try again."""
+        if not self._writing.acquire(blocking=False):
+            return None
         try:
-            answers = perform(self._store, self._session, group)
+            with self._condition:
+                if len(self._queue):
+                    return None
+                group = self._queue.gather()  # advice
+            group.batches.append(entry)
+            return perform(self._store, self._session, group)
         except StoreError:
-            with self._condition:  # the thread tries again, with back-off
-                self._queue.urgent.extendleft(reversed(group.batches))
+            with self._condition:
                 for advice in group.advice:
                     self._queue.advise(advice)
-                self._condition.notify()
-            return True
-        self._post_here(answers.distribute, self._woken, self._lost)
-        return True
+            return None
+        finally:
+            self._writing.release()
 
     def deposit(self, item: Start | Mail, done: DepositDone) -> None:
         """Queue a start or message from outside."""

@@ -161,7 +161,6 @@ class Engine(Executions):
             self.store,
             session,
             post=loop.call_soon_threadsafe,
-            post_here=loop.call_soon,
             alone=lambda: worker.active <= 1 and len(worker.steps) == 0,
             woken=worker.woken,
             lost=self._lost,

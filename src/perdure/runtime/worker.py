@@ -116,20 +116,26 @@ class Worker:
             self._loop.call_soon(self._take_turns)
 
     def _take_turns(self) -> None:
-        self._turning = False
         turns, self._turns = self._turns, []
         for driver in turns:
             driver.turn()
+        self._turning = False
+        self._hand_over()
+        if self._turns:
+            self._turning = True
+            self._loop.call_soon(self._take_turns)
 
     def commit(self, batch: Batch, done: Callable[[Outcome], None]) -> None:
         """Into the next group, with whatever else this pass of the loop wants written."""
         self._outgoing.append((batch, done))
-        if len(self._outgoing) == 1:
-            self._loop.call_soon(self._hand_over)
+        if len(self._outgoing) == 1 and not self._turning:
+            self._turning = True
+            self._loop.call_soon(self._take_turns)
 
     def _hand_over(self) -> None:
         outgoing, self._outgoing = self._outgoing, []
-        self.committer.submit(outgoing)
+        if outgoing:
+            self.committer.submit(outgoing)
 
     def lost_soon(self, driver: Driver) -> None:
         """A step found that it may not begin here any more: its execution leaves memory."""

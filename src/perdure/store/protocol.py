@@ -92,7 +92,7 @@ class NewEvent(msgspec.Struct, frozen=True, gc=False):
     usage: Usage | None = None
 
 
-class Batch(msgspec.Struct):
+class Batch(msgspec.Struct, gc=False):
     """What one execution wants written: all of it or nothing, and only if its journal is `expected` events long.
 
     With `create`, the execution comes into being in the same transaction (`expected` is 0). `taken` letters leave the
