@@ -138,8 +138,7 @@ class Machine:
         if type(event) in _MESSAGES:
             self._count_message(event)
         self.position += 1
-        if recorded.at_ms > self.now_ms:
-            self.now_ms = recorded.at_ms
+        self.now_ms = max(self.now_ms, recorded.at_ms)
         return answer
 
     def accepts(self, event: ev.AnyEvent) -> bool:

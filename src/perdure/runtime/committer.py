@@ -161,7 +161,7 @@ def _deposit(store: Store, answers: Answers) -> None:
 
 
 class Committer(Protocol):
-    """How the worker has things written. `done` is called on the engine's thread, of `submit` maybe before it returns."""
+    """How the worker has things written. `done` is called on the engine's thread; `submit` may call it itself."""
 
     def start(self) -> None:
         """Begin to work."""

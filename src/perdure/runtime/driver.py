@@ -191,9 +191,10 @@ class Driver:
         self._scheduled = False
         if self.dead or self._committing is not None:
             return
+        if self.broken is not None:
+            self._cannot_go_on(self.broken)
+            return
         try:
-            if self.broken is not None:
-                raise self.broken
             if self._feeding:
                 self._feed_some()
             if self._feeding:
@@ -259,7 +260,7 @@ class Driver:
         machine = self.machine
         if machine.fresh or machine.dropped or not machine.open or self._again:
             self._do(*self.execution.take())
-        batch = self._compose()
+        batch = self._compose() if self._results or self._has_news() else None
         if batch is not None:
             self._committing = batch
             self.host.commit(batch, self._committed)
@@ -435,19 +436,20 @@ class Driver:
 
     # --- what is written next ---
 
+    def _has_news(self) -> bool:
+        if self._letters or self._own or self._closing or self.create:
+            return True
+        return self.machine.next_deadline_ms() is not None
+
     def _compose(self) -> Batch | None:
         machine = self.machine
-        news = self._results or self._letters or self._own or self._closing or self.create
-        if not news and machine.next_deadline_ms() is None:
-            return None
         at_ms = max(machine.now_ms, self.host.now_ms())
         chosen = choose(machine, self._letters.values()) if self._letters else NONE_CHOSEN
         if self._closing or chosen.terminate:
             return self._final_batch(at_ms, chosen)
         self._writing = min(len(self._results), RESULTS_PER_BATCH)
         due = [] if self._more_letters and chosen.taken else machine.due_timers(at_ms)  # after all that is stored
-        opening = chosen.events if machine.state is RunState.RUNNING else self._opening(chosen.events)
-        events = [*opening, *self._results[: self._writing], *map(ev.TimerFired, due), *self._own]
+        events = [*self._opening(chosen.events), *self._results[: self._writing], *map(ev.TimerFired, due), *self._own]
         if not events and not chosen.taken:
             return None
         return Batch(
@@ -463,14 +465,16 @@ class Driver:
         )
 
     def _opening(self, letters: Sequence[ev.AnyEvent]) -> Sequence[ev.AnyEvent]:
-        """Letters at the beginning of a run: the start and the claim come before them."""
+        """Letters, and at the beginning of a run the start and the claim before them."""
+        if self.machine.state is RunState.RUNNING:
+            return letters
         events: list[ev.AnyEvent] = [] if self.create is None else [self.create.event]
         starts = [event for event in letters if isinstance(event, ev.ExecutionStarted)]
         rest = [event for event in letters if not isinstance(event, ev.ExecutionStarted)]
         return [*events, *starts, ev.ExecutionClaimed(), *rest]
 
     def _final_batch(self, at_ms: int, chosen: Chosen) -> Batch:
-        opening = chosen.events if self.machine.state is RunState.RUNNING else self._opening(chosen.events)
+        opening = self._opening(chosen.events)
         if chosen.terminate is not None:
             last: ev.AnyEvent = ev.ExecutionTerminated(reason=chosen.terminate.reason)
             status: Status = "terminated"

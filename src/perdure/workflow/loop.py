@@ -48,18 +48,14 @@ class Nobody:
 
     now_ms = 0
 
-    def start_timer(self, timer: Timer, due_ms: int) -> int:
-        """Refused."""
-        raise Evicted
-
     def cancel_command(self, seq: int) -> None:
         """It is forgotten already."""
 
-    def run_step(self, *_: Any) -> NoReturn:
-        """Refused."""
+    def start_timer(self, *_: Any) -> NoReturn:
+        """Refused, as the rest."""
         raise Evicted
 
-    run_child = run_step
+    run_step = run_child = start_timer
 
 
 class Future(asyncio.Future[Any]):
