@@ -41,6 +41,7 @@ CORE_MAY_IMPORT = {
     "functools",
     "hashlib",
     "heapq",
+    "operator",
     "math",
     "msgspec",
     "types",

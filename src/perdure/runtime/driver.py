@@ -267,6 +267,9 @@ class Driver:
             return
         if self._unreadable is not None:
             raise self._unreadable  # only now: what other steps answered has been written
+        self._wait()
+
+    def _wait(self) -> None:
         wake_at_ms = self.next_wake_ms()
         if wake_at_ms != self._wake_at_ms:
             self._wake_at_ms = wake_at_ms
