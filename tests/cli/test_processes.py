@@ -159,6 +159,29 @@ def test_ctrl_c_stops_run_and_the_printed_command_goes_on(spawn: Spawn, project:
     assert len(project.ledger()) == 2
 
 
+def test_a_second_ctrl_c_stops_run_at_once_and_says_how_to_go_on(spawn: Spawn, project: Project) -> None:
+    started = spawn("run", "agent.py:patient", "--input", '"w"', "--id", "p1")
+    until((project.path / "holding-w").exists, "the step to run")
+    started.kill(signal.SIGINT)
+    started.until_it_says("Again to stop at once")
+    started.kill(signal.SIGINT)
+    told = started.end()
+    assert (told.code, told.out) == (130, "")
+    assert told.err.strip().splitlines()[-1].strip() == "perdure run agent.py:patient --id p1"
+    (project.path / "w").touch()
+    assert spawn("run", "agent.py:patient", "--id", "p1").end()[:2] == (0, '"Ww"\n')
+    assert len(project.ledger()) == 1
+
+
+def test_ctrl_c_while_the_module_is_imported_says_that_nothing_was_started(spawn: Spawn, project: Project) -> None:
+    project.write("heavy.py", "import time, pathlib\npathlib.Path('importing').touch()\ntime.sleep(60)\n")
+    started = spawn("run", "heavy.py:wf", "--id", "h1")
+    until((project.path / "importing").exists, "the import")
+    started.kill(signal.SIGINT)
+    assert started.end() == (130, "", "Stopped before anything was started.\n")
+    assert not project.store.exists()
+
+
 def test_a_signal_without_a_worker_is_kept_until_one_runs(spawn: Spawn, worker: Spawn, project: Project) -> None:
     first = worker()
     spawn("run", "agent.py:ask", "--input", '"x"', "--id", "a1")

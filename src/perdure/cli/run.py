@@ -76,7 +76,12 @@ def run(target: str, given: str | None, execution_id: str | None) -> int:
 
     Exit code 0: completed. 1: failed or cancelled. 5: stalled.
     """
-    settings, wanted = current(), Wanted(target, given, execution_id)
+    settings = current()
+    try:
+        wanted = Wanted(target, given, execution_id)
+    except KeyboardInterrupt:
+        say("Stopped before anything was started.")
+        return Exit.INTERRUPTED
     log_to_stderr(but=wanted.id)  # its stall is told below
     try:
         result = go(_run(settings, wanted))
@@ -93,7 +98,10 @@ def run(target: str, given: str | None, execution_id: str | None) -> int:
 
 
 async def _run(settings: Settings, wanted: Wanted) -> Any:
-    stopper = Stopper(lambda: say("Stopping: running steps may finish. Again to stop at once."))
+    stopper = Stopper(
+        lambda: say("Stopping: running steps may finish. Again to stop at once."),
+        lambda: _say_how_to_go_on(settings, wanted),
+    )
     while True:
         try:
             async with _engine(settings, wanted, stopper) as engine:

@@ -29,10 +29,12 @@ class Stopper:
 
     Args:
         told: called at the first signal, when work that is under way is being finished.
+        at_once: called at the second, right before the process ends.
     """
 
-    def __init__(self, told: Callable[[], None]) -> None:
+    def __init__(self, told: Callable[[], None], at_once: Callable[[], None] = lambda: None) -> None:
         self._told = told
+        self._at_once = at_once
         self._asked = asyncio.Event()
         self._exit_code = Exit.INTERRUPTED
         loop = asyncio.get_running_loop()
@@ -41,6 +43,7 @@ class Stopper:
 
     def _signalled(self, number: signal.Signals) -> None:
         if self._asked.is_set():
+            self._at_once()
             sys.stdout.flush()
             os._exit(_EXITS[number])
         self._exit_code = _EXITS[number]

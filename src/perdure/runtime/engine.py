@@ -220,15 +220,23 @@ class Engine(Executions):
             await self._server.start()
             await asyncio.to_thread(announce, self._server.path)
 
-    async def __aexit__(self, *_: object) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None = None, *_: object) -> None:
         worker, self._worker = self._worker, None
         if worker is None:
             return
         if self._server is not None:
             await self._server.stop()
         worker.stopping = True
-        await worker.steps.drain(self._shutdown_s)
-        await self._settle(worker)
+        if kind is asyncio.CancelledError and len(worker.steps) and self._shutdown_s:
+            told = "stopping: %d running step(s) may finish, within %g s; interrupted again, it does not wait"
+            log.warning(told, len(worker.steps), self._shutdown_s)
+        try:
+            await worker.steps.drain(self._shutdown_s)
+            await self._settle(worker)
+        finally:
+            await self._end(worker)
+
+    async def _end(self, worker: Worker) -> None:
         worker.stop()
         for task in self._tasks:
             task.cancel()
@@ -547,6 +555,8 @@ def run(
         ExecutionFailed, ExecutionCancelled, ExecutionTerminated, ExecutionStalled: how it ended otherwise.
         StoreBusy: another engine works on this file.
         EngineMisused: an event loop runs here already.
+        KeyboardInterrupt: Ctrl-C; its message names the id to go on with. Running steps may finish first; a second
+            Ctrl-C does not wait for them.
 
     Example:
         print(perdure.run(research, "durable execution", id="report-1"))
@@ -557,9 +567,16 @@ def run(
             fix="There: async with perdure.Engine(workflows=[...]) as engine: handle = await engine.start(...).",
         )
 
+    engine = Engine(store, workflows=[workflow])
+    chosen = id if id is not None else engine.new_id()
+
     async def main() -> R:
-        async with Engine(store, workflows=[workflow]) as engine:
-            handle = await engine.start(workflow, *args, id=id, **kwargs)
+        async with engine:
+            handle = await engine.start(workflow, *args, id=chosen, **kwargs)
             return await handle.result()
 
-    return asyncio.run(main())
+    try:
+        return asyncio.run(main())
+    except KeyboardInterrupt:  # without the frames of whatever the interrupt met
+        told = f"stopped; nothing recorded is lost: the same call with id={chosen!r} goes on"
+        raise KeyboardInterrupt(told) from None

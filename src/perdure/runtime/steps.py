@@ -111,11 +111,13 @@ class StepRunner:
         self._waiting.clear()
         self._held.clear()
         tasks = [run.task for run in self._runs if run.task is not None]
-        if tasks and seconds > 0:
-            await asyncio.wait(tasks, timeout=seconds)
-        for run in list(self._runs):
-            run.stopped = True
-            self._cancel(run)
+        try:
+            if tasks and seconds > 0:
+                await asyncio.wait(tasks, timeout=seconds)
+        finally:
+            for run in list(self._runs):
+                run.stopped = True
+                self._cancel(run)
         left = [task for task in tasks if not task.done()]
         if left:
             await asyncio.wait(left, timeout=1.0)
