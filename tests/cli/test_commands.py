@@ -165,6 +165,14 @@ def test_commands_that_need_a_store_do_not_make_one(cli: Cli, project: Project, 
     assert not list(project.path.glob("nowhere.db*"))
 
 
+@pytest.mark.parametrize("command", [("ls",), ("run", "agent.py:greet", "--input", '"ada"')])
+def test_a_directory_instead_of_a_store_says_what_to_name(cli: Cli, project: Project, command: tuple[str, ...]) -> None:
+    (project.path / "data").mkdir()
+    told = cli(*command, "--store", "data")
+    assert told.code == 4
+    assert "data cannot be opened: it is a directory. Name a file in it: data/perdure.db" in told.err
+
+
 def test_a_file_that_is_no_store_is_told_and_left_alone(cli: Cli, project: Project) -> None:
     project.write("notes.txt", "these are notes, and no database\n" * 100)
     before = (project.path / "notes.txt").read_bytes()

@@ -180,19 +180,78 @@ def test_a_lock_file_that_cannot_be_written_is_told_as_such(public):
         store.close()
 
 
-def test_a_missing_directory_is_named(tmp_path):
-    with pytest.raises(errors.StoreError, match=r"missing/store\.db") as caught:
-        SqliteStore(tmp_path / "missing" / "store.db")
-    assert caught.value.code == "P0400"
+# --- where no store can be ---
 
 
-def test_a_directory_is_no_store(tmp_path):
-    with pytest.raises(errors.StoreError):
-        SqliteStore(tmp_path)
+def _make_directory(path):
+    path.mkdir()
+
+
+def _make_pipe(path):
+    os.mkfifo(path)
+
+
+def _below_a_file(path):
+    path.parent.rmdir()
+    path.parent.write_text("")
+
+
+def _below_nothing(path):
+    path.parent.rmdir()
+
+
+def _linked_to_itself(path):
+    path.symlink_to(path)
+
+
+def _linked_to_nowhere(path):
+    path.symlink_to(path.parent / "missing" / "store.db")
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (_make_directory, r"store.db cannot be opened: it is a directory\. Name a file in it: .*/perdure\.db"),
+        (_make_pipe, "it is no regular file. Name another file"),
+        (_below_a_file, "folder is no directory. Name a file elsewhere"),
+        (_below_nothing, r"the directory .*folder does not exist\. Make it \(mkdir -p .*folder\)"),
+        (_linked_to_itself, "(?i)symbolic links.* Name another file"),
+        (_linked_to_nowhere, "the directory .*missing does not exist"),
+    ],
+)
+def test_a_place_where_no_store_can_be_is_refused_with_what_to_do(tmp_path, make, told):
+    path = tmp_path / "folder" / "store.db"
+    path.parent.mkdir()
+    make(path)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(errors.StoreNotOpened, match=told) as caught:
+        SqliteStore(path)
+    assert "tries again" not in str(caught.value)
+    assert sorted(tmp_path.rglob("*")) == before, "nothing is made where it was refused"
+
+
+def test_a_link_to_a_file_that_does_not_exist_yet_makes_it(tmp_path):
+    (tmp_path / "link.db").symlink_to(tmp_path / "store.db")
+    SqliteStore(tmp_path / "link.db").close()
+    assert (tmp_path / "store.db").is_file()
+
+
+def test_a_directory_that_may_not_be_looked_into_is_told_as_such(public):
+    public.parent.chmod(0o000)
+    with unprivileged(), pytest.raises(errors.StoreReadOnly, match="Permission denied"):
+        SqliteStore(public)
+
+
+def test_what_sqlite_cannot_open_for_another_reason_is_not_said_to_be_tried_again(tmp_path):
+    path = tmp_path / "store.db"
+    (tmp_path / "store.db-wal").mkdir()
+    with pytest.raises(errors.StoreNotOpened) as caught:
+        SqliteStore(path)
+    assert "tries again" not in str(caught.value)
 
 
 def test_a_missing_file_is_not_made_for_who_only_looks(tmp_path):
-    with pytest.raises(errors.StoreError):
+    with pytest.raises(errors.StoreMissing):
         SqliteStore(tmp_path / "store.db", create=False)
     assert list(tmp_path.iterdir()) == []
 

@@ -71,7 +71,7 @@ class Engine(Executions):
 
     Raises:
         StoreBusy: another engine works on this file.
-        StoreError: the store cannot be opened; the message says why.
+        StoreError: the store cannot be opened; the message says why, and what to do.
         DuplicateName, InvalidDefinition: the workflows.
 
     Example:

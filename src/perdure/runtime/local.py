@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from perdure.core.errors import PerdureError, StoreError
+from perdure.core.errors import PerdureError, StoreNotOpened
 from perdure.core.identity import Key
 from perdure.store.protocol import Mail, Receipt, Start
 
@@ -63,7 +63,8 @@ def socket_path(store_path: str) -> str:
     folder = Path(tempfile.gettempdir()) / f"perdure-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.stat().st_uid != os.getuid():
-        raise StoreError(path=store_path, detail=f"{folder} belongs to another user")
+        fix = "Remove it, set TMPDIR, or give the store a shorter path."
+        raise StoreNotOpened(path=store_path, detail=f"{folder} belongs to another user", fix=fix)
     return str(folder / name)
 
 
@@ -90,15 +91,14 @@ class LocalServer:
         self._connections: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        """Listen. Whoever owns the store may replace a socket that a dead engine left. Raises `StoreError`."""
+        """Listen. Whoever owns the store may replace a socket that a dead engine left. Raises `StoreNotOpened`."""
         before = os.umask(0o177)
         try:
             Path(self.path).unlink(missing_ok=True)
             self._server = await asyncio.start_unix_server(self._accept, self.path, limit=2**16)
         except OSError as error:
-            raise StoreError(
-                path=self.path, detail=f"clients cannot reach the engine at this socket: {error}"
-            ) from error
+            detail, fix = f"clients could not reach the engine there: {error}", "Make its directory writable."
+            raise StoreNotOpened(path=self.path, detail=detail, fix=fix) from error
         finally:
             os.umask(before)
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
+import stat
 from pathlib import Path
 from typing import Final
 
@@ -42,6 +44,51 @@ def translate(error: apsw.Error, path: str) -> errors.StoreError:
     if isinstance(error, _CORRUPT) or extended in _IO_CORRUPT:
         return errors.StoreCorrupt(path=path, detail=detail)
     return errors.StoreError(path=path, detail=detail)
+
+
+def refused(error: apsw.Error, path: str) -> errors.StoreError:
+    """The same while the store is being opened: nobody tries again by himself."""
+    known = translate(error, path)
+    if type(known) is not errors.StoreError:
+        return known
+    return errors.StoreNotOpened(path=path, detail=known.fields["detail"], fix="Name another file, or mend this one.")
+
+
+def check_place(path: str, *, create: bool) -> None:
+    """Where no store can be, say why and what to do: SQLite has one message for all of it.
+
+    Raises:
+        StoreMissing: there is no file, and none is to be made.
+        StoreNotOpened: a directory stands there, its folder is missing, and the like.
+        StoreReadOnly: the folder may not even be looked into.
+    """
+    file = Path(os.path.realpath(path))
+    folder = file.parent
+    try:
+        mode = file.stat().st_mode
+    except FileNotFoundError:
+        if not folder.is_dir():
+            fix = f"Make it (mkdir -p {shlex.quote(str(folder))}), or name a file elsewhere."
+            raise errors.StoreNotOpened(path=path, detail=f"the directory {folder} does not exist", fix=fix) from None
+        if not create:
+            raise errors.StoreMissing(path=path) from None
+    except NotADirectoryError:
+        fix = "Name a file elsewhere."
+        raise errors.StoreNotOpened(path=path, detail=f"{folder} is no directory", fix=fix) from None
+    except PermissionError as error:
+        raise errors.StoreReadOnly(path=path, detail=str(error)) from None
+    except OSError as error:
+        raise errors.StoreNotOpened(path=path, detail=str(error), fix="Name another file.") from None
+    else:
+        _check_file(path, mode)
+
+
+def _check_file(path: str, mode: int) -> None:
+    if stat.S_ISDIR(mode):
+        fix = f"Name a file in it: {Path(path) / 'perdure.db'}"
+        raise errors.StoreNotOpened(path=path, detail="it is a directory", fix=fix)
+    if not stat.S_ISREG(mode):
+        raise errors.StoreNotOpened(path=path, detail="it is no regular file", fix="Name another file.")
 
 
 def _writable(path: str) -> bool:

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import msgspec
 
-from perdure.core.errors import StoreBusy, StoreError, StoreReadOnly
+from perdure.core.errors import StoreBusy, StoreError, StoreNotOpened, StoreReadOnly
 from perdure.store.faults import Identity
 
 # struct flock, for asking who holds a lock without taking it
@@ -97,7 +97,7 @@ def acquire(path: str, *, store: str) -> Ownership:
             raise StoreBusy(path=store, owner=str(owner or "another process")) from None
         except OSError as error:
             os.close(descriptor)
-            raise StoreError(path=path, detail=str(error)) from error
+            raise StoreNotOpened(path=path, detail=f"it cannot be locked: {error}", fix="Use a local disk.") from error
         return ownership
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
-from perdure.core.errors import StoreMissing
 from perdure.store.open import DEFAULT_PATH, local_owner, open_store
 from perdure.store.protocol import Store
 
@@ -24,13 +22,7 @@ def open_existing(given: str | None) -> Store:
         StoreMissing: there is none.
         InvalidOption, StoreError: as `open_store`.
     """
-    name = store_name(given)
-    if "://" not in name or name.startswith("sqlite://"):
-        path = name.removeprefix("sqlite://")
-        if not Path(path).exists():
-            raise StoreMissing(path=path)
-        return open_store(path, create=False)
-    return open_store(name)
+    return open_store(store_name(given), create=False)
 
 
 def ended_cleanly(store: Store, session: int) -> bool | None:

@@ -7,7 +7,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 import apsw
 
-from perdure.core.errors import SchemaFromTheFuture, StoreCorrupt, StoreError
+from perdure.core.errors import SchemaFromTheFuture, StoreCorrupt, StoreNotOpened
 from perdure.core.format import FORMAT
 from perdure.store.queries import SQL, migrations
 
@@ -46,7 +46,8 @@ def connect(path: str, *, durability: Durability, busy_ms: int, create: bool, vf
 
 def _use_log(connection: apsw.Connection, path: str) -> None:
     if connection.pragma("journal_mode", "WAL") != "wal":
-        raise StoreError(path=path, detail="SQLite's write-ahead log cannot be used there")
+        detail = "SQLite's write-ahead log cannot be used there"
+        raise StoreNotOpened(path=path, detail=detail, fix="Use a local disk.")
 
 
 def migrate(connection: apsw.Connection, path: str, *, shards: int, store_id: str, created_at_ms: int) -> None:

@@ -78,7 +78,7 @@ class SqliteStore:
         clock: milliseconds since 1970, UTC.
 
     Raises:
-        StoreReadOnly, StoreLocked, StoreCorrupt, SchemaFromTheFuture, NetworkFileSystem, StoreError.
+        StoreNotOpened, StoreMissing, StoreReadOnly, StoreLocked, StoreCorrupt, SchemaFromTheFuture, NetworkFileSystem.
     """
 
     def __init__(
@@ -98,6 +98,7 @@ class SqliteStore:
     ) -> None:
         self.path = os.path.abspath(path)  # noqa: PTH100 - a string is wanted
         _check_options(str(path), durability, shards)
+        faults.check_place(self.path, create=create)
         self._wait, self._wait_timeout_s = wait, wait_timeout_s
         self._direct = direct
         self.now_ms = clock
@@ -116,7 +117,7 @@ class SqliteStore:
             meta = schema.read_meta(self._reader, self.path)
         except apsw.Error as error:
             self._close_connections()
-            raise faults.translate(error, self.path) from error
+            raise faults.refused(error, self.path) from error
         except BaseException:
             self._close_connections()
             raise

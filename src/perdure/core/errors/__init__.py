@@ -51,6 +51,7 @@ from perdure.core.errors.store import (
     StoreFull,
     StoreLocked,
     StoreMissing,
+    StoreNotOpened,
     StoreReadOnly,
     StoreReplaced,
 )
@@ -106,6 +107,7 @@ __all__ = [
     "StoreFull",
     "StoreLocked",
     "StoreMissing",
+    "StoreNotOpened",
     "StoreReadOnly",
     "StoreReplaced",
     "TheirError",

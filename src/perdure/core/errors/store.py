@@ -10,7 +10,7 @@ class StoreError(TheirError):
 
     code = "P0400"
     text = "The store at {path} failed: {detail}."
-    cure = "Perdure tries again by itself where that can help; nothing acknowledged is lost."
+    cure = "A running engine tries again by itself; nothing acknowledged is lost."
 
 
 class StoreBusy(StoreError):
@@ -91,3 +91,11 @@ class StoreMissing(StoreError):
     code = "P0410"
     text = "There is no store at {path}."
     cure = "A worker or `perdure run` makes one; or name another with --store or PERDURE_STORE."
+
+
+class StoreNotOpened(StoreError):
+    """There can be no store at this place, or what is there does not open. Fields: path, detail, fix."""
+
+    code = "P0411"
+    text = "{path} cannot be opened: {detail}."
+    cure = "{fix}"
