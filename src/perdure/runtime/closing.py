@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from perdure.core import events as ev
 from perdure.core.commands import CloseRun, StartChild, State
-from perdure.core.identity import Key, derived_id
+from perdure.core.identity import derived_id
 from perdure.core.machine import Machine
+from perdure.runtime.outgoing import Outgoing
 from perdure.store.protocol import Mail, Status
 
 
@@ -21,20 +20,12 @@ def closing_event(close: CloseRun) -> tuple[ev.AnyEvent, Status]:
     return ev.ExecutionCompleted(result=close.result, lost_failures=close.lost_failures), "completed"
 
 
-def closing_mail(
-    key: Key,
-    run: str,
-    parent: ev.Parent | None,
-    machine: Machine,
-    last: ev.AnyEvent,
-    key_of: Callable[[str], Key],
-    sent_to: Callable[[str], int],
-) -> list[Mail]:
-    """Messages that leave with the closing commit; `sent_to` says how many went before to a receiver."""
-    mail = [] if parent is None else [_answer(key, run, parent, last, key_of, sent_to)]
+def closing_mail(outgoing: Outgoing, parent: ev.Parent | None, machine: Machine, last: ev.AnyEvent) -> list[Mail]:
+    """Messages that leave with the closing commit, after those in `outgoing`."""
+    mail = [] if parent is None else [_answer(outgoing, parent, last)]
     children = [each for each in machine.open.values() if isinstance(each, StartChild) and _begun(each)]
     ended = [each for each in children if each.on_parent_close != "abandon"]
-    return [*mail, *(_end_child(key, run, child, key_of, sent_to) for child in ended)]
+    return [*mail, *(_end_child(outgoing, child) for child in ended)]
 
 
 def _begun(child: StartChild) -> bool:
@@ -42,15 +33,9 @@ def _begun(child: StartChild) -> bool:
     return child.state is State.STARTED or (child.state is State.OPEN and child.taken)
 
 
-def _answer(
-    key: Key,
-    run: str,
-    parent: ev.Parent,
-    last: ev.AnyEvent,
-    key_of: Callable[[str], Key],
-    sent_to: Callable[[str], int],
-) -> Mail:
-    number = sent_to(parent.execution) + 1
+def _answer(outgoing: Outgoing, parent: ev.Parent, last: ev.AnyEvent) -> Mail:
+    key, run = outgoing.key, outgoing.run
+    number = outgoing.sent_to(parent.execution) + 1
     common = {"seq": parent.seq, "execution": key.execution, "sender_run": run, "number": number}
     match last:
         case ev.ExecutionCompleted():
@@ -63,7 +48,7 @@ def _answer(
             reason = getattr(last, "reason", "")
             closed = ev.ChildClosed(status="terminated", reason=reason, **common)  # type: ignore[arg-type]
     return Mail(
-        receiver=key_of(parent.execution),
+        receiver=outgoing.key_of(parent.execution),
         receiver_run=parent.run,
         message_id=derived_id("closed", key.execution, run, 0),
         event=closed,
@@ -72,18 +57,17 @@ def _answer(
     )
 
 
-def _end_child(
-    key: Key, run: str, child: StartChild, key_of: Callable[[str], Key], sent_to: Callable[[str], int]
-) -> Mail:
+def _end_child(outgoing: Outgoing, child: StartChild) -> Mail:
+    key, run = outgoing.key, outgoing.run
     message_id = derived_id("parent closed", key.execution, run, child.seq)
     event: ev.AnyEvent
     if child.on_parent_close == "cancel":
-        number = sent_to(child.execution) + 1
+        number = outgoing.sent_to(child.execution) + 1
         event = ev.CancelRequested(message_id, "its parent closed", run, number)
     else:
         event = ev.TerminateRequested(message_id, "its parent closed")
     return Mail(
-        receiver=key_of(child.execution),
+        receiver=outgoing.key_of(child.execution),
         receiver_run=child.run,
         message_id=message_id,
         event=event,

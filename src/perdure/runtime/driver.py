@@ -5,7 +5,6 @@ feed events -> take commands -> start them, gather what they and the world answe
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -14,14 +13,15 @@ from typing import Any, Protocol
 from perdure.core import events as ev
 from perdure.core.commands import AnyCommand, CloseRun, RunStep, SendMessage, StartChild
 from perdure.core.errors import PerdureError, PoisonedExecution, StalledByBug
-from perdure.core.identity import Key, derived_id, shard_of
+from perdure.core.identity import Key
 from perdure.core.table import RunState
 from perdure.runtime.attempt import StepRun
 from perdure.runtime.closing import closing_event, closing_mail
 from perdure.runtime.inbox import Chosen, choose
 from perdure.runtime.loading import INBOX_PAGE
+from perdure.runtime.outgoing import Outgoing
 from perdure.runtime.steps import StepRunner
-from perdure.store.protocol import Batch, Letter, Mail, NewEvent, Outcome, Start, Status
+from perdure.store.protocol import Batch, Letter, NewEvent, Outcome, Start, Status
 from perdure.workflow.definitions import Workflow
 from perdure.workflow.execution import Execution
 from perdure.workflow.values import failure_info
@@ -65,13 +65,15 @@ class Created(Protocol):
 class Driver:
     """One execution in memory, between its store and its code. Belongs to the engine's thread."""
 
-    def __init__(self, host: Host, key: Key, workflow: Workflow[..., Any], *, create: Start | None = None) -> None:
+    def __init__(
+        self, host: Host, key: Key, run: str, workflow: Workflow[..., Any], *, create: Start | None = None
+    ) -> None:
         self.host = host
         self.key = key
         self.execution = Execution(workflow, key.execution, host.fingerprint)
         self.machine = self.execution.machine
+        self.run = run
         self.create = create
-        self.run = create.event.run if create is not None else ""
         self.parent: ev.Parent | None = create.event.parent if create is not None else None
         self.attempts: dict[int, StepRun | None] = {}  # what the step runner has of its steps; None: it waits there
         self.progress: dict[int, ev.Payload] = {}  # what attempts of an earlier process last told
@@ -85,10 +87,7 @@ class Driver:
         self._letters: dict[str, Letter] = {}  # by message id
         self._more_letters = False  # the inbox held a whole page: there may be another behind it
         self._results: list[ev.AnyEvent] = []
-        self._own: list[ev.AnyEvent] = []
-        self._mail: list[Mail] = []
-        self._sending: dict[str, int] = {}  # messages in it by receiver
-        self._starts: list[Start] = []
+        self._outgoing = Outgoing(key, run, host.shards, self.machine)
         self._feeding: deque[ev.Recorded] = deque()
         self._again: list[RunStep] = []
         self._retries: dict[int, RunStep] = {}
@@ -101,9 +100,8 @@ class Driver:
 
     # --- what happens to it ---
 
-    def replay(self, run: str, journal: Iterable[ev.Recorded], letters: Sequence[Letter]) -> None:
+    def replay(self, journal: Iterable[ev.Recorded], letters: Sequence[Letter]) -> None:
         """Begin from what the store holds."""
-        self.run = run
         self._feeding.extend(journal)
         self.length = len(self._feeding)
         self.letters_arrived(letters)
@@ -147,7 +145,7 @@ class Driver:
             or self._committing
             or self._feeding
             or self._results
-            or self._own
+            or self._outgoing.events
             or self._again
             or self._closing
             or self._more_letters
@@ -161,7 +159,7 @@ class Driver:
     @property
     def unwritten(self) -> bool:
         """Whether something that happened is not in the journal yet."""
-        return bool(self._committing or self._results or self._own)
+        return bool(self._committing or self._results or self._outgoing.events)
 
     def discard(self) -> None:
         """Leave memory. What was committed stays; everything else is forgotten, as after a crash."""
@@ -224,7 +222,7 @@ class Driver:
             expected=self.length,
             events=[NewEvent(last, at_ms)],
             taken=asked,
-            mail=closing_mail(self.key, self.run, self.parent, self.machine, last, self._key_of, self._sent_to),
+            mail=closing_mail(self._outgoing, self.parent, self.machine, last),
             closes="terminated",
         )
         self._committing = batch
@@ -326,8 +324,7 @@ class Driver:
         for letter in batch.taken:
             self._letters.pop(letter.message_id, None)
         del self._results[: self._writing]  # later ones came while it was written
-        if self._own:
-            self._own, self._mail, self._starts, self._sending = [], [], [], {}
+        self._outgoing.clear()
         self.create = None
         if self.created is not None:
             created, self.created = self.created, None
@@ -352,9 +349,9 @@ class Driver:
                 self._start_step(command)
             case StartChild():
                 self.host.know(command.target)
-                self._initiate_child(command)
+                self._outgoing.start_child(command)
             case SendMessage():
-                self._send(command)
+                self._outgoing.send(command)
             case CloseRun():
                 self._closing = command
             case _:
@@ -376,83 +373,27 @@ class Driver:
         self._again = [step for step in self._again if step.seq not in seqs]
         self._results = [event for event in self._results if getattr(event, "seq", None) not in seqs]
 
-    def _initiate_child(self, command: StartChild) -> None:
-        key = self._key_of(command.execution)
-        parent = ev.Parent(self.key.execution, self.run, command.seq)
-        self._own.append(
-            ev.ChildInitiated(
-                seq=command.seq,
-                workflow=command.workflow,
-                execution=command.execution,
-                run=command.run,
-                input=command.input,
-                location=command.location,
-            )
-        )
-        started = ev.ExecutionStarted(
-            workflow=command.workflow,
-            run=command.run,
-            input=command.input,
-            parent=parent,
-            on_parent_close=command.on_parent_close,
-        )
-        self._starts.append(Start(key, started, start_digest(started)))
-
-    def _send(self, command: SendMessage) -> None:
-        sent = ev.MessageSent(
-            seq=command.seq,
-            kind=command.kind,
-            receiver=command.receiver,
-            name=command.name,
-            value=command.value,
-            reason=command.reason,
-            location=command.location,
-        )
-        self._sending[command.receiver] = self._sending.get(command.receiver, 0) + 1
-        number = self._sent_to(command.receiver)
-        message_id = derived_id("message", self.key.execution, self.run, command.seq)
-        event: ev.AnyEvent
-        if command.kind == "signal":
-            assert command.value is not None
-            event = ev.SignalReceived(message_id, command.name, command.value, self.key.execution, self.run, number)
-        else:
-            event = ev.CancelRequested(message_id, command.reason, self.run, number)
-        self._own.append(sent)
-        self._mail.append(
-            Mail(
-                receiver=self._key_of(command.receiver),
-                message_id=message_id,
-                event=event,
-                sender=self.key,
-                sender_run=self.run,
-                seq=command.seq,
-            )
-        )
-
-    def _sent_to(self, receiver: str) -> int:
-        """How many messages went to it, those of the next commit included."""
-        return self.machine.sent.get(receiver, 0) + self._sending.get(receiver, 0)
-
-    def _key_of(self, execution_id: str) -> Key:
-        namespace = self.key.namespace
-        return Key(shard_of(namespace, execution_id, self.host.shards), namespace, execution_id)  # type: ignore[arg-type]
-
     # --- what is written next ---
 
     def _has_news(self) -> bool:
-        if self._letters or self._own or self._closing or self.create:
+        if self._letters or self._outgoing.events or self._closing or self.create:
             return True
         return self.machine.next_deadline_ms() is not None
 
     def _compose(self) -> Batch | None:
-        machine = self.machine
+        machine, outgoing = self.machine, self._outgoing
         at_ms = max(machine.now_ms, self.host.now_ms())
         chosen = choose(machine, self._letters.values()) if self._letters else NONE_CHOSEN
         if self._closing or chosen.terminate:
             return self._final_batch(at_ms, chosen)
         self._writing = min(len(self._results), RESULTS_PER_BATCH)
         due = [] if self._more_letters and chosen.taken else machine.due_timers(at_ms)  # after all that is stored
-        events = [*self._opening(chosen.events), *self._results[: self._writing], *map(ev.TimerFired, due), *self._own]
+        events = [
+            *self._opening(chosen.events),
+            *self._results[: self._writing],
+            *map(ev.TimerFired, due),
+            *outgoing.events,
+        ]
         if not events and not chosen.taken:
             return None
         return Batch(
@@ -462,8 +403,8 @@ class Driver:
             events=[NewEvent(event, at_ms) for event in events],
             taken=chosen.taken,
             inbox_seen=bool(due),
-            mail=self._mail,
-            starts=self._starts,
+            mail=outgoing.mail,
+            starts=outgoing.starts,
             create=self.create,
         )
 
@@ -484,15 +425,15 @@ class Driver:
         else:
             assert self._closing is not None
             last, status = closing_event(self._closing)
-        closing = closing_mail(self.key, self.run, self.parent, self.machine, last, self._key_of, self._sent_to)
+        outgoing = self._outgoing
         return Batch(
             key=self.key,
             run=self.run,
             expected=self.machine.position,
-            events=[NewEvent(event, at_ms) for event in (*opening, *self._own, last)],
+            events=[NewEvent(event, at_ms) for event in (*opening, *outgoing.events, last)],
             taken=chosen.taken,
-            mail=[*self._mail, *closing],
-            starts=self._starts,
+            mail=[*outgoing.mail, *closing_mail(outgoing, self.parent, self.machine, last)],
+            starts=outgoing.starts,
             create=self.create,
             closes=status,
         )
@@ -513,9 +454,3 @@ class Driver:
                 del self._retries[seq]
                 self._again.append(command)
         self.poke()
-
-
-def start_digest(started: ev.ExecutionStarted) -> bytes:
-    """Tells an idempotent start from a clash of ids: a hash of workflow and input."""
-    text = started.workflow.encode() + b"\0" + started.input.content_type.encode() + b"\0" + started.input.data
-    return hashlib.blake2b(text, digest_size=16).digest()

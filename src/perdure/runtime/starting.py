@@ -7,8 +7,8 @@ from typing import Any
 from perdure.core import events as ev
 from perdure.core.errors import ExecutionExists, InvalidDefinition
 from perdure.core.identity import Key
-from perdure.runtime.driver import start_digest
 from perdure.runtime.environment import Environment
+from perdure.runtime.outgoing import start_digest
 from perdure.store.protocol import Receipt, Row, Start
 from perdure.workflow.definitions import Workflow
 

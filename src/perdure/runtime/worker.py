@@ -267,7 +267,7 @@ class Worker:
 
     def start(self, start: Start, workflow: Workflow[..., Any]) -> Driver:
         """Begin a new execution; its first commit tells whether the id was free."""
-        driver = Driver(self, start.key, workflow, create=start)
+        driver = Driver(self, start.key, start.event.run, workflow, create=start)
         self.drivers[start.key] = driver
         driver.poke()
         return driver
@@ -415,8 +415,7 @@ class Worker:
         if self.stopping or there is not None or row.key.shard not in self.holding.shards:
             self._suspects.passed(row.key)
             return
-        driver = Driver(self, row.key, self.workflows[row.workflow])
-        driver.run = row.run
+        driver = Driver(self, row.key, row.run, self.workflows[row.workflow])
         if isinstance(loaded, StoreError):
             log.warning("cannot load %s, trying again: %s", row.key.execution, loaded)
             self._loop.call_later(0.5, self._load_again, row)
@@ -446,7 +445,7 @@ class Worker:
         driver.poisoned = died_alone(loaded)
         driver.size = sum(size_of(recorded.event) for recorded in loaded.journal)
         driver.progress = {r.seq: r.progress for r in loaded.running if r.run == row.run and r.progress is not None}
-        driver.replay(row.run, loaded.journal, loaded.letters)
+        driver.replay(loaded.journal, loaded.letters)
 
     def progressed(self, driver: Driver) -> None:
         """Something of an execution that runs alone was committed."""

@@ -1,0 +1,99 @@
+"""What a run's code sends with its next commit: the events that say so, messages, and starts of children."""
+
+from __future__ import annotations
+
+import hashlib
+
+from perdure.core import events as ev
+from perdure.core.commands import SendMessage, StartChild
+from perdure.core.identity import Key, derived_id, shard_of
+from perdure.core.machine import Machine
+from perdure.store.protocol import Mail, Start
+
+
+class Outgoing:
+    """Gathered until they are committed; what was committed is cleared."""
+
+    def __init__(self, key: Key, run: str, shards: int, machine: Machine) -> None:
+        self.key = key
+        self.run = run
+        self.events: list[ev.AnyEvent] = []
+        self.mail: list[Mail] = []
+        self.starts: list[Start] = []
+        self._shards = shards
+        self._machine = machine
+        self._sending: dict[str, int] = {}  # messages among them, by receiver
+
+    def clear(self) -> None:
+        """They have been committed. The lists themselves are the batch's from now on."""
+        if self.events:
+            self.events, self.mail, self.starts, self._sending = [], [], [], {}
+
+    def key_of(self, execution_id: str) -> Key:
+        """Where an execution of the same namespace lives."""
+        namespace = self.key.namespace
+        return Key(shard_of(namespace, execution_id, self._shards), namespace, execution_id)  # type: ignore[arg-type]
+
+    def sent_to(self, receiver: str) -> int:
+        """How many messages went to it, those of the next commit included."""
+        return self._machine.sent.get(receiver, 0) + self._sending.get(receiver, 0)
+
+    def start_child(self, command: StartChild) -> None:
+        """A child begins."""
+        self.events.append(
+            ev.ChildInitiated(
+                seq=command.seq,
+                workflow=command.workflow,
+                execution=command.execution,
+                run=command.run,
+                input=command.input,
+                location=command.location,
+            )
+        )
+        started = ev.ExecutionStarted(
+            workflow=command.workflow,
+            run=command.run,
+            input=command.input,
+            parent=ev.Parent(self.key.execution, self.run, command.seq),
+            on_parent_close=command.on_parent_close,
+        )
+        self.starts.append(Start(self.key_of(command.execution), started, start_digest(started)))
+
+    def send(self, command: SendMessage) -> None:
+        """A message leaves."""
+        self.events.append(
+            ev.MessageSent(
+                seq=command.seq,
+                kind=command.kind,
+                receiver=command.receiver,
+                name=command.name,
+                value=command.value,
+                reason=command.reason,
+                location=command.location,
+            )
+        )
+        self._sending[command.receiver] = self._sending.get(command.receiver, 0) + 1
+        number = self.sent_to(command.receiver)
+        message_id = derived_id("message", self.key.execution, self.run, command.seq)
+        event: ev.AnyEvent
+        if command.kind == "signal":
+            assert command.value is not None
+            event = ev.SignalReceived(message_id, command.name, command.value, self.key.execution, self.run, number)
+        else:
+            event = ev.CancelRequested(message_id, command.reason, self.run, number)
+        self.mail.append(
+            Mail(
+                receiver=self.key_of(command.receiver),
+                message_id=message_id,
+                event=event,
+                sender=self.key,
+                sender_run=self.run,
+                seq=command.seq,
+            )
+        )
+
+
+def start_digest(started: ev.ExecutionStarted) -> bytes:
+    """Tells an idempotent start from a clash of ids: a hash of workflow and input."""
+    text = started.workflow.encode() + b"\0" + started.input.content_type.encode() + b"\0" + started.input.data
+    return hashlib.blake2b(text, digest_size=16).digest()
