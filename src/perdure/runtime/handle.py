@@ -72,12 +72,14 @@ class Handle(Generic[R]):
             ExecutionNotFound: there is none with this id.
             WaitTimeout: no end in time.
         """
-        limit_s = None if timeout is None else to_ms(timeout, "timeout") / 1000
-        try:
-            async with asyncio.timeout(limit_s):
-                event = await self._port.closed(self.key)
-        except TimeoutError:
-            raise WaitTimeout(execution=self.id, seconds=timeout) from None
+        if timeout is None:
+            event = await self._port.closed(self.key)
+        else:
+            try:
+                async with asyncio.timeout(to_ms(timeout, "timeout") / 1000):
+                    event = await self._port.closed(self.key)
+            except TimeoutError:
+                raise WaitTimeout(execution=self.id, seconds=timeout) from None
         return self._outcome(event or await self._closing_event())
 
     async def _closing_event(self) -> ev.AnyEvent:

@@ -238,16 +238,24 @@ class DeterministicLoop(_Base):  # type: ignore[misc]
             return
         self.closing = True
         self._ready.clear()
+        if self._asyncgens or self.waiting_tasks():
+            self._end_all()
+        for task in self._tasks:
+            task._log_traceback = False
+        self._tasks.clear()
+        self._at_next_event.clear()
+        self.host = Nobody()
+
+    def _end_all(self) -> None:
         previous = asyncio_events._get_running_loop()
         hooks = sys.get_asyncgen_hooks()
         asyncio_events._set_running_loop(self)
         sys.set_asyncgen_hooks(firstiter=self._keep_asyncgen, finalizer=None)  # else the engine's loop would finalise
         try:
-            for task in self._tasks:
+            for task in self.waiting_tasks():
                 task._log_destroy_pending = False  # type: ignore[attr-defined]
-                task._log_traceback = False
                 coro = task.get_coro()
-                if not task.done() and coro is not None:
+                if coro is not None:
                     _end(coro)
             for agen in self._asyncgens:
                 if agen.ag_frame is not None:  # type: ignore[attr-defined]
@@ -255,11 +263,8 @@ class DeterministicLoop(_Base):  # type: ignore[misc]
         finally:
             asyncio_events._set_running_loop(previous)
             sys.set_asyncgen_hooks(*hooks)
-            self._tasks.clear()
             self._asyncgens.clear()
             self._ready.clear()
-            self._at_next_event.clear()
-            self.host = Nobody()
 
     # --- what asyncio asks of a loop ---
 
