@@ -69,7 +69,8 @@ class Journal:
         self, status: jn.Status = "active", *, width: int = 100, worker: bool = True, utf8: bool = True, **fields: Any
     ) -> str:
         full = fields.pop("full", False)
-        told = timeline(self.events, fields.pop("running", ()), clean=fields.pop("clean", {}), unfold=full)
+        now = {"running": fields.pop("running", ()), "alone": fields.pop("alone", False)}
+        told = timeline(self.events, **now, clean=fields.pop("clean", {}), unfold=full)
         raw = io.BytesIO()
         file = io.TextIOWrapper(raw, "utf-8" if utf8 else "ascii", errors="strict", newline="\n")
         console = Console(file=file, width=width, highlight=False, markup=False, soft_wrap=True)
@@ -84,6 +85,14 @@ def journal() -> Journal:
 
 
 # --- what is told ---
+
+
+def test_what_runs_alone_says_so_above_its_open_steps(journal: Journal) -> None:
+    key: Any = journal.row().key
+    drawn = journal.drawn(running=[jn.Running(key, "r" * 32, 4, "nap", 1, T0 + 46)], alone=True, recoveries=3)
+    first, second = [line.strip() for line in drawn.splitlines() if line.strip().startswith("now ")]
+    assert first == "now · runs alone until it makes progress"
+    assert second.startswith("now ▸ nap")
 
 
 def test_steps_one_after_the_other_are_in_no_group(journal: Journal) -> None:
@@ -135,7 +144,7 @@ def test_what_is_open_is_told_once(journal: Journal) -> None:
         (4, "running"),
     ]
     journal.add(50, jn.ExecutionTerminated("enough"))
-    assert timeline(journal.events, running).open == []
+    assert timeline(journal.events, running, alone=True).open == []
 
 
 def test_another_session_is_another_worker(journal: Journal) -> None:

@@ -13,6 +13,7 @@ import perdure
 from perdure import step, workflow
 from perdure.core import events as ev
 from perdure.core.errors import WaitTimeout
+from perdure.store.reader import runs_alone
 
 seen: list[Any] = []
 
@@ -642,12 +643,21 @@ async def die_once(lab: Lab, ids: list[str], expected: int) -> list[str]:
         return list(seen)
 
 
+async def told_alone(lab: Lab, ids: list[str]) -> list[str]:
+    """Which of them the store says run alone; as a step none of them says so."""
+    async with lab.client() as client:
+        handles = [client.handle(name) for name in ids]
+        assert {step.name for handle in handles for step in await handle.running()} <= {deadly.name}
+        return [handle.id for handle in handles if runs_alone(client.store, await handle.describe())]
+
+
 async def test_what_kills_its_worker_again_and_again_runs_alone_and_then_stalls_by_name(lab: Lab) -> None:
     """Others that were there at each death, but did not run when the one that runs alone died, are not to blame."""
     ids = ["a", "b", "c", "d"]
     for _ in range(3):
         assert sorted(await die_once(lab, ids, 4)) == ids
     [alone] = await die_once(lab, ids, 1)
+    assert await told_alone(lab, ids) == [alone]
     seen.append("cured")
     async with lab.engine(poison) as engine:
         row = await status(engine.handle(alone), "stalled")
@@ -656,6 +666,7 @@ async def test_what_kills_its_worker_again_and_again_runs_alone_and_then_stalls_
         assert row.recoveries == 4
         for name in set(ids) - {alone}:
             assert await engine.handle(name).result(timeout=5) == name
+        assert await told_alone(lab, ids) == []
         await engine.handle(alone).resume()
         assert await engine.handle(alone).result(timeout=5) == alone
 

@@ -20,7 +20,7 @@ from perdure.cli.talk import client_of, go, known, rows_of, worker_runs
 from perdure.cli.timeline import timeline
 from perdure.cli.timeline_view import View
 from perdure.cli.times import now_ms
-from perdure.store.reader import ended_cleanly
+from perdure.store.reader import ended_cleanly, runs_alone
 
 STATUSES: tuple[jn.Status, ...] = get_args(jn.Status)
 GROUPS: dict[str, tuple[jn.Status, ...]] = {
@@ -97,13 +97,13 @@ async def _show(settings: Settings, execution_id: str, *, full: bool) -> None:
         handle: perdure.Handle[Any] = client.handle(execution_id)
         journal = await handle.journal()
         running = [each for each in await handle.running() if each.run == row.run]
-        worker = worker_runs(client)
+        worker, alone = worker_runs(client), runs_alone(client.store, row)
         ends = {each: ended_cleanly(client.store, each) for each in {recorded.session for recorded in journal}}
     if settings.json:
         events = [shapes.of_recorded(recorded) for recorded in journal]
-        now = {"worker_runs": worker, "running": shapes.of_running(running)}
+        now = {"worker_runs": worker, "runs_alone": alone, "running": shapes.of_running(running)}
         print_json({**shapes.of_row(row), **now, "journal": events})
         return
     clean = {session: end for session, end in ends.items() if end is not None}
-    told = timeline(journal, running, clean=clean, unfold=full)
+    told = timeline(journal, running, alone=alone, clean=clean, unfold=full)
     View(console(), row, told, full=full, now_ms=now_ms(), worker=worker).draw()

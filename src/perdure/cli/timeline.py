@@ -85,16 +85,27 @@ def timeline(
     journal: Sequence[jn.Recorded],
     running: Iterable[jn.Running] = (),
     *,
+    alone: bool = False,
     clean: Mapping[int, bool] = NOTHING,
     unfold: bool = False,
 ) -> Timeline:
-    """The timeline of one run. `clean` tells of sessions whether they ended with a goodbye."""
+    """The timeline of one run.
+
+    Args:
+        journal: its events.
+        running: its steps that are known to be open.
+        alone: whether no other execution's steps may run beside it now.
+        clean: of sessions whether they ended with a goodbye.
+        unfold: every attempt and every message's arrival is an entry of its own.
+    """
     teller = _Teller(clean, unfold=unfold)
     for recorded in journal:
         teller.session(recorded)
         teller.event(recorded, recorded.event)
     made = teller.made
     made.open = teller.still_open(running)
+    if alone and not made.closing:
+        made.open.insert(0, Entry("note", "runs alone until it makes progress", None))
     _group(made.past)
     return made
 

@@ -153,7 +153,7 @@ class Handle(Generic[R]):
     async def running(self) -> list[Running]:
         """Steps that have been open for a while, as last told."""
         store = self._port.store
-        return await self._port.read(lambda: store.running(self.key))  # type: ignore[no-any-return]
+        return await self._port.read(lambda: [each for each in store.running(self.key) if each.seq])  # type: ignore[no-any-return]
 
     async def _send(self, event: ev.AnyEvent) -> None:
         message_id: str = getattr(event, "message_id")  # noqa: B009 - every message has one

@@ -129,7 +129,11 @@ class Park(msgspec.Struct, frozen=True):
 
 
 class Running(msgspec.Struct, frozen=True):
-    """Advice about a step that has been open for a while, for people and for its next attempt's `progress`."""
+    """Advice about a step that has been open for a while, for people and for its next attempt's `progress`.
+
+    With `seq` 0 it is no step: it tells that the execution runs alone after `attempt` unclean deaths of its worker, or,
+    with a negative `attempt`, that this is over.
+    """
 
     key: Key
     run: str
@@ -267,7 +271,7 @@ class Store(Protocol):
         ...
 
     def running(self, key: Key) -> list[Running]:
-        """Steps that are known to be open, as last told. Read-only."""
+        """What was last told of open steps, and of an execution that runs alone. Read-only."""
         ...
 
     def dead_letters(self, key: Key, limit: int) -> list[Letter]:

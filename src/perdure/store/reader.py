@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 
 from perdure.store.open import DEFAULT_PATH, local_owner, open_store
-from perdure.store.protocol import Store
+from perdure.store.protocol import Row, Store
 
-__all__ = ["ended_cleanly", "local_owner", "open_existing", "store_name"]
+__all__ = ["ended_cleanly", "local_owner", "open_existing", "runs_alone", "store_name"]
 
 
 def store_name(given: str | None) -> str:
@@ -29,3 +29,9 @@ def ended_cleanly(store: Store, session: int) -> bool | None:
     """Whether a worker's session ended with a goodbye; False: it died; None: it is open, or the store cannot tell."""
     ask = getattr(store, "ended_cleanly", None)
     return None if ask is None else ask(session)
+
+
+def runs_alone(store: Store, row: Row) -> bool:
+    """Whether no other execution's steps may run beside it now, because its worker died too often with it."""
+    told = [each for each in store.running(row.key) if each.seq == 0 and each.run == row.run]
+    return row.status == "active" and any(each.attempt == row.recoveries for each in told)
