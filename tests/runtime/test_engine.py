@@ -16,9 +16,13 @@ from tests.runtime.conftest import Lab, status, until
 import perdure
 from perdure import step, workflow
 from perdure.core.errors import EngineClosed, EngineMisused, OwnershipLost, StoreError
-from perdure.runtime import local
-from perdure.runtime.engine import ThreadBackground
+from perdure.core.identity import Key
+from perdure.runtime import engine as engine_module
+from perdure.runtime import lease, local
+from perdure.runtime.background import ThreadBackground
 from perdure.runtime.threads import ThreadPool
+from perdure.store.protocol import Lease, Row, Session
+from perdure.store.sqlite import SqliteStore
 
 seen: list[Any] = []
 
@@ -140,14 +144,60 @@ async def test_whoever_waits_when_the_engine_closes_is_told(lab: Lab) -> None:
             await asyncio.wait_for(task, 5)
 
 
-async def test_reads_that_wait_when_the_readers_close_are_answered() -> None:
+async def test_readers_close_when_all_that_was_asked_for_is_answered() -> None:
     background = ThreadBackground(asyncio.get_running_loop())
     gate, answers = threading.Event(), list[Any]()
     for i in range(6):
         background.run(lambda i=i: (gate.wait(5), i)[1], answers.append)  # type: ignore[misc]
-    background.close()
+    closing = asyncio.create_task(asyncio.to_thread(background.close))
+    await asyncio.sleep(0)
     gate.set()
-    await until(lambda: sorted(answers) == list(range(6)))
+    await closing
+    assert sorted(answers) == list(range(6))
+
+
+class SlowToRead(SqliteStore):
+    """Its scans, once `slow`, and heartbeats end when it is closed under them, or a moment later when it is not."""
+
+    slow = False
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, durability="process")
+        self.read, self.closed = threading.Event(), threading.Event()
+
+    def _dawdle(self) -> None:
+        if self.slow:
+            self.read.set()
+            self.closed.wait(0.2)
+
+    def ready(self, session: Session, now_ms: int, after: Key | None, limit: int) -> list[Row]:
+        self._dawdle()
+        return super().ready(session, now_ms, after, limit)
+
+    def renew(self, session: Session) -> Lease:
+        self._dawdle()
+        return super().renew(session)
+
+    def close(self) -> None:
+        super().close()
+        self.closed.set()
+
+
+@pytest.mark.parametrize("who", ["the scan", "the heart"])
+async def test_closing_is_quiet_what_reads_the_store_ends_before_it(
+    lab: Lab, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, who: str
+) -> None:
+    monkeypatch.setattr(lease, "PAUSE_S", 0.01 if who == "the heart" else 60)
+    store = SlowToRead(lab.path)
+    monkeypatch.setattr(engine_module, "open_store", lambda *_, **__: store)
+    async with lab.engine(listens) as engine:
+        store.slow = True
+        if who == "the scan":
+            engine._running().scan()
+        await until(store.read.is_set)
+    assert store.closed.is_set()
+    await until(lambda: not {"perdure-heart", "perdure-reader_0"} & {each.name for each in threading.enumerate()})
+    assert caplog.records == []
 
 
 async def test_messages_under_way_when_the_engine_closes_are_written_or_refused(lab: Lab) -> None:

@@ -13,7 +13,6 @@ import logging
 import sys
 from asyncio import events as asyncio_events
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
 from types import ModuleType
@@ -32,6 +31,7 @@ from perdure.core.errors import (
 )
 from perdure.core.identity import DEFAULT_LANE, DEFAULT_NAMESPACE, Key
 from perdure.core.retry import Seconds, to_ms
+from perdure.runtime.background import ThreadBackground, post
 from perdure.runtime.client import Executions
 from perdure.runtime.committer import ThreadCommitter
 from perdure.runtime.environment import Environment, SystemEnvironment
@@ -242,8 +242,8 @@ class Engine(Executions):
             task.cancel()
         await asyncio.to_thread(self._committer.stop)
         if self._heart is not None:
-            self._heart.stop()
-        self._background.close()
+            await asyncio.to_thread(self._heart.stop)
+        await asyncio.to_thread(self._background.close)
         self._threads.close()
         unanswered: list[asyncio.Future[Any]] = [*self._asked, *chain(*self._waiters.values())]
         for waiter in unanswered:
@@ -438,38 +438,6 @@ class Engine(Executions):
         if request.resume is not None:
             return await self.resume(request.resume)
         return None
-
-
-class ThreadBackground:
-    """Blocking reads in two threads; results come back to the loop."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._pool = ThreadPoolExecutor(2, thread_name_prefix="perdure-reader")
-
-    def run(self, call: Callable[[], Any], done: Callable[[Any], None]) -> None:
-        """Run it off the loop; `done` gets the result or the exception."""
-
-        def work() -> None:
-            try:
-                answer = call()
-            except Exception as error:  # noqa: BLE001 - handed to whoever asked
-                answer = error
-            post(self._loop, done, answer)
-
-        self._pool.submit(work)
-
-    def close(self) -> None:
-        """End the threads."""
-        self._pool.shutdown(wait=False)  # what waits is still answered
-
-
-def post(loop: asyncio.AbstractEventLoop, callback: Callable[..., object], *args: Any) -> None:
-    """Call it on the engine's thread; if its loop is closed, nobody waits any more."""
-    try:
-        loop.call_soon_threadsafe(callback, *args)
-    except RuntimeError:
-        log.debug("the engine's loop was closed before an answer came")
 
 
 def at_least(least: int, value: int, option: str) -> None:

@@ -64,8 +64,10 @@ class Heart:
         self._thread.start()
 
     def stop(self) -> None:
-        """End."""
+        """End, after the beat that is under way. Blocks."""
         self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
 
     def beat(self) -> float | None:
         """Renew once. Returns the seconds until the next beat, or None if the session is over."""

@@ -104,7 +104,8 @@ class Worker:
         self._suspects = Suspects(self)
         self._unserved: set[str] = set()
         self._room: list[asyncio.Future[None]] = []
-        self.stopping = False
+        self.stopping = False  # nothing new comes in
+        self._stopped = False  # everything has left
 
     # --- the driver's host ---
 
@@ -149,6 +150,13 @@ class Worker:
         """Call its `timer_due` then."""
         self._alarm.set(driver, due_ms)
 
+    def _ask(self, call: Callable[[], Any], done: Callable[[Any], None]) -> None:
+        """Have it called off the loop. Once this worker has stopped, nothing begins any more and no answer is heard."""
+        if not self._stopped:
+            self.background.run(
+                lambda: None if self._stopped else call(), lambda answer: None if self._stopped else done(answer)
+            )
+
     def fetch_letters(self, driver: Driver) -> None:
         """Read its inbox: of all that ask while it is read, once more afterwards."""
         if driver in self._fetching:
@@ -170,7 +178,7 @@ class Worker:
                 if again:
                     self.fetch_letters(driver)
 
-        self.background.run(lambda: self.store.inbox(driver.key, INBOX_PAGE), fetched)
+        self._ask(lambda: self.store.inbox(driver.key, INBOX_PAGE), fetched)
 
     def rested(self, driver: Driver) -> None:
         """It waits: remember that in its row, and make it a candidate for eviction."""
@@ -239,7 +247,7 @@ class Worker:
         if driver.dead:
             self._stalling.discard(driver.key)
         else:
-            self.background.run(write, written)
+            self._ask(write, written)
 
     def _stall_written(self, driver: Driver, error: PerdureError, letters: Sequence[Letter]) -> None:
         if any(isinstance(letter.event, ev.TerminateRequested) for letter in letters):
@@ -332,7 +340,7 @@ class Worker:
                 self._scanning = False
                 self._arm_scan()
 
-        self.background.run(lambda: self.store.ready(self.session, self.now_ms(), after, limit), scanned)
+        self._ask(lambda: self.store.ready(self.session, self.now_ms(), after, limit), scanned)
 
     def _arm_scan(self) -> None:
         if self._scan_again:
@@ -345,7 +353,7 @@ class Worker:
             else:
                 self._hear_of(wake_at_ms)  # what was parked since it was read is heard of already
 
-        self.background.run(lambda: self.store.next_wake_ms(self.session), told)
+        self._ask(lambda: self.store.next_wake_ms(self.session), told)
 
     def left(self, key: Key) -> None:
         """The last commit of an execution that was dropped has ended."""
@@ -357,7 +365,7 @@ class Worker:
             self._leaving[key] = True
             return
         self._loading.add(key)
-        self.background.run(lambda: self.store.row(key), lambda row: self._row_read(key, row))
+        self._ask(lambda: self.store.row(key), lambda row: self._row_read(key, row))
 
     def _row_read(self, key: Key, row: Any) -> None:
         self._loading.discard(key)
@@ -402,7 +410,7 @@ class Worker:
             return
         self._loading.add(row.key)
         reading = self._suspects.read if self._suspects.has_turn(row.key) else read
-        self.background.run(lambda: reading(self.store, row), lambda loaded: self._loaded(row, loaded))
+        self._ask(lambda: reading(self.store, row), lambda loaded: self._loaded(row, loaded))
 
     def _loaded(self, row: Row, loaded: Any) -> None:
         self._loading.discard(row.key)
@@ -491,8 +499,8 @@ class Worker:
                 self.changes = changes
                 self.scan()
 
-        self.background.run(lambda: self.store.deliver(self.session, DELIVERIES_PER_TICK), delivered)
-        self.background.run(self.store.changes, looked)
+        self._ask(lambda: self.store.deliver(self.session, DELIVERIES_PER_TICK), delivered)
+        self._ask(self.store.changes, looked)
 
     # --- leaving ---
 
@@ -557,7 +565,7 @@ class Worker:
 
     def stop(self) -> None:
         """Drop everything from memory; the journal has it."""
-        self.stopping = True
+        self.stopping = self._stopped = True
         self._alarm.close()
         if self._lapse is not None:
             self._lapse.cancel()
