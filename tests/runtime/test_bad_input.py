@@ -25,6 +25,7 @@ from perdure.core.errors import (
     UnsupportedType,
     WrongArguments,
 )
+from perdure.runtime import driver, loading, worker
 from perdure.store.memory import MemoryStore
 from perdure.workflow.execution import Execution
 
@@ -335,6 +336,30 @@ async def test_a_damaged_journal_stalls_its_execution_alone_and_can_be_terminate
         assert await sound.result(timeout=5) == "fine"
         await handle.terminate("beyond repair")
         await status(handle, "terminated")
+
+
+@pytest.mark.parametrize("when", ["before it stalls", "when it has stalled"])
+async def test_a_broken_execution_can_be_terminated_behind_many_letters(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    for module in (loading, driver, worker):
+        monkeypatch.setattr(module, "INBOX_PAGE", 10)
+    async with lab.engine(listens) as engine:
+        await status(await engine.start(listens, id="damaged"), "parked")
+    damage(lab.path, DAMAGE["a missing row"][0])
+    async with lab.client() as client:
+        for number in range(35):
+            await client.handle("damaged").signal("go", number, id=f"m{number}")
+        if when == "before it stalls":
+            await client.handle("damaged").terminate("beyond repair")
+    async with lab.engine(listens) as engine:
+        handle = engine.handle("damaged")
+        if when == "when it has stalled":
+            with pytest.raises(perdure.ExecutionStalled):
+                await handle.result(timeout=5)
+            await handle.terminate("beyond repair")
+        row = await status(handle, "terminated")
+        assert row.closed_at_ms is not None
 
 
 async def test_the_parent_of_a_damaged_child_hears_that_it_was_terminated(lab: Lab) -> None:

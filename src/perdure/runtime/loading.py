@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from perdure.core import events as ev
 from perdure.core.errors import CorruptJournal
+from perdure.core.identity import Key
 from perdure.store.protocol import Letter, Row, Running, Store
 
 LOAD_PAGE = 5_000
@@ -34,6 +35,17 @@ def read(store: Store, row: Row) -> Loaded:
     if len(journal) < row.position:
         raise CorruptJournal(detail=f"the row says {row.position} events, the journal holds {len(journal)}")
     return Loaded(row, journal, store.inbox(row.key, INBOX_PAGE), store.running(row.key))
+
+
+def requests_to_end(store: Store, key: Key) -> list[Letter]:
+    """Waiting requests to terminate, however many letters stand before the first: its page's, or none."""
+    after = 0
+    while True:
+        page = store.inbox(key, INBOX_PAGE, after)
+        found = [letter for letter in page if isinstance(letter.event, ev.TerminateRequested)]
+        if found or len(page) < INBOX_PAGE:
+            return found
+        after = page[-1].arrival
 
 
 def parent_of(row: Row) -> ev.Parent | None:

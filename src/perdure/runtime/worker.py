@@ -20,7 +20,7 @@ from perdure.runtime.committer import Committer
 from perdure.runtime.driver import Driver
 from perdure.runtime.environment import Environment
 from perdure.runtime.lease import NOTHING, Holding
-from perdure.runtime.loading import INBOX_PAGE, Loaded, died_alone, parent_of, read, size_of
+from perdure.runtime.loading import INBOX_PAGE, Loaded, died_alone, parent_of, read, requests_to_end, size_of
 from perdure.runtime.steps import StepRunner
 from perdure.runtime.suspects import RECOVERIES_ALONE, Suspects
 from perdure.store.protocol import Batch, Lease, Letter, Outcome, Park, Row, Session, Start, Store
@@ -178,7 +178,10 @@ class Worker:
                 if again:
                     self.fetch_letters(driver)
 
-        self._ask(lambda: self.store.inbox(driver.key, INBOX_PAGE), fetched)
+        if driver.broken is None:
+            self._ask(lambda: self.store.inbox(driver.key, INBOX_PAGE), fetched)
+        else:
+            self._ask(lambda: requests_to_end(self.store, driver.key), fetched)  # it takes nothing else any more
 
     def rested(self, driver: Driver) -> None:
         """It waits: remember that in its row, and make it a candidate for eviction."""
@@ -232,7 +235,7 @@ class Worker:
 
         def write() -> list[Letter]:
             self.store.commit(self.session, [], [park])
-            return self.store.inbox(driver.key, INBOX_PAGE)
+            return requests_to_end(self.store, driver.key)
 
         def written(letters: Any) -> None:
             if driver.dead or driver.committing:
@@ -250,8 +253,8 @@ class Worker:
             self._ask(write, written)
 
     def _stall_written(self, driver: Driver, error: PerdureError, letters: Sequence[Letter]) -> None:
-        if any(isinstance(letter.event, ev.TerminateRequested) for letter in letters):
-            driver.letters_arrived(letters)  # it came while the stall was written
+        if letters:  # somebody asked to terminate it
+            driver.letters_arrived(letters)
             return
         self._drop(driver)
         self.on_stalled(driver.key, ExecutionStalled(execution=driver.key.execution, problem=str(error)))

@@ -224,10 +224,11 @@ class MemoryStore:
     def _fingerprint(self, session: int) -> str:
         return self._world.sessions[session].fingerprint
 
-    def inbox(self, key: Key, limit: int) -> list[Letter]:
+    def inbox(self, key: Key, limit: int, after: int = 0) -> list[Letter]:
         """See `Store.inbox`."""
         with self._reading() as world:
-            found = world.inboxes[world.numbers[key]] if key in world.rows else []
+            waiting = world.inboxes[world.numbers[key]] if key in world.rows else []
+            found = [each for each in waiting if each.arrival > after]
             return [letter((each.arrival, each.message_id, *each.body)) for each in found[:limit]]
 
     def ready(self, session: Session, now_ms: int, after: Key | None, limit: int) -> list[Row]:

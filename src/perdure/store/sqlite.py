@@ -346,9 +346,9 @@ class SqliteStore:
             known = self._fingerprints[session] = found[0]
         return known
 
-    def inbox(self, key: Key, limit: int) -> list[Letter]:
+    def inbox(self, key: Key, limit: int, after: int = 0) -> list[Letter]:
         """See `Store.inbox`."""
-        return [letter(row) for row in self._all("inbox", (*key, limit))]
+        return [letter(row) for row in self._all("inbox", (*key, after, limit))]
 
     def ready(self, session: Session, now_ms: int, after: Key | None, limit: int) -> list[Row]:
         """See `Store.ready`."""

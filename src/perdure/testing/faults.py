@@ -102,9 +102,9 @@ class FaultyStore:
         """See `Store.load`."""
         return self._call("load", lambda: self.inner.load(key, run, position, limit))
 
-    def inbox(self, key: Key, limit: int) -> list[Letter]:
+    def inbox(self, key: Key, limit: int, after: int = 0) -> list[Letter]:
         """See `Store.inbox`."""
-        return self._call("inbox", lambda: self.inner.inbox(key, limit))
+        return self._call("inbox", lambda: self.inner.inbox(key, limit, after))
 
     def ready(self, session: Session, now_ms: int, after: Key | None, limit: int) -> list[Row]:
         """See `Store.ready`."""
