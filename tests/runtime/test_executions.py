@@ -12,7 +12,7 @@ from tests.runtime.conftest import Lab, ShiftedClock, kinds, of_kind, status, un
 import perdure
 from perdure import step, workflow
 from perdure.core import events as ev
-from perdure.core.errors import WaitTimeout
+from perdure.core.errors import NotDeterministic, WaitTimeout
 from perdure.store.reader import runs_alone
 
 seen: list[Any] = []
@@ -558,6 +558,78 @@ async def test_a_client_resumes_beside_an_engine_and_what_is_closed_cannot_be_re
             await client.handle("d").resume()
         with pytest.raises(perdure.ExecutionNotFound):
             await client.handle("none").resume()
+
+
+async def opens_a_socket() -> None:
+    await asyncio.open_connection("127.0.0.1", 9)
+
+
+async def calls_a_thread() -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(perdure.receive("never"))
+        group.create_task(asyncio.to_thread(print))
+
+
+async def waits_for_a_set() -> None:
+    loop = asyncio.get_running_loop()
+    await asyncio.wait({asyncio.Future(loop=loop), asyncio.Future(loop=loop)})
+
+
+@pytest.mark.parametrize(
+    ("forbidden", "code", "line"),
+    [
+        (opens_a_socket, "P0106", "test_executions.py:"),
+        (calls_a_thread, "P0106", "run_in_executor"),
+        (waits_for_a_set, "P0109", "test_executions.py:"),
+    ],
+)
+async def test_what_the_loop_refuses_stalls_the_execution_and_the_mended_code_goes_on(
+    lab: Lab, forbidden: Any, code: str, line: str
+) -> None:
+    mended = False
+
+    @workflow(name="refused")
+    async def refused() -> str:
+        first = await note("before")
+        if not mended:
+            await forbidden()
+        return first + await note("after")
+
+    async with lab.engine(refused) as engine:
+        handle = await engine.start(refused, id="r")
+        with pytest.raises(perdure.ExecutionStalled, match=code) as caught:
+            await handle.result(timeout=5)
+        assert line in caught.value.fields["problem"]
+        await handle.resume()
+        await status(handle, "stalled")
+        mended = True
+        await handle.resume()
+        assert await handle.result(timeout=5) == "beforeafter"
+
+        mended = False
+        await engine.start(refused, id="other")
+        await status(engine.handle("other"), "stalled")
+    mended = True
+    async with lab.engine(refused) as engine:
+        await engine.handle("other").resume()
+        assert await engine.handle("other").result(timeout=5) == "beforeafter"
+    assert seen == ["before", "after"] * 2
+
+
+async def test_a_workflow_that_catches_the_refusal_decides_itself(lab: Lab) -> None:
+    @workflow(name="catches")
+    async def catches(*, then_raise: bool) -> str:
+        try:
+            await opens_a_socket()
+        except NotDeterministic as error:
+            if then_raise:
+                raise RuntimeError("no network here") from error
+        return await note("went on")
+
+    async with lab.engine(catches) as engine:
+        assert await (await engine.start(catches, then_raise=False)).result(timeout=5) == "went on"
+        with pytest.raises(perdure.ExecutionFailed, match="no network here"):
+            await (await engine.start(catches, then_raise=True)).result(timeout=5)
 
 
 class Odd:

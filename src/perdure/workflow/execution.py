@@ -23,8 +23,10 @@ from perdure.core.errors import (
     ExecutionFailed,
     ExecutionTerminated,
     MessageNotDelivered,
+    NotDeterministic,
     PerdureError,
     StepFailed,
+    UnorderedSet,
 )
 from perdure.core.identity import derived_id
 from perdure.core.machine import Answer, Machine
@@ -34,6 +36,8 @@ from perdure.workflow.definitions import ParentClose, Step, Workflow
 from perdure.workflow.location import user_location
 from perdure.workflow.loop import CommandFuture, DeterministicLoop, Future, Timer
 from perdure.workflow.values import failure_info, render
+
+REFUSALS = (NotDeterministic, UnorderedSet)
 
 
 class Execution:
@@ -182,10 +186,16 @@ class Execution:
             future.set_result(_value_of(command, event))
 
     def _close(self) -> None:
-        """The coroutine has ended: what it returned or raised is the run's last command."""
-        self._closing = True
+        """The coroutine has ended: what it returned or raised is the run's last command.
+
+        Unless it raised what the loop refused it: that is no end, but code to be mended.
+        """
         main = self._main
         error = None if main.cancelled() else main.exception()  # asked for, hence none of the lost ones
+        refused = _refused(error)
+        if refused is not None:
+            raise refused
+        self._closing = True
         lost = tuple(failure_info(each) for each in self.loop.lost_exceptions()[:10])
         if main.cancelled():
             reason = self._cancel_reason or "the workflow cancelled itself"
@@ -306,6 +316,14 @@ class Execution:
                     self._wake_receiver(name)  # this task was chosen but gives up: the next one gets it
                 raise
         return self.signals[name].popleft()
+
+
+def _refused(error: BaseException | None) -> PerdureError | None:
+    """The loop's refusal that nobody caught, maybe in a task group among others."""
+    found = error.subgroup(REFUSALS) if isinstance(error, BaseExceptionGroup) else error
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    return found if isinstance(found, REFUSALS) else None
 
 
 def _value_of(command: AnyCommand, event: ev.AnyEvent) -> Any:

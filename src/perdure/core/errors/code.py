@@ -62,7 +62,7 @@ class NotDeterministic(YourError):
 
     code = "P0106"
     text = "{what} is not allowed inside a workflow ({where})."
-    cure = "Move this into a step: a function with @perdure.step, awaited here."
+    cure = "Move this into a step (a function with @perdure.step, awaited here), then `perdure resume`."
 
 
 class Evicted(BaseException):
@@ -90,7 +90,7 @@ class UnorderedSet(YourError):
 
     code = "P0109"
     text = "{what} was given a set of {kind}, which iterates by memory address: another order on replay ({where})."
-    cure = "Pass a list or a tuple; sets of tasks are fine."
+    cure = "Pass a list or a tuple (sets of tasks are fine), then `perdure resume`."
 
 
 class EncodeError(YourError):
