@@ -50,7 +50,7 @@ sim: $(VENV)/.dev-stamp ## the simulator: make sim SEEDS=20000
 crash: $(VENV)/.dev-stamp ## kill -9 a worker again and again: make crash KILLS=200
 	$(BIN)/python -m tests.crash.campaign --kills $(KILLS) $(ARGS)
 
-bench: $(VENV)/.run-stamp .venv-dbos/.stamp ## speed, beside DBOS and the limit of the disk
+bench: $(VENV)/.run-stamp .venv-dbos/.stamp .venv-langgraph/.stamp ## speed, beside DBOS, LangGraph and the limit of the disk
 	$(BIN)/python benchmarks/bench.py $(ARGS)
 	$(BIN)/python benchmarks/restart.py
 
@@ -68,7 +68,7 @@ $(VENV)/.dev-stamp: requirements/dev.txt $(VENV)/.run-stamp
 	@$(PIP) install -r requirements/dev.txt
 	@touch $@
 
-.venv-dbos/.stamp: benchmarks/dbos_side/requirements.txt
-	@scripts/make-venv $(PYTHON) .venv-dbos
-	@.venv-dbos/bin/python -m pip --disable-pip-version-check --quiet install -r $<
+.venv-%/.stamp: benchmarks/%_side/requirements.txt
+	@scripts/make-venv $(PYTHON) $(@D)
+	@$(@D)/bin/python -m pip --disable-pip-version-check --quiet install -r $<
 	@touch $@

@@ -1,4 +1,4 @@
-"""Perdure beside DBOS and beside the bare store: the same work, taking turns, in one run on one machine.
+"""Perdure beside DBOS, LangGraph and the bare store: the same work, taking turns, in one run on one machine.
 
 bench.py [--rounds 3] [--only 500x10,1x500] [--sides perdure,limit] [--folder .cache/bench]
 Prints the medians and their ratios, and writes every single figure to benchmarks/results/.
@@ -24,6 +24,7 @@ from rich.table import Table
 
 HERE = Path(__file__).parent
 DBOS_PYTHON = HERE.parent / ".venv-dbos" / "bin" / "python"
+LANGGRAPH_PYTHON = HERE.parent / ".venv-langgraph" / "bin" / "python"
 BUSY = 0.5  # load average before the first run
 Figures = dict[str, Any]
 
@@ -32,24 +33,38 @@ class Work(NamedTuple):
     executions: int
     steps: int
     rows_per_commit: int  # of the limit: what a group commit could gather at best
+    fan: bool = False  # all steps of an execution at once
+    elsewhere: int = 1  # by how much the work is cut for the other systems, which would take too long
 
     @property
     def name(self) -> str:
-        return f"{self.executions}x{self.steps}"
+        return f"fan-{self.steps}" if self.fan else f"{self.executions}x{self.steps}"
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        shown = f"{self.executions:,} executions x {self.steps:,} steps"
+        return f"{shown}, all at once" if self.fan else shown
+
+    def size(self, cut: int = 1) -> list[object]:
+        """As options of a side."""
+        executions, steps = (self.executions, self.steps // cut) if self.fan else (self.executions // cut, self.steps)
+        return ["--executions", executions, "--steps", steps, *(["--fan"] if self.fan else [])]
 
 
-WORKS = [Work(500, 10, 100), Work(1, 500, 1), Work(5000, 1, 100)]
+WORKS = [Work(500, 10, 100), Work(1, 500, 1), Work(5000, 1, 100, elsewhere=10), Work(1, 5000, 100, True, elsewhere=10)]
 
 
 def commands(work: Work, folder: Path) -> dict[str, list[object]]:
-    size = ["--executions", work.executions, "--steps", work.steps]
+    size, cut = work.size(), work.size(work.elsewhere)
     rows = ["--rows", work.executions * work.steps, "--per-commit", work.rows_per_commit]
-    dbos = [DBOS_PYTHON, HERE / "dbos_side" / "run.py", folder, *size]
+    dbos = [DBOS_PYTHON, HERE / "dbos_side" / "run.py", folder, *cut]
     return {
         "perdure": [sys.executable, HERE / "perdure_side.py", folder, *size],
         "limit": [sys.executable, HERE / "limit.py", folder, *rows],
         "dbos": dbos,
         "dbos-wal": [*dbos, "--journal-mode", "wal"],
+        "langgraph": [LANGGRAPH_PYTHON, HERE / "langgraph_side" / "run.py", folder, *cut],
     }
 
 
@@ -61,7 +76,8 @@ def run(side: str, work: Work, folder: Path) -> Figures:
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     shutil.rmtree(folder)
     figures: Figures = json.loads(done.stdout.splitlines()[-1])
-    assert figures["steps"] == work.executions * work.steps, figures
+    figures["rate"] = figures["steps"] / figures["seconds"]
+    figures["cpu_us"] = 1e6 * figures["cpu_seconds"] / figures["steps"]
     return figures
 
 
@@ -73,10 +89,8 @@ def measure(work: Work, sides: Sequence[str], rounds: int, folder: Path) -> dict
         for side in [*sides[first:], *sides[:first]]:
             figures = run(side, work, folder)
             measured[side].append(figures)
-            rate = figures["steps"] / figures["seconds"]
-            print(
-                f"{work.name}  round {turn + 1}  {side:9} {figures['seconds']:8.3f} s  {rate:8.0f} steps/s", flush=True
-            )
+            told = f"{figures['seconds']:8.3f} s  {figures['rate']:8.0f} steps/s"
+            print(f"{work.name}  round {turn + 1}  {side:9} {told}", flush=True)
     return measured
 
 
@@ -86,21 +100,20 @@ def median(figures: Sequence[Figures], what: str) -> float:
 
 def table(work: Work, measured: dict[str, list[Figures]]) -> Table:
     """Medians, and how many times the first side's rate is that of each other."""
-    shown = Table(title=f"{work.executions:,} executions x {work.steps:,} steps", title_justify="left")
+    shown = Table(title=work.title, title_justify="left")
     for heading in ("side", "steps/s", "slowest-fastest", "ms/step", "CPU µs/step", f"{next(iter(measured))} is"):
         shown.add_column(heading, justify="left" if heading == "side" else "right")
-    base = median(next(iter(measured.values())), "seconds")
+    base = median(next(iter(measured.values())), "rate")
     for side, figures in measured.items():
-        steps = figures[0]["steps"]
-        seconds, cpu = median(figures, "seconds"), median(figures, "cpu_seconds")
-        rates = sorted(steps / one["seconds"] for one in figures)
+        rate = median(figures, "rate")
+        rates = sorted(one["rate"] for one in figures)
         shown.add_row(
             side,
-            f"{steps / seconds:,.0f}",
+            f"{rate:,.0f}",
             f"{rates[0]:,.0f}-{rates[-1]:,.0f}",
-            f"{1000 * seconds / steps:.3f}",
-            f"{1e6 * cpu / steps:.0f}",
-            f"{seconds / base:,.2f} x",
+            f"{1000 / rate:.3f}",
+            f"{median(figures, 'cpu_us'):.0f}",
+            f"{base / rate:,.2f} x",
         )
     return shown
 
@@ -120,7 +133,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", default=",".join(work.name for work in WORKS))
-    parser.add_argument("--sides", default="perdure,limit,dbos,dbos-wal")
+    parser.add_argument("--sides", default="perdure,limit,dbos,dbos-wal,langgraph")
     parser.add_argument("--folder", type=Path, default=HERE.parent / ".cache" / "bench", help="on the disk to measure")
     options = parser.parse_args()
     sides = options.sides.split(",")

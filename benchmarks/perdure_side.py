@@ -1,6 +1,6 @@
 """One piece of work on Perdure with SQLite, as its users would write it. Prints one line of JSON.
 
-perdure_side.py FOLDER --executions N --steps M
+perdure_side.py FOLDER --executions N --steps M [--fan]
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import asyncio
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import apsw
 
@@ -31,18 +32,24 @@ async def chain(steps: int) -> int:
     return steps
 
 
-async def run_all(engine: perdure.Engine, prefix: str, executions: int, steps: int) -> None:
-    starts = [engine.start(chain, steps, id=f"{prefix}-{n}") for n in range(executions)]
+@workflow
+async def fan(steps: int) -> int:
+    return len(await asyncio.gather(*[trivial(number) for number in range(steps)]))
+
+
+async def run_all(engine: perdure.Engine, work: Any, prefix: str, executions: int, steps: int) -> None:
+    starts = [engine.start(work, steps, id=f"{prefix}-{n}") for n in range(executions)]
     handles = await asyncio.gather(*starts)
     results = await asyncio.gather(*[handle.result() for handle in handles])
     assert results == [steps] * executions
 
 
-async def measured(file: Path, executions: int, steps: int) -> tuple[float, float]:
-    async with perdure.Engine(str(file), workflows=[chain]) as engine:
-        await run_all(engine, "warm", 1, 0)
+async def measured(file: Path, executions: int, steps: int, *, fans: bool = False) -> tuple[float, float]:
+    work = fan if fans else chain
+    async with perdure.Engine(str(file), workflows=[work]) as engine:
+        await run_all(engine, work, "warm", 1, 0)
         wall, cpu = time.perf_counter(), time.process_time()
-        await run_all(engine, "bench", executions, steps)
+        await run_all(engine, work, "bench", executions, steps)
         return time.perf_counter() - wall, time.process_time() - cpu
 
 
@@ -51,10 +58,11 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--executions", type=int, required=True)
     parser.add_argument("--steps", type=int, required=True)
+    parser.add_argument("--fan", action="store_true", help="all steps of an execution at once")
     options = parser.parse_args()
 
     file = options.folder / "perdure.db"
-    wall, cpu = asyncio.run(measured(file, options.executions, options.steps))
+    wall, cpu = asyncio.run(measured(file, options.executions, options.steps, fans=options.fan))
     connection = apsw.Connection(str(file))
     result = {
         "side": "perdure",

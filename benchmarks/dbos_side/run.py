@@ -1,6 +1,6 @@
 """One piece of work on DBOS with SQLite, as its users would write it. Prints one line of JSON.
 
-Run by benchmarks/bench.py with the Python of .venv-dbos: run.py FOLDER --executions N --steps M [--journal-mode wal]
+Run by benchmarks/bench.py with the Python of .venv-dbos: run.py FOLDER --executions N --steps M [--fan] [--journal-mode wal]
 """
 
 from __future__ import annotations
@@ -29,8 +29,14 @@ async def chain(steps: int) -> int:
     return steps
 
 
-async def run_all(executions: int, steps: int) -> None:
-    handles = await asyncio.gather(*[DBOS.start_workflow_async(chain, steps) for _ in range(executions)])
+@DBOS.workflow()
+async def fan(steps: int) -> int:
+    return len(await asyncio.gather(*[trivial(number) for number in range(steps)]))
+
+
+async def run_all(executions: int, steps: int, *, fans: bool) -> None:
+    work = fan if fans else chain
+    handles = await asyncio.gather(*[DBOS.start_workflow_async(work, steps) for _ in range(executions)])
     results = await asyncio.gather(*[handle.get_result() for handle in handles])
     assert results == [steps] * executions
 
@@ -40,6 +46,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--executions", type=int, required=True)
     parser.add_argument("--steps", type=int, required=True)
+    parser.add_argument("--fan", action="store_true", help="all steps of an execution at once")
     parser.add_argument("--journal-mode", default="delete", help="DBOS leaves SQLite's default, a rollback journal")
     options = parser.parse_args()
 
@@ -52,9 +59,9 @@ def main() -> None:
     DBOS(config={"name": "bench", "system_database_url": f"sqlite:///{file}", "log_level": "ERROR"})
     DBOS.launch()
     try:
-        asyncio.run(run_all(1, 0))  # warm
+        asyncio.run(run_all(1, 0, fans=options.fan))  # warm
         wall, cpu = time.perf_counter(), time.process_time()
-        asyncio.run(run_all(options.executions, options.steps))
+        asyncio.run(run_all(options.executions, options.steps, fans=options.fan))
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     finally:
         DBOS.destroy()

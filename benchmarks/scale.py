@@ -1,0 +1,201 @@
+"""What many executions cost: asleep, closed and kept, and how quickly one of them answers another process.
+
+scale.py [--asleep 100000] [--closed 1000000] [--signals 300] [--only asleep,growth,signals] [--folder .cache/bench]
+Prints one line of JSON for each. (`scale.py answer STORE` is the process that answers.)
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import perdure
+from perdure import workflow
+from perdure.core import events as ev
+from perdure.core.identity import DEFAULT_NAMESPACE, ExecutionId, Key, shard_of
+from perdure.store.protocol import Batch, NewEvent, Start
+from perdure.store.sqlite import SqliteStore
+
+sys.path.insert(0, str(Path(__file__).parent))
+from perdure_side import chain, run_all
+
+NONE = ev.Payload(b"\xc0")
+ROUNDS = 3
+IN_FLIGHT = 1_000
+SEED_COMMIT = 2_000
+
+
+def rss_mb() -> float:
+    """Resident memory of this process."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+# --- asleep ----------------------------------------------------------------------------------------------------------
+
+
+@workflow
+async def sleeper(until: datetime) -> datetime:
+    """Sleeps until then; says when it woke."""
+    await asyncio.sleep((until - perdure.now()).total_seconds())
+    return perdure.now()
+
+
+async def asleep(file: Path, count: int, due: int = 1_000) -> dict[str, Any]:
+    """Memory of a worker whose executions sleep; seconds until those that are due at one moment have all closed."""
+    async with perdure.Engine(str(file), workflows=[sleeper], durability="process") as engine:
+        first = await engine.start(sleeper, perdure_now(), id="warm")
+        await first.result()
+        before, began = rss_mb(), time.perf_counter()
+        await start_sleepers(engine, "day", count, perdure_now(24 * 3600))
+        await settled(engine)
+        grown, took = rss_mb() - before, time.perf_counter() - began
+    async with perdure.Engine(str(file), workflows=[sleeper]) as engine:
+        due_at = perdure_now(8)
+        handles = await start_sleepers(engine, "due", due, due_at)
+        await asyncio.gather(*[handle.result() for handle in handles])
+        late = (datetime.now(UTC) - due_at).total_seconds()
+    return {"measure": "asleep", "asleep": count, "grown_mb": grown, "started_s": took, "due": due, "awake_s": late}
+
+
+def perdure_now(seconds: float = 0) -> datetime:
+    return datetime.fromtimestamp(time.time() + seconds, UTC)
+
+
+async def start_sleepers(engine: perdure.Engine, name: str, count: int, until: datetime) -> list[Any]:
+    handles: list[Any] = []
+    for start in range(0, count, IN_FLIGHT):
+        numbers = range(start, min(start + IN_FLIGHT, count))
+        handles += await asyncio.gather(*[engine.start(sleeper, until, id=f"{name}-{n}") for n in numbers])
+        if count > IN_FLIGHT:
+            handles.clear()
+    return handles
+
+
+async def settled(engine: perdure.Engine) -> None:
+    while await engine.list(status=["active"], limit=1):
+        await asyncio.sleep(0.2)
+
+
+# --- growth ----------------------------------------------------------------------------------------------------------
+
+
+def seed(file: Path, count: int) -> None:
+    """Closed executions of three events, written by the store itself."""
+    store = SqliteStore(file, durability="process")
+    session = store.open_session("seed", ("default",), "seed")
+    for start in range(0, count, SEED_COMMIT):
+        numbers = range(start, min(start + SEED_COMMIT, count))
+        store.commit(session, [closed(number, store.shards) for number in numbers])
+    store.close_session(session)
+    store.close()
+
+
+def closed(number: int, shards: int) -> Batch:
+    execution, run = f"old-{number}", f"{number:032x}"
+    key = Key(shard_of(DEFAULT_NAMESPACE, execution, shards), DEFAULT_NAMESPACE, ExecutionId(execution))
+    started = ev.ExecutionStarted(workflow="chain", run=run, input=NONE)
+    events = (started, ev.ExecutionClaimed(), ev.ExecutionCompleted(result=NONE))
+    news = [NewEvent(event, 1_700_000_000_000 + number) for event in events]
+    return Batch(key, run, 0, news, create=Start(key, started, b"digest"), closes="completed")
+
+
+async def rate(file: Path, name: str) -> float:
+    """Steps per second of 500 executions with 10 steps each."""
+    async with perdure.Engine(str(file), workflows=[chain]) as engine:
+        await run_all(engine, chain, f"{name}-warm", 1, 0)
+        began = time.perf_counter()
+        await run_all(engine, chain, name, 500, 10)
+        return 5_000 / (time.perf_counter() - began)
+
+
+def growth(folder: Path, count: int) -> dict[str, Any]:
+    """The rate in a file full of closed executions beside the rate in an empty one, taking turns."""
+    full = folder / "full.db"
+    seed(full, count)
+    rates: dict[str, list[float]] = {"empty": [], "full": []}
+    for turn in range(ROUNDS):
+        empty = folder / f"empty-{turn}.db"
+        rates["empty"].append(asyncio.run(rate(empty, f"turn-{turn}")))
+        rates["full"].append(asyncio.run(rate(full, f"turn-{turn}")))
+    beside = statistics.median(rates["full"]) / statistics.median(rates["empty"])
+    size_mb = full.stat().st_size / 2**20
+    return {"measure": "growth", "closed": count, "file_mb": size_mb, "rates": rates, "full_beside_empty": beside}
+
+
+# --- signals ---------------------------------------------------------------------------------------------------------
+
+
+@workflow
+async def answer() -> int:
+    """Waits for a number, and returns it."""
+    return await perdure.receive("ask", int)
+
+
+async def answering(file: Path) -> None:
+    async with perdure.Engine(str(file), workflows=[answer]) as engine:
+        await engine.run_forever()
+
+
+async def signals(file: Path, count: int) -> dict[str, Any]:
+    """Milliseconds from a signal sent by another process to the answer in its hands."""
+    process = subprocess.Popen([sys.executable, __file__, "answer", str(file)])
+    try:
+        while not file.exists():
+            await asyncio.sleep(0.05)
+        took = []
+        async with perdure.Client(str(file)) as client:
+            for number in range(count):
+                handle = await client.start(answer, id=f"ask-{number}")
+                while (await handle.describe()).status != "parked":  # noqa: ASYNC110 (the row is all there is to look at)
+                    await asyncio.sleep(0.005)
+                began = time.perf_counter()
+                await handle.signal("ask", number)
+                assert await handle.result() == number
+                took.append(1000 * (time.perf_counter() - began))
+    finally:
+        process.kill()
+        process.wait()
+    found = statistics.quantiles(took, n=100)
+    return {"measure": "signals", "count": count, "p50_ms": found[49], "p95_ms": found[94], "ms": sorted(took)}
+
+
+def emptied(folder: Path) -> Path:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["answer"]:
+        asyncio.run(answering(Path(sys.argv[2])))
+        return
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--asleep", type=int, default=100_000)
+    parser.add_argument("--closed", type=int, default=1_000_000)
+    parser.add_argument("--signals", type=int, default=300)
+    parser.add_argument("--only", default="asleep,signals,growth")
+    parser.add_argument("--folder", type=Path, default=Path(__file__).parents[1] / ".cache" / "bench")
+    options = parser.parse_args()
+    only = options.only.split(",")
+    if "asleep" in only:
+        print(json.dumps(asyncio.run(asleep(emptied(options.folder) / "asleep.db", options.asleep))), flush=True)
+    if "signals" in only:
+        print(json.dumps(asyncio.run(signals(emptied(options.folder) / "signals.db", options.signals))), flush=True)
+    if "growth" in only:
+        print(json.dumps(growth(emptied(options.folder), options.closed)), flush=True)
+    shutil.rmtree(options.folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()
