@@ -52,7 +52,12 @@ class Work(NamedTuple):
         return ["--executions", executions, "--steps", steps, *(["--fan"] if self.fan else [])]
 
 
-WORKS = [Work(500, 10, 100), Work(1, 500, 1), Work(5000, 1, 100, elsewhere=10), Work(1, 5000, 100, True, elsewhere=10)]
+WORKS = [
+    Work(500, 10, 100),
+    Work(1, 500, 1),
+    Work(5000, 1, 100, elsewhere=10),
+    Work(1, 5000, 100, fan=True, elsewhere=10),
+]
 
 
 def commands(work: Work, folder: Path) -> dict[str, list[object]]:

@@ -12,7 +12,6 @@ import json
 import os
 import shutil
 import statistics
-import subprocess
 import sys
 import time
 from datetime import UTC, datetime
@@ -83,7 +82,7 @@ async def start_sleepers(engine: perdure.Engine, name: str, count: int, until: d
 
 
 async def settled(engine: perdure.Engine) -> None:
-    while await engine.list(status=["active"], limit=1):
+    while await engine.list(status=["active"], limit=1):  # noqa: ASYNC110 (the rows are all there is to look at)
         await asyncio.sleep(0.2)
 
 
@@ -149,9 +148,9 @@ async def answering(file: Path) -> None:
 
 async def signals(file: Path, count: int) -> dict[str, Any]:
     """Milliseconds from a signal sent by another process to the answer in its hands."""
-    process = subprocess.Popen([sys.executable, __file__, "answer", str(file)])
+    process = await asyncio.create_subprocess_exec(sys.executable, __file__, "answer", str(file))
     try:
-        while not file.exists():
+        while not file.exists():  # noqa: ASYNC110
             await asyncio.sleep(0.05)
         took = []
         async with perdure.Client(str(file)) as client:
@@ -165,7 +164,7 @@ async def signals(file: Path, count: int) -> dict[str, Any]:
                 took.append(1000 * (time.perf_counter() - began))
     finally:
         process.kill()
-        process.wait()
+        await process.wait()
     found = statistics.quantiles(took, n=100)
     return {"measure": "signals", "count": count, "p50_ms": found[49], "p95_ms": found[94], "ms": sorted(took)}
 

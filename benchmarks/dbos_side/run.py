@@ -1,6 +1,7 @@
 """One piece of work on DBOS with SQLite, as its users would write it. Prints one line of JSON.
 
-Run by benchmarks/bench.py with the Python of .venv-dbos: run.py FOLDER --executions N --steps M [--fan] [--journal-mode wal]
+Run by benchmarks/bench.py with the Python of .venv-dbos:
+run.py FOLDER --executions N --steps M [--fan] [--journal-mode wal]
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from perdure.core import events as ev
 from perdure.core.commands import StartTimer
 from perdure.core.identity import derived_id
 from perdure.core.machine import Machine
+from perdure.runtime.driver import Driver
 from perdure.store.memory import MemoryStore
 from perdure.testing.shapes import act
 from perdure.workflow.definitions import step, workflow
@@ -353,6 +355,9 @@ def test_eviction_frees_memory_and_changes_nothing():
         world.start(sleeps, 30, name=f"x{i}")
     world.run(5)
     assert not worker.worker.drivers
+    gc.collect()
+    left = [each for each in gc.get_objects() if isinstance(each, Driver) and each.host is worker.worker]
+    assert not left  # though their timers are still to ring
     world.run(40)
     assert {world.row(f"x{i}").status for i in range(5)} == {"completed"}
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable, Hashable
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import Any
 
 LONGEST_SLEEP_MS = 60_000  # wall clocks jump: look again at least this often
+MIN_PRUNED = 64
 
 
 class Alarm:
@@ -33,6 +34,9 @@ class Alarm:
             return
         self._due[who] = due_ms
         heappush(self._heap, (due_ms, next(self._tie), who))
+        if len(self._heap) > 2 * len(self._due) + MIN_PRUNED:  # mostly of those who are gone
+            self._heap = [entry for entry in self._heap if self._due.get(entry[2]) == entry[0]]
+            heapify(self._heap)
         if self._armed_ms is None or due_ms < self._armed_ms:
             self._arm()
 

@@ -148,7 +148,8 @@ class Worker:
 
     def wake_at(self, driver: Driver, due_ms: int | None) -> None:
         """Call its `timer_due` then."""
-        self._alarm.set(driver, due_ms)
+        if self.drivers.get(driver.key) is driver:
+            self._alarm.set(driver.key, due_ms)  # by key: the alarm must not keep who left in memory
 
     def _ask(self, call: Callable[[], Any], done: Callable[[Any], None]) -> None:
         """Have it called off the loop. Once this worker has stopped, nothing begins any more and no answer is heard."""
@@ -515,6 +516,7 @@ class Worker:
     def _drop(self, driver: Driver) -> None:
         if self.drivers.get(driver.key) is driver:
             del self.drivers[driver.key]
+            self._alarm.set(driver.key, None)
         self._rouse(driver)
         if driver.committing:
             self._leaving.setdefault(driver.key, False)
@@ -551,11 +553,13 @@ class Worker:
             self._loop.call_soon(self.scan)
 
     def _ring(self, who: Any) -> None:
-        if isinstance(who, Driver):
-            self._rouse(who)
-            who.timer_due()
-        else:
+        if who == "scan":
             self.scan()
+            return
+        driver = self.drivers.get(who)
+        if driver is not None:
+            self._rouse(driver)
+            driver.timer_due()
 
     def writing(self) -> bool:
         """Whether any execution in memory has something that is not written yet."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from perdure.store.protocol import Batch, Letter, Park, Row, Running, Start
 
 _CHUNKS = (128, 32, 8, 1)  # rows a statement; few sizes, so that their prepared statements are kept
-_MOST_NUMBERS = 100_000
+_MOST_NUMBERS = 20_000
 _ALL = -1  # LIMIT without a limit
 
 
