@@ -11,32 +11,9 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-
-class Payload(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """An encoded user value: the envelope names the codec, and later the key that encrypted it."""
-
-    data: bytes
-    content_type: str = "msgpack"
-    key_id: str = ""
-
-
-class FailureInfo(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What is kept of an exception: its type's name, message and traceback as text, causes and group members."""
-
-    type: str
-    message: str
-    traceback: str = ""
-    cause: FailureInfo | None = None
-    members: tuple[FailureInfo, ...] = ()
-    value: Payload | None = None
-
-
-class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a step spent: kept in the event's header for the ledger of tokens and money."""
-
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cost_micros: int = 0
+from perdure.core.payload import FailureInfo as FailureInfo  # noqa: PLC0414 - events are read with what they hold
+from perdure.core.payload import Payload as Payload  # noqa: PLC0414 - likewise
+from perdure.core.payload import Usage as Usage  # noqa: PLC0414 - likewise
 
 
 class Parent(msgspec.Struct, frozen=True):
