@@ -1,9 +1,8 @@
-"""Tests that are `async def` run on a fresh loop, within a deadline. A `lab` starts, kills and restarts engines."""
+"""A `lab` starts, kills and restarts engines over one store."""
 
 from __future__ import annotations
 
 import asyncio
-import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,18 +13,6 @@ import pytest
 import perdure
 from perdure.core.events import Recorded
 from perdure.runtime.environment import SystemEnvironment
-
-DEADLINE_S = 30
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    test = pyfuncitem.obj
-    if not inspect.iscoroutinefunction(test):
-        return None
-    given = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
-    asyncio.run(asyncio.wait_for(test(**given), DEADLINE_S))
-    return True
 
 
 class Killed(Exception):

@@ -6,6 +6,7 @@ holds the journal against fresh code: the whole of it and every prefix. `explore
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import heapq
 import inspect
@@ -571,6 +572,18 @@ async def fails(text: str) -> None:
     raise ValueError(text)
 
 
+async def second_fails(number: int) -> None:
+    """One of several tasks: number 2 fails when its step is done; the log tells who was done and who was cancelled."""
+    try:
+        await echo(number)
+        log("done", number)
+        if number == 2:
+            raise ValueError("two")
+    except asyncio.CancelledError:
+        log("cancelled", number)
+        raise
+
+
 # --- laws ------------------------------------------------------------------------------------------------------------
 
 
@@ -637,3 +650,8 @@ def explore(workflow: Workflow[..., Any], *args: Any, seeds: int = 25, **options
         replays_alike(run)
         runs.append(run)
     return runs
+
+
+def outcomes(runs: Iterable[Run]) -> set[str]:
+    """The different results that the interleavings led to."""
+    return {str(run.value) if run.outcome[0] == "completed" else str(run.outcome) for run in runs}

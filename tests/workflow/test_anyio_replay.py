@@ -13,15 +13,23 @@ import anyio
 import anyio.lowlevel
 import pytest
 from anyio.abc import TaskStatus
-from tests.workflow.harness import Run, answers, cancels, drive, echo, explore, fails, fires, log, signals
+from tests.workflow.harness import (
+    answers,
+    cancels,
+    drive,
+    echo,
+    explore,
+    fails,
+    fires,
+    log,
+    outcomes,
+    second_fails,
+    signals,
+)
 
 from perdure.core.errors import NotDeterministic
 from perdure.workflow import context
 from perdure.workflow.definitions import workflow
-
-
-def outcomes(runs: list[Run]) -> set[str]:
-    return {str(run.value) if run.outcome[0] == "completed" else str(run.outcome) for run in runs}
 
 
 def test_task_group_runs_children_and_collects_failures() -> None:
@@ -29,21 +37,11 @@ def test_task_group_runs_children_and_collects_failures() -> None:
 
     @workflow
     async def grouped() -> list[str]:
-        async def one(number: int) -> None:
-            try:
-                await echo(number)
-                log("done", number)
-                if number == 2:
-                    raise ValueError("two")
-            except anyio.get_cancelled_exc_class():
-                log("cancelled", number)
-                raise
-
         found: list[str] = []
         try:
             async with anyio.create_task_group() as group:
                 for number in range(5):
-                    group.start_soon(one, number, name=f"n{number}")
+                    group.start_soon(second_fails, number, name=f"n{number}")
         except* ValueError as errors:
             found += [repr(error) for error in errors.exceptions]
         return found

@@ -13,14 +13,15 @@ from typing import Any
 import pytest
 from tests.workflow.harness import (
     EPOCH_MS,
-    Run,
     double,
     drive,
     echo,
     explore,
     fails,
     log,
+    outcomes,
     replays_alike,
+    second_fails,
 )
 
 from perdure.core import events as ev
@@ -28,11 +29,6 @@ from perdure.workflow import context
 from perdure.workflow.definitions import workflow
 
 NEWER = sys.version_info >= (3, 13)
-
-
-def outcomes(runs: list[Run]) -> set[Any]:
-    """The different results that the interleavings led to."""
-    return {str(run.value) if run.outcome[0] == "completed" else run.outcome[:2] for run in runs}
 
 
 # --- sleeping --------------------------------------------------------------------------------------------------------
@@ -446,21 +442,11 @@ def test_task_group_waits_for_all_and_cancels_siblings_of_a_failure() -> None:
 
     @workflow
     async def grouped() -> list[str]:
-        async def one(number: int) -> None:
-            try:
-                await echo(number)
-                log("done", number)
-                if number == 2:
-                    raise ValueError("two")
-            except asyncio.CancelledError:
-                log("cancelled", number)
-                raise
-
         found = []
         try:
             async with asyncio.TaskGroup() as group:
                 for number in range(5):
-                    group.create_task(one(number), name=f"n{number}")
+                    group.create_task(second_fails(number), name=f"n{number}")
         except* ValueError as errors:
             found = [repr(error) for error in errors.exceptions]
         return found

@@ -18,6 +18,7 @@ from tests.workflow.harness import (
     explore,
     fires,
     log,
+    outcomes,
     replays_alike,
     signals,
 )
@@ -47,10 +48,6 @@ async def doubled(number: int) -> int:
 async def broken(number: int) -> int:
     """A child that fails."""
     raise ValueError(f"broken {number}")
-
-
-def outcomes(runs: list[Run]) -> set[str]:
-    return {str(run.value) if run.outcome[0] == "completed" else str(run.outcome) for run in runs}
 
 
 def exactly(run: Run) -> Run:

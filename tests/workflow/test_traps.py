@@ -26,6 +26,7 @@ from tests.workflow.harness import (
     fails,
     fires,
     log,
+    outcomes,
     passes,
     replay,
     replays_alike,
@@ -48,10 +49,6 @@ from perdure.workflow import context, execution, loop
 from perdure.workflow.definitions import step, workflow
 
 ROOT = Path(__file__).parents[2]
-
-
-def outcomes(runs: list[Run]) -> set[str]:
-    return {str(run.value) if run.outcome[0] == "completed" else str(run.outcome) for run in runs}
 
 
 def exactly(run: Run) -> Run:

@@ -20,19 +20,19 @@ class ThreadBackground:
 
     def run(self, call: Callable[[], Any], done: Callable[[Any], None]) -> None:
         """Run it off the loop; `done` gets the result or the exception."""
-
-        def work() -> None:
-            try:
-                answer = call()
-            except Exception as error:  # noqa: BLE001 - handed to whoever asked
-                answer = error
-            post(self._loop, done, answer)
-
-        self._pool.submit(work)
+        self._pool.submit(lambda: post(self._loop, done, answer_of(call)))
 
     def close(self) -> None:
         """Finish what was asked for: afterwards nobody uses the store from here any more. Blocks."""
         self._pool.shutdown()
+
+
+def answer_of(call: Callable[[], Any]) -> Any:
+    """What it returns, or the exception that it raises."""
+    try:
+        return call()
+    except Exception as error:  # noqa: BLE001 - handed to whoever asked
+        return error
 
 
 def post(loop: asyncio.AbstractEventLoop, callback: Callable[..., object], *args: Any) -> None:

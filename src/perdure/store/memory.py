@@ -7,7 +7,6 @@ Deterministic: nothing here depends on time but through that clock, on hashing o
 from __future__ import annotations
 
 import threading
-import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ import msgspec
 
 from perdure.core.errors import CorruptJournal, OwnershipLost, StoreError
 from perdure.core.identity import DEFAULT_SHARDS, Key
+from perdure.store.clock import system_clock_ms
 from perdure.store.memory_tables import MemoryTables, Registration, World
 from perdure.store.protocol import (
     Advice,
@@ -39,10 +39,6 @@ if TYPE_CHECKING:
     from perdure.core.events import Recorded
 
 
-def _system_clock_ms() -> int:
-    return time.time_ns() // 1_000_000
-
-
 class MemoryStore:
     """A store that is gone with its process. `connect` gives another connection to the same one.
 
@@ -59,7 +55,7 @@ class MemoryStore:
         shards: int = DEFAULT_SHARDS,
         direct: bool = True,
         lease_ms: int = 15_000,
-        clock: Callable[[], int] = _system_clock_ms,
+        clock: Callable[[], int] = system_clock_ms,
     ) -> None:
         self.path = "memory"
         self.shards = shards

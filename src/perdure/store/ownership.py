@@ -13,12 +13,12 @@ import socket
 import struct
 import sys
 import threading
-import time
 from typing import Any, Final
 
 import msgspec
 
 from perdure.core.errors import StoreBusy, StoreError, StoreNotOpened, StoreReadOnly
+from perdure.store.clock import system_clock_ms
 from perdure.store.faults import Identity
 
 # struct flock, for asking who holds a lock without taking it
@@ -46,7 +46,7 @@ class Ownership:
 
     def __init__(self, path: str, descriptor: int) -> None:
         self.path = path
-        self.owner = Owner(os.getpid(), socket.gethostname(), "", time.time_ns() // 1_000_000)
+        self.owner = Owner(os.getpid(), socket.gethostname(), "", system_clock_ms())
         self.identity = Identity(path)
         self._descriptor = descriptor
         self._write()

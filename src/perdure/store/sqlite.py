@@ -25,6 +25,7 @@ from perdure.core.errors import (
 )
 from perdure.core.identity import DEFAULT_SHARDS, ExecutionId, Key, Namespace
 from perdure.store import faults, ownership, schema
+from perdure.store.clock import system_clock_ms
 from perdure.store.protocol import (
     Advice,
     Batch,
@@ -56,10 +57,6 @@ _BEFORE_ALL: Final = (-1, "", "")  # sorts before every key
 _MOST_SHARDS: Final = 65_536
 _WAIT_S: Final = 0.05  # between two tries to become owner
 _CHECK_FILES_S: Final = 0.1  # between two looks at whether the files are still those that were opened
-
-
-def _system_clock_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 class SqliteStore:
@@ -94,7 +91,7 @@ class SqliteStore:
         busy_ms: int = 5_000,
         allow_network: bool = False,
         vfs: str | None = None,
-        clock: Callable[[], int] = _system_clock_ms,
+        clock: Callable[[], int] = system_clock_ms,
     ) -> None:
         self.path = os.path.abspath(path)  # noqa: PTH100 - a string is wanted
         _check_options(str(path), durability, shards)

@@ -13,6 +13,7 @@ from typing import Any
 
 from perdure.core.errors import StoreError
 from perdure.core.identity import DEFAULT_LANE, Key
+from perdure.runtime.background import answer_of
 from perdure.runtime.committer import Answers, CommitQueue, DepositDone, Done, Group, perform
 from perdure.runtime.lease import Heart
 from perdure.runtime.steps import StepRunner
@@ -77,10 +78,7 @@ class SimBackground:
         """See `Background.run`."""
 
         def work() -> None:
-            try:
-                answer = call()
-            except Exception as error:  # noqa: BLE001 - handed to whoever asked
-                answer = error
+            answer = answer_of(call)
             self._process.call_later(self._pace.hop(), done, answer)
 
         self._process.call_later(self._pace.hop(), work)
