@@ -28,6 +28,7 @@ _STEP: dict[str, Any] = {
     "input_ref": "blake2b:00ff",
 }
 _CHILD: dict[str, Any] = {"execution": "child-1", "status": "completed", "sender_run": "5e" * 16, "number": 3}
+_CLOSING: dict[str, Any] = {"unfinished": (ev.Unfinished("update", "add", "u-4"),), "unreceived": 2}
 
 FULL: list[ev.AnyEvent] = [
     ev.ExecutionStarted(
@@ -43,16 +44,18 @@ FULL: list[ev.AnyEvent] = [
     ev.CancelRequested(message_id="m-1", reason="enough", sender_run="0c" * 16, number=1),
     ev.TerminateRequested(message_id="m-2", reason="now", sender_run="0c" * 16, number=2),
     ev.SignalReceived(message_id="m-3", name="approval", value=PAYLOAD, sender="boss", sender_run="0c" * 16, number=3),
-    ev.ExecutionCompleted(result=PAYLOAD, lost_failures=(FAILURE,)),
-    ev.ExecutionFailed(failure=FAILURE, lost_failures=(FAILURE,)),
-    ev.ExecutionCancelled(reason="enough", lost_failures=(FAILURE,)),
-    ev.ExecutionTerminated(reason="now"),
+    ev.ExecutionCompleted(result=PAYLOAD, lost_failures=(FAILURE,), **_CLOSING),
+    ev.ExecutionFailed(failure=FAILURE, lost_failures=(FAILURE,), **_CLOSING),
+    ev.ExecutionCancelled(reason="enough", lost_failures=(FAILURE,), **_CLOSING),
+    ev.ExecutionTerminated(reason="now", **_CLOSING),
     ev.ContinuedAsNew(run="0d" * 16, input=PAYLOAD),
     ev.Snapshot(state=PAYLOAD),
-    ev.StatePublished(state=PAYLOAD),
+    ev.StatePublished(state=PAYLOAD, number=5),
     ev.PatchMarked(seq=4, name="faster"),
-    ev.UpdateAccepted(message_id="m-4", name="add", value=PAYLOAD),
-    ev.UpdateCompleted(message_id="m-4", result=PAYLOAD, failure=FAILURE),
+    ev.UpdateRequested(update_id="u-4", name="add", input=PAYLOAD),
+    ev.UpdateAccepted(update_id="u-4", name="add", input=PAYLOAD),
+    ev.UpdateCompleted(seq=5, update_id="u-4", name="add", result=PAYLOAD, failure=FAILURE),
+    ev.MessageDropped(seq=6, message_id="m-5", name="go", failure=FAILURE),
     ev.StepIntended(**_STEP, attempt=2, input=PAYLOAD),
     ev.StepAttemptFailed(
         **_STEP,

@@ -10,7 +10,17 @@ import pytest
 from tests.core.samples import COMMAND_EVENTS, EVENT_TYPES, FULL, PAYLOAD, RUN_EVENTS
 
 from perdure.core import events as ev
-from perdure.core.commands import AnyCommand, CloseRun, RunStep, SendMessage, StartChild, StartTimer, State
+from perdure.core.commands import (
+    AnyCommand,
+    CloseRun,
+    CompleteUpdate,
+    DropMessage,
+    RunStep,
+    SendMessage,
+    StartChild,
+    StartTimer,
+    State,
+)
 from perdure.core.errors import CorruptJournal, NondeterminismError
 from perdure.core.machine import Machine
 from perdure.core.table import COMMANDS, RUN, Effect, RunState, diagram
@@ -24,6 +34,8 @@ OF_COMMAND: dict[type, tuple[type, ...]] = {
     StartTimer: (ev.TimerFired,),
     StartChild: (ev.ChildInitiated, ev.ChildStartFailed, ev.ChildClosed),
     SendMessage: (ev.MessageSent, ev.MessageDelivered, ev.MessageFailed),
+    CompleteUpdate: (ev.UpdateCompleted,),
+    DropMessage: (ev.MessageDropped,),
     CloseRun: (),
 }
 
@@ -40,20 +52,20 @@ ILLEGAL: dict[tuple[type, State, type], str] = {
     (SendMessage, State.CANCELLED, ev.MessageFailed): "dropped before it was sent",
     (SendMessage, State.STARTED, ev.MessageSent): "a message is sent once",
 }
+NEVER_WAITED_FOR = (State.STARTED, State.UNKNOWN, State.CANCELLED)
 # States that no command of this kind is ever in: nothing may happen there.
 UNREACHABLE = {
     (RunStep, State.STARTED),
     (StartTimer, State.STARTED),
     *((kind, State.UNKNOWN) for kind in (RunStep, StartTimer, StartChild, SendMessage)),
-    *((CloseRun, state) for state in (State.STARTED, State.UNKNOWN, State.CANCELLED)),
+    *((kind, state) for kind in (CompleteUpdate, DropMessage) for state in NEVER_WAITED_FOR),
+    *((CloseRun, state) for state in NEVER_WAITED_FOR),
 }
 # Event types that no release journals yet, or ever: refused whatever the state.
 NOT_YET = {
     ev.ContinuedAsNew,
     ev.Snapshot,
-    ev.StatePublished,
-    ev.UpdateAccepted,
-    ev.UpdateCompleted,
+    ev.UpdateRequested,
     ev.TerminateRequested,
 }
 
@@ -72,6 +84,11 @@ def command(kind: type) -> AnyCommand:
         )
     if kind is SendMessage:
         return SendMessage(kind="signal", receiver="x-2", name="go", value=PAYLOAD)
+    if kind is CompleteUpdate:
+        return CompleteUpdate(update_id="u-4", name="add", result=PAYLOAD)
+    if kind is DropMessage:
+        message = ev.SignalReceived(message_id="m-5", name="go", value=PAYLOAD)
+        return DropMessage(message=message, failure=ev.FailureInfo("E", ""))
     return CloseRun(result=PAYLOAD)
 
 

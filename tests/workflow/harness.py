@@ -20,7 +20,17 @@ import msgspec
 import pytest
 
 from perdure.core import events as ev
-from perdure.core.commands import AnyCommand, CloseRun, RunStep, SendMessage, StartChild, StartTimer, State
+from perdure.core.commands import (
+    AnyCommand,
+    CloseRun,
+    CompleteUpdate,
+    DropMessage,
+    RunStep,
+    SendMessage,
+    StartChild,
+    StartTimer,
+    State,
+)
 from perdure.core.errors import PerdureError
 from perdure.core.format import FORMAT, decode_event, encode_event
 from perdure.core.identity import derived_id
@@ -83,6 +93,10 @@ def told(command: AnyCommand) -> Told:
             return command.seq, "child", command.workflow, command.execution, command.run, command.input.data
         case SendMessage():
             return command.seq, "message", command.kind, command.receiver, command.name, command.reason
+        case CompleteUpdate():
+            return command.seq, "answer", command.update_id, command.result, command.failure and command.failure.message
+        case DropMessage():
+            return command.seq, "drop", command.message.message_id
         case CloseRun():
             return command.seq, "close", outcome_of(command)
 

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-from perdure.core.events import FailureInfo, Payload
+from perdure.core.events import FailureInfo, Payload, SignalReceived
 
 
 class State(Enum):
@@ -68,6 +68,27 @@ class SendMessage(Command, kw_only=True, gc=False):
     reason: str = ""
 
 
+class CompleteUpdate(Command, kw_only=True, gc=False):
+    """An update's handler ended: exactly one of result, failure."""
+
+    update_id: str
+    name: str
+    result: Payload | None = None
+    failure: FailureInfo | None = None
+
+
+class DropMessage(Command, kw_only=True, gc=False):
+    """A signal that the code cannot take, and why; `message` is what becomes a dead letter."""
+
+    message: SignalReceived
+    failure: FailureInfo
+
+    @property
+    def name(self) -> str:
+        """Of the signal."""
+        return self.message.name
+
+
 class CloseRun(Command, kw_only=True, gc=False):
     """The workflow's coroutine ended: exactly one of result, failure, cancelled."""
 
@@ -78,4 +99,4 @@ class CloseRun(Command, kw_only=True, gc=False):
     lost_failures: tuple[FailureInfo, ...] = ()
 
 
-AnyCommand: TypeAlias = RunStep | StartTimer | StartChild | SendMessage | CloseRun
+AnyCommand: TypeAlias = RunStep | StartTimer | StartChild | SendMessage | CompleteUpdate | DropMessage | CloseRun

@@ -8,14 +8,31 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from perdure.core import events as ev
-from perdure.core.commands import AnyCommand, CloseRun, RunStep, SendMessage, StartChild, StartTimer
+from perdure.core.commands import (
+    AnyCommand,
+    CloseRun,
+    CompleteUpdate,
+    DropMessage,
+    RunStep,
+    SendMessage,
+    StartChild,
+    StartTimer,
+)
 
 Show = Callable[[ev.Payload], str]
 
 MAX_SHOWN = 300
 MAX_WAITING = 5
 
-_KINDS = {RunStep: "step", StartTimer: "timer", StartChild: "child", SendMessage: "message", CloseRun: "end"}
+_KINDS = {
+    RunStep: "step",
+    StartTimer: "timer",
+    StartChild: "child",
+    SendMessage: "message",
+    CompleteUpdate: "update's answer",
+    DropMessage: "dropped message",
+    CloseRun: "end",
+}
 
 
 def describe_event(event: ev.Event) -> str:
@@ -45,6 +62,10 @@ def describe_command(command: AnyCommand) -> str:
             what = f"child {command.workflow!r}, id {command.execution!r}"
         case SendMessage():
             what = f"{_message(command.kind, command.name)} to {command.receiver!r}"
+        case CompleteUpdate():
+            what = f"the answer to update {command.name!r}"
+        case DropMessage():
+            what = f"dropping a message named {command.name!r}"
         case CloseRun():
             what = f"the end of the workflow: {_ending(command)}"
     return f"#{command.seq} {what}{_at(command.location)}"
@@ -64,6 +85,10 @@ def _subject(event: ev.CommandEvent) -> str:
             return "a child"
         case ev.MessageSent():
             return f"{_message(event.kind, event.name)} to {event.receiver!r}"
+        case ev.UpdateCompleted():
+            return f"the answer to update {event.name!r}"
+        case ev.MessageDropped():
+            return f"dropping a message named {event.name!r}"
         case _:
             return "a message" if isinstance(event, ev.MessageDelivered | ev.MessageFailed) else "a command"
 
@@ -168,5 +193,9 @@ def _kind(event: ev.Event) -> str:
             return "child"
         case ev.MessageSent() | ev.MessageDelivered() | ev.MessageFailed():
             return "message"
+        case ev.UpdateCompleted():
+            return "update's answer"
+        case ev.MessageDropped():
+            return "dropped message"
         case _:
             return type(event).__name__

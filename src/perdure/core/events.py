@@ -11,27 +11,14 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-from perdure.core.payload import FailureInfo as FailureInfo  # noqa: PLC0414 - events are read with what they hold
-from perdure.core.payload import Payload as Payload  # noqa: PLC0414 - likewise
-from perdure.core.payload import Usage as Usage  # noqa: PLC0414 - likewise
-
-
-class Parent(msgspec.Struct, frozen=True):
-    """Who started a child: its answers go back to this command of this run."""
-
-    execution: str
-    run: str
-    seq: int
-
-
-class Event(msgspec.Struct, frozen=True, tag=True, omit_defaults=True, gc=False, forbid_unknown_fields=True):
-    """Base of all events. Immutable data has no cycles: the garbage collector need not look at it."""
-
-
-class CommandEvent(Event, frozen=True):
-    """An event that answers, or tells something of, the command with this sequence number."""
-
-    seq: int
+from perdure.core.events_base import ClosingEvent as ClosingEvent
+from perdure.core.events_base import CommandEvent as CommandEvent
+from perdure.core.events_base import Event as Event
+from perdure.core.events_base import Parent as Parent
+from perdure.core.events_base import Unfinished as Unfinished
+from perdure.core.payload import FailureInfo as FailureInfo
+from perdure.core.payload import Payload as Payload
+from perdure.core.payload import Usage as Usage
 
 
 class ExecutionStarted(Event, frozen=True):
@@ -73,22 +60,22 @@ class SignalReceived(Event, frozen=True):
     number: int = 0
 
 
-class ExecutionCompleted(Event, frozen=True):
+class ExecutionCompleted(ClosingEvent, frozen=True):
     result: Payload
     lost_failures: tuple[FailureInfo, ...] = ()  # exceptions of background tasks that nobody awaited
 
 
-class ExecutionFailed(Event, frozen=True):
+class ExecutionFailed(ClosingEvent, frozen=True):
     failure: FailureInfo
     lost_failures: tuple[FailureInfo, ...] = ()
 
 
-class ExecutionCancelled(Event, frozen=True):
+class ExecutionCancelled(ClosingEvent, frozen=True):
     reason: str = ""
     lost_failures: tuple[FailureInfo, ...] = ()
 
 
-class ExecutionTerminated(Event, frozen=True):
+class ExecutionTerminated(ClosingEvent, frozen=True):
     reason: str = ""
 
 
@@ -102,23 +89,43 @@ class Snapshot(Event, frozen=True):
 
 
 class StatePublished(Event, frozen=True):
+    """What `perdure.publish` was last given. No command: calls may be added and removed without a disagreement."""
+
     state: Payload
+    number: int = 0  # of the call, from 1
 
 
 class PatchMarked(CommandEvent, frozen=True):
     name: str
 
 
-class UpdateAccepted(Event, frozen=True):
-    message_id: str
+class UpdateRequested(Event, frozen=True):
+    """Only ever a message: its receiver's validator decides whether it is journaled, as `UpdateAccepted`."""
+
+    update_id: str
     name: str
-    value: Payload
+    input: Payload
 
 
-class UpdateCompleted(Event, frozen=True):
-    message_id: str
+class UpdateAccepted(Event, frozen=True):
+    update_id: str
+    name: str
+    input: Payload
+
+
+class UpdateCompleted(CommandEvent, frozen=True):
+    update_id: str
+    name: str
     result: Payload | None = None
     failure: FailureInfo | None = None
+
+
+class MessageDropped(CommandEvent, frozen=True):
+    """A signal that its receiver cannot decode, or whose handler raised: it becomes a dead letter."""
+
+    message_id: str
+    name: str
+    failure: FailureInfo
 
 
 class StepEvent(CommandEvent, frozen=True):
@@ -244,9 +251,11 @@ AnyEvent: TypeAlias = (
     | ContinuedAsNew
     | Snapshot
     | StatePublished
+    | UpdateRequested
     | UpdateAccepted
     | UpdateCompleted
     | StepEvents
+    | MessageDropped
     | PatchMarked
     | TimerFired
     | ChildInitiated

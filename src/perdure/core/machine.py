@@ -43,6 +43,7 @@ class Machine:
         self.open: dict[int, AnyCommand] = {}  # commands until they are answered, or no longer can be
         self.drifts: list[str] = []
         self.seen_messages: set[str] = set()
+        self.updates: set[str] = set()  # accepted ones
         self.received: dict[str, int] = {}  # last number accepted, by sender run
         self.sent: dict[str, int] = {}  # last number sent, by receiver
         self.closed_by: ev.AnyEvent | None = None
@@ -147,6 +148,8 @@ class Machine:
             return event.seq in self.open
         if isinstance(event, ev.ExecutionStarted):
             return self.state is RunState.NEW
+        if isinstance(event, ev.UpdateRequested):
+            return event.update_id not in self.updates
         return getattr(event, "message_id", "") not in self.seen_messages
 
     def _count_message(self, event: ev.AnyEvent) -> None:
@@ -158,6 +161,8 @@ class Machine:
             self.received[sender] = getattr(event, "number", 0)
         elif isinstance(event, ev.SignalReceived | ev.CancelRequested):
             self.seen_messages.add(event.message_id)
+        elif isinstance(event, ev.UpdateAccepted):
+            self.updates.add(event.update_id)
 
     def _feed_run_event(self, event: ev.AnyEvent) -> Answer:
         after = RUN.get((self.state, type(event)))
@@ -220,7 +225,7 @@ class Machine:
             command.progress = event.progress
 
 
-_MESSAGES = frozenset((ev.MessageSent, ev.SignalReceived, ev.CancelRequested, ev.ChildClosed))
+_MESSAGES = frozenset((ev.MessageSent, ev.SignalReceived, ev.CancelRequested, ev.ChildClosed, ev.UpdateAccepted))
 
 _SAME: dict[type, Callable[[Any], object]] = {
     ev.StepAttemptFailed: attrgetter("name"),
@@ -229,6 +234,8 @@ _SAME: dict[type, Callable[[Any], object]] = {
     ev.ChildInitiated: attrgetter("workflow", "execution"),
     ev.ChildClosed: attrgetter("execution"),
     ev.MessageSent: attrgetter("kind", "receiver", "name"),
+    ev.UpdateCompleted: attrgetter("update_id"),
+    ev.MessageDropped: lambda it: getattr(it, "message", it).message_id,
 }
 
 

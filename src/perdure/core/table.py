@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import Enum
 
 from perdure.core import events as ev
-from perdure.core.commands import RunStep, SendMessage, StartChild, StartTimer, State
+from perdure.core.commands import CompleteUpdate, DropMessage, RunStep, SendMessage, StartChild, StartTimer, State
 
 
 class RunState(Enum):
@@ -56,6 +56,9 @@ COMMANDS: dict[tuple[type, State, type], tuple[State, Effect]] = {
     (SendMessage, _S, ev.MessageDelivered): (_A, Effect.RESOLVE),
     (SendMessage, _S, ev.MessageFailed): (_A, Effect.RESOLVE),
     (SendMessage, _C, ev.MessageSent): (_S, Effect.IGNORE),
+    # what becomes of messages to this one
+    (CompleteUpdate, _O, ev.UpdateCompleted): (_A, Effect.NOTE),
+    (DropMessage, _O, ev.MessageDropped): (_A, Effect.NOTE),
 }
 
 _NEW, _PENDING, _RUNNING, _CLOSED = RunState.NEW, RunState.PENDING, RunState.RUNNING, RunState.CLOSED
@@ -66,6 +69,8 @@ RUN: dict[tuple[RunState, type], RunState] = {
     (_PENDING, ev.ExecutionTerminated): _CLOSED,
     (_RUNNING, ev.SignalReceived): _RUNNING,
     (_RUNNING, ev.CancelRequested): _RUNNING,
+    (_RUNNING, ev.UpdateAccepted): _RUNNING,
+    (_RUNNING, ev.StatePublished): _RUNNING,
     (_RUNNING, ev.ExecutionCompleted): _CLOSED,
     (_RUNNING, ev.ExecutionFailed): _CLOSED,
     (_RUNNING, ev.ExecutionCancelled): _CLOSED,

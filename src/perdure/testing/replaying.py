@@ -11,7 +11,17 @@ from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 from perdure.core import events as ev
-from perdure.core.commands import AnyCommand, CloseRun, RunStep, SendMessage, StartChild, StartTimer, State
+from perdure.core.commands import (
+    AnyCommand,
+    CloseRun,
+    CompleteUpdate,
+    DropMessage,
+    RunStep,
+    SendMessage,
+    StartChild,
+    StartTimer,
+    State,
+)
 from perdure.core.errors import PerdureError, StoreError
 from perdure.core.format import encode_event
 from perdure.core.machine import Machine
@@ -67,9 +77,17 @@ def told(command: AnyCommand) -> tuple[Any, ...]:
             return "child", command.workflow, command.execution, command.run, command.input
         case SendMessage():
             return "send", command.kind, command.receiver, command.name, command.value, command.reason
+        case CompleteUpdate():
+            return "answer", command.update_id, command.result, failure_of(command.failure)
+        case DropMessage():
+            return "drop", command.message.message_id
         case CloseRun():
-            failure = command.failure
-            return "close", command.result, failure and (failure.type, failure.message), command.cancelled
+            return "close", command.result, failure_of(command.failure), command.cancelled
+
+
+def failure_of(failure: ev.FailureInfo | None) -> tuple[str, str] | None:
+    """A failure without its traceback, which names files."""
+    return None if failure is None else (failure.type, failure.message)
 
 
 def point_of(execution: Execution) -> Point:
