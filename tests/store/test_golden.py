@@ -49,9 +49,9 @@ EVERY_EVENT: list[ev.AnyEvent] = [
     ev.ExecutionTerminated("enough"),
     ev.ContinuedAsNew("run-2", DATA),
     ev.Snapshot(DATA),
-    ev.StatePublished(DATA),
-    ev.UpdateAccepted("m4", "rename", DATA),
-    ev.UpdateCompleted("m4", DATA, FAILURE),
+    ev.StatePublished(DATA, 3),
+    ev.UpdateAccepted("u4", "rename", DATA),
+    ev.UpdateCompleted(5, "u4", "rename", DATA, FAILURE),
     ev.StepIntended(1, attempt=2, input=DATA, **STEP),
     ev.StepAttemptFailed(
         2, attempt=2, started_at_ms=5, failure=FAILURE, retry_at_ms=2**41, spent_ms=9, progress=DATA, **STEP
@@ -70,12 +70,15 @@ EVERY_EVENT: list[ev.AnyEvent] = [
     ev.OperationScheduled(14, "endpoint", "service", "operation", "request", DATA),
     ev.OperationStarted(15, "token"),
     ev.OperationCompleted(16, DATA, FAILURE, "failed"),
+    ev.UpdateRequested("u4", "rename", DATA),
+    ev.MessageDropped(17, "m3", "approval", FAILURE),
 ]
 SMALLEST = [
     ev.ExecutionStarted("w", "r", ev.Payload(b"")),
     ev.SignalReceived("m", "", ev.Payload(b"")),
     ev.StepCompleted(1, "s"),
     ev.ExecutionFailed(ev.FailureInfo("", "")),
+    ev.ExecutionTerminated(unfinished=(ev.Unfinished("update", "rename", "u4"),), unreceived=2),
 ]
 
 
