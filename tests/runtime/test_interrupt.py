@@ -32,6 +32,10 @@ async def hold() -> str:
         await asyncio.sleep(0.01)
     return "held"
 
+@step
+async def fall_asleep() -> None:
+    Path("asleep").touch()
+
 @workflow
 async def counted_then_held() -> str:
     await count()
@@ -40,7 +44,7 @@ async def counted_then_held() -> str:
 @workflow
 async def counted_then_asleep() -> None:
     await count()
-    Path("asleep").touch()
+    await fall_asleep()
     await asyncio.sleep(3600)
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import contextlib
 import gc
@@ -1076,9 +1077,9 @@ def test_other_threads_cannot_call_into_a_workflow() -> None:
             except NotDeterministic as error:
                 found.append(str(error))
 
-        thread = threading.Thread(target=elsewhere)
-        thread.start()
-        thread.join()
+        ended = threading.Event()
+        _thread.start_new_thread(lambda: (elsewhere(), ended.set()), ())  # `Thread.start` is refused here
+        assert ended.wait(10)
         event_loop.call_soon_threadsafe(found.append, "own thread")
         await asyncio.sleep(0)
         return found

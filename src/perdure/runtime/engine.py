@@ -44,7 +44,7 @@ from perdure.runtime.threads import ThreadPool
 from perdure.runtime.worker import UNSERVED, Limits, Worker
 from perdure.store.open import open_store
 from perdure.store.protocol import OPEN_STATUSES, Mail, Receipt, Row, Session, Start, Store
-from perdure.workflow import ordered
+from perdure.workflow import guards, ordered
 from perdure.workflow.definitions import Workflow
 
 R = TypeVar("R")
@@ -124,6 +124,7 @@ class Engine(Executions):
         if self._worker is not None:
             raise EngineMisused(what="This engine is entered already", fix="Make another Engine, or share this one.")
         ordered.install()
+        guards.install()
         options = self._options if isinstance(self._given, str | Path | None) else {}
         self.store = await asyncio.to_thread(open_store, self._given, **options)
         try:

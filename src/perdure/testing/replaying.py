@@ -182,7 +182,8 @@ class AlwaysReplay:
                     raise Broken(FIXED_POINT, f"{live.id} #{command.seq}: live {told(command)}", driver.key)
         elif encode_event(live.machine.closed_by) != encode_event(journal[-1].event):
             raise Broken("the same bytes", f"{live.id}: closed by {live.machine.closed_by}", driver.key)
-        if live.random.getstate() != again.execution.random.getstate():
-            raise Broken(FIXED_POINT, f"{live.id}: other random numbers", driver.key)
+        for one, other in ((live.random, again.execution.random), (live.entropy, again.execution.entropy)):
+            if one.getstate() != other.getstate():
+                raise Broken(FIXED_POINT, f"{live.id}: other random numbers", driver.key)
         again.execution.evict()
         self.checked += 1

@@ -13,8 +13,7 @@ import sys
 from asyncio import events as asyncio_events
 from typing import Any
 
-from perdure.core.errors import NotDeterministic
-from perdure.workflow.location import user_location
+from perdure.workflow.location import refusal
 from perdure.workflow.loop import DeterministicLoop
 from perdure.workflow.ordered import OrderedSet
 
@@ -72,7 +71,7 @@ def _refuse_threads(backend: Any) -> None:
     @functools.wraps(original)
     async def run_sync(_: Any, *args: Any, **kwargs: Any) -> Any:
         if _workflow_loop() is not None:
-            raise NotDeterministic(what="anyio's to_thread", where=user_location())
+            raise refusal("anyio's to_thread")
         return await original(*args, **kwargs)
 
     backend.run_sync_in_worker_thread = classmethod(run_sync)

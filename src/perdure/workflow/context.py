@@ -87,8 +87,8 @@ def random() -> random_module.Random:
 
 
 def uuid4() -> uuid.UUID:
-    """A random UUID from the run's generator: the same on every replay."""
-    return uuid.UUID(int=_execution("uuid4").random.getrandbits(128), version=4)
+    """A random UUID of this run: the same on every replay. No secret: whoever knows the run's id can compute it."""
+    return uuid.UUID(int=_execution("uuid4").entropy.getrandbits(128), version=4)
 
 
 class Info(msgspec.Struct, frozen=True):

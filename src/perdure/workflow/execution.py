@@ -31,7 +31,7 @@ from perdure.core.errors import (
 from perdure.core.identity import derived_id
 from perdure.core.machine import Answer, Machine
 from perdure.core.table import Effect, RunState
-from perdure.workflow import anyio_order, ordered
+from perdure.workflow import anyio_order, guards, ordered
 from perdure.workflow.definitions import ParentClose, Step, Workflow
 from perdure.workflow.location import user_location
 from perdure.workflow.loop import CommandFuture, DeterministicLoop, Future, Timer
@@ -102,6 +102,11 @@ class Execution:
         """The run's generator: a function of its run id."""
         return Random(derived_id("random", self.id, self.run, 0))  # noqa: S311 - reproducible on purpose
 
+    @functools.cached_property
+    def entropy(self) -> Random:
+        """For ids: another stream than `random`, so that no use of that one makes two ids the same."""
+        return Random(derived_id("entropy", self.id, self.run, 0))  # noqa: S311 - likewise
+
     @property
     def is_closed(self) -> bool:
         """Whether the closing event has been fed."""
@@ -166,6 +171,7 @@ class Execution:
         )
         ordered.install()
         anyio_order.install()
+        guards.install()
         self._main = self.loop.create_task(self.workflow.fn(*args, **kwargs), name="main", context=Context())
 
     def _resolve(self, command: AnyCommand, event: ev.AnyEvent, *, begun: bool) -> None:
@@ -188,7 +194,7 @@ class Execution:
     def _close(self) -> None:
         """The coroutine has ended: what it returned or raised is the run's last command.
 
-        Unless it raised what the loop refused it: that is no end, but code to be mended.
+        Unless it raised what loop or guards refused it: that is no end, but code to be mended.
         """
         main = self._main
         error = None if main.cancelled() else main.exception()  # asked for, hence none of the lost ones
@@ -319,7 +325,7 @@ class Execution:
 
 
 def _refused(error: BaseException | None) -> PerdureError | None:
-    """The loop's refusal that nobody caught, maybe in a task group among others."""
+    """The refusal that nobody caught, maybe in a task group among others."""
     found = error.subgroup(REFUSALS) if isinstance(error, BaseExceptionGroup) else error
     while isinstance(found, BaseExceptionGroup):
         found = found.exceptions[0]

@@ -1,4 +1,4 @@
-"""Where in the user's code something happened: `file.py:42`, without the machine's paths."""
+"""Where in the user's code something happened: `file.py:42`, without the machine's paths; what is refused there."""
 
 from __future__ import annotations
 
@@ -12,12 +12,18 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from perdure.core.errors import NotDeterministic
 from perdure.core.identity import storable
 
 # As code objects spell them: unresolved, and with the separator, so that a neighbour `perdure_app` is not ours.
 _OWN = str(Path(__file__).parent.parent) + os.sep
 _ASYNCIO = str(Path(asyncio.__file__).parent) + os.sep
+_STDLIB = str(Path(os.__file__).parent) + os.sep
+_INSTALLED = ("/site-packages/", "/dist-packages/", "/zoneinfo/")
 _LOOP = str(Path(__file__).with_name("loop.py"))
+_DOORS = ("drain", "_end_all")  # of the loop, into the user's code
+
+MOVE_INTO_A_STEP = "Move this into a step: a function with @perdure.step, awaited here."
 
 
 @lru_cache(maxsize=4096)
@@ -39,6 +45,36 @@ def caller() -> str:
     return user_location(frame)
 
 
+def refusal(what: str, tasks: Iterable[asyncio.Task[Any]] = (), fix: str = MOVE_INTO_A_STEP) -> NotDeterministic:
+    """The error that names the workflow's own line, also when a library called; without one, where `tasks` wait."""
+    return NotDeterministic(what=what, where=_workflows_line() or waiting_location(tasks), fix=fix)
+
+
+def _workflows_line() -> str:
+    """The innermost line that is nobody's library; where all are, the outermost: the workflow itself is one."""
+    outermost = ""
+    for frame in frames_of_the_workflow(sys._getframe(1)):
+        filename = frame.f_code.co_filename
+        if _is_users(filename):
+            outermost = place(filename, frame.f_lineno)
+            if not is_installed(filename):
+                return outermost
+    return outermost
+
+
+def frames_of_the_workflow(frame: FrameType | None) -> Iterator[FrameType]:
+    """From the inside out, up to the loop that runs the workflow: what is further out started the engine."""
+    while frame is not None and not (frame.f_code.co_name in _DOORS and frame.f_code.co_filename == _LOOP):
+        yield frame
+        frame = frame.f_back
+
+
+@lru_cache(maxsize=4096)
+def is_installed(filename: str) -> bool:
+    """Whether a file came with Python or a package: code, or data that changes no more often than code does."""
+    return filename.startswith(_STDLIB) or any(folder in filename for folder in _INSTALLED)
+
+
 def user_location(frame: FrameType | None = None) -> str:
     """The innermost place outside Perdure, asyncio and anyio; "" if there is none below the loop that runs it."""
     frame = frame or sys._getframe(1)
@@ -46,7 +82,7 @@ def user_location(frame: FrameType | None = None) -> str:
         code = frame.f_code
         if _is_users(code.co_filename):
             return place(code.co_filename, frame.f_lineno)
-        if code.co_name == "drain" and code.co_filename == _LOOP:
+        if code.co_name in _DOORS and code.co_filename == _LOOP:
             break  # what is further out started the engine: it is not workflow code
         frame = frame.f_back
     return ""

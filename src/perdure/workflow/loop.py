@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import sys
 import threading
 from asyncio import events as asyncio_events
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextvars import Context, copy_context
+from random import Random
 from typing import Any, NoReturn, Protocol
 
-from perdure.core.errors import Evicted, NotDeterministic, SpinError
-from perdure.workflow.location import stack_of, user_location, waiting_location
+from perdure.core.errors import Evicted, SpinError
+from perdure.workflow.location import refusal, stack_of
 
 MAX_HANDLES_WITHOUT_COMMAND = 100_000
 MAX_HANDLES_PER_DRAIN = 1_000_000
@@ -32,6 +34,16 @@ class Host(Protocol):
     @property
     def now_ms(self) -> int:
         """Logical time."""
+        ...
+
+    @property
+    def random(self) -> Random:
+        """The run's generator."""
+        ...
+
+    @property
+    def entropy(self) -> Random:
+        """Another one, for ids: whatever code does to the first, they stay unique."""
         ...
 
     def start_timer(self, timer: Timer, due_ms: int) -> int:
@@ -56,6 +68,7 @@ class Nobody:
         raise Evicted
 
     run_step = run_child = start_timer
+    random = entropy = property(start_timer)
 
 
 class Future(asyncio.Future[Any]):
@@ -170,17 +183,28 @@ class DeterministicLoop(_Base):  # type: ignore[misc]
         self._at_next_event.clear()
         self.turns.clear()
         self._handles_since_command = 0
-        previous = asyncio_events._get_running_loop()
-        hooks = sys.get_asyncgen_hooks()
-        asyncio_events._set_running_loop(self)
-        sys.set_asyncgen_hooks(firstiter=self._keep_asyncgen, finalizer=None)
+        outside = self._enter()
         try:
             self._run_ready(ready)
         finally:
-            asyncio_events._set_running_loop(previous)
-            sys.set_asyncgen_hooks(*hooks)
+            self._leave(*outside)
         if len(self._tasks) >= MIN_PRUNED:
             self._prune()
+
+    def _enter(self) -> tuple[Any, Any, Any]:
+        outside = asyncio_events._get_running_loop(), sys.get_asyncgen_hooks(), RUNNING.get(self._thread)
+        asyncio_events._set_running_loop(self)
+        sys.set_asyncgen_hooks(firstiter=self._keep_asyncgen, finalizer=None)  # else the engine's loop would finalise
+        RUNNING[self._thread] = self
+        return outside
+
+    def _leave(self, previous: Any, hooks: Any, around: Any) -> None:
+        if around is None:
+            del RUNNING[self._thread]
+        else:
+            RUNNING[self._thread] = around
+        sys.set_asyncgen_hooks(*hooks)
+        asyncio_events._set_running_loop(previous)
 
     def _run_ready(self, ready: deque[Handle | Timer]) -> None:
         handles = 0
@@ -247,10 +271,7 @@ class DeterministicLoop(_Base):  # type: ignore[misc]
         self.host = Nobody()
 
     def _end_all(self) -> None:
-        previous = asyncio_events._get_running_loop()
-        hooks = sys.get_asyncgen_hooks()
-        asyncio_events._set_running_loop(self)
-        sys.set_asyncgen_hooks(firstiter=self._keep_asyncgen, finalizer=None)  # else the engine's loop would finalise
+        outside = self._enter()
         try:
             for task in self.waiting_tasks():
                 task._log_destroy_pending = False  # type: ignore[attr-defined]
@@ -261,8 +282,7 @@ class DeterministicLoop(_Base):  # type: ignore[misc]
                 if agen.ag_frame is not None:  # type: ignore[attr-defined]
                     _end(agen.aclose())
         finally:
-            asyncio_events._set_running_loop(previous)
-            sys.set_asyncgen_hooks(*hooks)
+            self._leave(*outside)
             self._asyncgens.clear()
             self._ready.clear()
 
@@ -320,7 +340,7 @@ class DeterministicLoop(_Base):  # type: ignore[misc]
     ) -> asyncio.Handle:
         """Only from the workflow itself: another thread would make the order a matter of chance."""
         if threading.get_ident() != self._thread:
-            raise NotDeterministic(what="Calling into a workflow's loop from another thread", where=user_location())
+            raise refusal("Calling into a workflow's loop from another thread")
         return self.call_soon(callback, *args, context=context)
 
     def create_future(self) -> asyncio.Future[Any]:
@@ -411,8 +431,7 @@ def _end(coro: Any) -> None:
 
 def _refuse(name: str) -> Callable[..., NoReturn]:
     def refused(self: DeterministicLoop, *args: Any, **kwargs: Any) -> NoReturn:  # noqa: ARG001 - any signature
-        where = user_location() or waiting_location(self.waiting_tasks())
-        raise NotDeterministic(what=f"asyncio's {name}", where=where)
+        raise refusal(f"asyncio's {name}", self.waiting_tasks())
 
     return refused
 
@@ -463,3 +482,7 @@ REFUSED = [
 for _name in REFUSED:
     setattr(DeterministicLoop, _name, _refuse(_name))
 DeterministicLoop.__abstractmethods__ = frozenset()
+
+# The loops that run code at this moment, by thread: empty most of the time, and what a guard looks at first.
+RUNNING: dict[int, DeterministicLoop] = {}
+os.register_at_fork(after_in_child=RUNNING.clear)

@@ -58,11 +58,11 @@ class DeadlockError(YourError):
 
 
 class NotDeterministic(YourError):
-    """Workflow code asked its loop for the outside world."""
+    """Workflow code asked for the outside world. Fields: what, where, fix."""
 
     code = "P0106"
     text = "{what} is not allowed inside a workflow ({where})."
-    cure = "Move this into a step (a function with @perdure.step, awaited here), then `perdure resume`."
+    cure = "{fix} Then `perdure resume`."
 
 
 class Evicted(BaseException):
