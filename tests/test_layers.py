@@ -54,6 +54,7 @@ THIRD_PARTY = {
     "click": {"cli"},
     "rich": {"cli"},
     "pydantic": {"workflow", "integrations"},
+    "sqlalchemy": {""},  # transactions; nothing else at the root
     "anyio": {"testing"},  # some of the simulator's shapes; left out where it is not installed
 }
 

@@ -21,6 +21,7 @@ from perdure.core.retry import Retry
 from perdure.runtime.client import Client
 from perdure.runtime.engine import Engine, run
 from perdure.runtime.handle import Handle
+from perdure.transactions import Datasource, transaction
 from perdure.workflow.context import (
     Attempt,
     ChildHandle,
@@ -42,6 +43,7 @@ __all__ = [
     "ChildHandle",
     "ChildNotStarted",
     "Client",
+    "Datasource",
     "Engine",
     "ExecutionCancelled",
     "ExecutionClosed",
@@ -70,6 +72,7 @@ __all__ = [
     "run",
     "start_child",
     "step",
+    "transaction",
     "uuid4",
     "workflow",
 ]

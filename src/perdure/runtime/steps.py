@@ -15,18 +15,26 @@ from typing import Any
 
 from perdure.core import events as ev
 from perdure.core.commands import RunStep
-from perdure.core.errors import EncodeError, PayloadTooLarge, PerdureError, StepTimeout, UnencodableResult
+from perdure.core.errors import (
+    EncodeError,
+    PayloadTooLarge,
+    PerdureError,
+    StepTimeout,
+    TransactionUnsettled,
+    UnencodableResult,
+)
 from perdure.core.identity import Key, noise
 from perdure.runtime.attempt import Driven, StepRun
 from perdure.runtime.environment import Environment
 from perdure.runtime.threads import ThreadPool
 from perdure.store.protocol import Running
 from perdure.workflow.context import current_attempt
-from perdure.workflow.values import failure_info, preview
+from perdure.workflow.values import failure_info, preview, short_repr
 
 log = logging.getLogger("perdure")
 
 ADVISE_AFTER_MS = 1_000
+SETTLE_S = 30
 
 
 class Lapsed(Exception):
@@ -141,26 +149,59 @@ class StepRunner:
         event: ev.AnyEvent | PerdureError | None
         run.begun = True
         try:
-            self._check_lease()
-            current_attempt.set(run)
-            args, kwargs = step.arguments.decode(command.input, step.input_what)
-            value = await (step.fn(*args, **kwargs) if step.is_async else self._in_thread(run, step.fn, args, kwargs))
-            event = self._completed(run, value)
-        except Lapsed:
-            run.stopped, event = True, None
-            run.driver.step_lapsed()
-        except BaseException as error:
-            event = None if run.stopped else self._failed(run, run.timed_out or error)
-            if isinstance(error, KeyboardInterrupt):
-                raise
+            try:
+                self._check_lease()
+                current_attempt.set(run)
+                args, kwargs = step.arguments.decode(command.input, step.input_what)
+                value = await (
+                    step.call(*args, **kwargs) if step.is_async else self._in_thread(run, step.call, args, kwargs)
+                )
+                event = self._completed(run, value)
+            except Lapsed:
+                event = None
+                self._lapse(run)
+            except BaseException as error:
+                event = None if run.stopped else self._failed(run, run.timed_out or error)
+                if isinstance(error, KeyboardInterrupt):
+                    raise
+            if step.settle is not None and isinstance(event, ev.StepFailed):
+                event = await self._settled(run, event)
         finally:
             self._ended(run)
-        if run.stopped or event is None:
+        if event is not None:
+            self._tell(run, event)
+
+    def _tell(self, run: StepRun, event: ev.AnyEvent | PerdureError) -> None:
+        if run.stopped:
             return
         if isinstance(event, PerdureError):
-            run.driver.step_unreadable(command.seq, event)
+            run.driver.step_unreadable(run.seq, event)
         else:
-            run.driver.step_done(command.seq, event)
+            run.driver.step_done(run.seq, event)
+
+    def _lapse(self, run: StepRun) -> None:
+        run.stopped = True
+        run.driver.step_lapsed()
+
+    async def _settled(self, run: StepRun, failed: ev.StepFailed) -> ev.AnyEvent | PerdureError | None:
+        """What a failure that nobody would try again turns out to be, once the step has made it final."""
+        command = run.command
+        settle, failure = command.target.settle, failed.failure
+        if run.watch is not None:
+            run.watch.cancel()
+        try:
+            async with asyncio.timeout(SETTLE_S):
+                value = await (
+                    settle(failure) if command.target.is_async else self._in_thread(run, settle, (failure,), {})
+                )
+            return self._completed(run, value)
+        except Lapsed:
+            self._lapse(run)
+            return None
+        except Exception as error:  # noqa: BLE001 - whatever it is, nobody knows what came of the step
+            detail = str(getattr(error, "orig", error)) or f"no answer within {SETTLE_S} s"
+            key = f"execution {run.execution!r}, run {run.run}, seq {run.seq}"
+            return TransactionUnsettled(name=run.name, key=key, detail=detail)
 
     def _check_lease(self) -> None:
         """At the last moment before a step runs: the process may have been frozen since that was decided."""
@@ -170,18 +211,22 @@ class StepRunner:
     def _completed(self, run: StepRun, value: Any) -> ev.AnyEvent | PerdureError:
         command = run.command
         try:
-            result = command.target.result.encode(value, command.target.result_what)
+            outcome = command.target.outcome(value)
         except (EncodeError, PayloadTooLarge) as error:
             return UnencodableResult(
-                name=command.name, location=command.location, reason=error, value=_short_repr(value)
+                name=command.name, location=command.location, reason=error, value=short_repr(value)
             )
+        except PerdureError as error:
+            return error
+        if isinstance(outcome, ev.FailureInfo):
+            return ev.StepFailed(**_told(run), failure=outcome)
         return ev.StepCompleted(
             seq=command.seq,
             name=command.name,
             digest=command.digest,
             location=command.location,
             preview=preview(command.input),
-            result=result,
+            result=outcome,
             attempt=run.attempt,
             started_at_ms=run.started_at_ms,
         )
@@ -192,16 +237,7 @@ class StepRunner:
         jitter = noise(run.run, command.seq, run.attempt)
         pause_ms = None if _is_final(error) else _pause(options.retry, run.attempt, error, jitter)
         spent_ms = command.spent_ms + took_ms + (pause_ms or 0)
-        common: dict[str, Any] = {
-            "seq": command.seq,
-            "name": command.name,
-            "digest": command.digest,
-            "location": command.location,
-            "preview": preview(command.input),
-            "failure": failure_info(error),
-            "attempt": run.attempt,
-            "started_at_ms": run.started_at_ms,
-        }
+        common = _told(run) | {"failure": failure_info(error)}
         out_of_time = options.total_timeout_ms is not None and spent_ms >= options.total_timeout_ms
         if pause_ms is None or out_of_time:
             return ev.StepFailed(**common)
@@ -303,9 +339,15 @@ def _pause(retry: Any, attempt: int, error: BaseException, jitter: float) -> int
         return None
 
 
-def _short_repr(value: Any) -> str:
-    try:
-        text = repr(value)
-    except Exception as error:  # noqa: BLE001 - a repr is the user's code
-        text = f"<{type(value).__name__}, whose repr raised {type(error).__name__}>"
-    return text if len(text) <= 2_000 else text[:2_000] + "…"
+def _told(run: StepRun) -> dict[str, Any]:
+    """What every event of an attempt holds."""
+    command = run.command
+    return {
+        "seq": command.seq,
+        "name": command.name,
+        "digest": command.digest,
+        "location": command.location,
+        "preview": preview(command.input),
+        "attempt": run.attempt,
+        "started_at_ms": run.started_at_ms,
+    }

@@ -13,6 +13,7 @@ from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, overl
 import msgspec
 
 from perdure.core.errors import InvalidDefinition, InvalidOption, OutsideWorkflow
+from perdure.core.events import FailureInfo, Payload
 from perdure.core.retry import NO_RETRY, Retry, Seconds, to_ms
 from perdure.workflow.location import caller
 from perdure.workflow.loop import DeterministicLoop
@@ -163,6 +164,24 @@ class Step(_HasResult, Generic[P, R]):
         if isinstance(loop, DeterministicLoop):
             return loop.host.run_step(self, args, kwargs, caller())  # type: ignore[attr-defined, no-any-return]
         return self._run_plainly(args, kwargs)
+
+    # What runs an attempt asks these three; transactions answer otherwise.
+
+    def call(self, *args: Any, **kwargs: Any) -> Any:
+        """What an attempt does: a coroutine if `is_async`, else to be called in a thread."""
+        return self.fn(*args, **kwargs)
+
+    def outcome(self, value: Any) -> Payload | FailureInfo:
+        """What the journal keeps of what `call` returned.
+
+        Raises:
+            EncodeError, PayloadTooLarge: it cannot be recorded.
+            PerdureError: nobody may say what came of it: the execution stalls.
+        """
+        return self.result.encode(value, self.result_what)
+
+    settle: Callable[[FailureInfo], Any] | None = None
+    """Makes a failure final before that is recorded; returns as `call` what came of the step after all."""
 
     async def _run_plainly(self, args: Any, kwargs: Any) -> Any:
         if self.is_async:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from perdure.workflow.values_arguments import Arguments, hints_of
 from perdure.workflow.values_codec import MAX_PAYLOAD_BYTES, Codec, codec_for, digest, encode_untyped
 from perdure.workflow.values_failure import failure_info
-from perdure.workflow.values_text import preview, render
+from perdure.workflow.values_text import preview, render, short_repr
 
 __all__ = [
     "MAX_PAYLOAD_BYTES",
@@ -21,4 +21,5 @@ __all__ = [
     "hints_of",
     "preview",
     "render",
+    "short_repr",
 ]

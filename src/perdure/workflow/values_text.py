@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 PREVIEW_BYTES = 2048
 RENDER_CHARS = 1_000_000
+REPR_CHARS = 2_000
 MAX_DEPTH = 64
 _MAX_DECIMAL_BYTES = 1000
 _CUT = "…"
@@ -46,6 +47,19 @@ def render(payload: Payload) -> str:
     '{"a": false}'
     """
     return _text(payload, RENDER_CHARS)
+
+
+def short_repr(value: Any) -> str:
+    """The `repr` of a value that cannot be recorded, at most 2,000 characters of it. Never raises.
+
+    >>> short_repr({1, 2})
+    '{1, 2}'
+    """
+    try:
+        text = repr(value)
+    except Exception as error:  # noqa: BLE001 - a repr is the user's code
+        text = f"<{type(value).__name__}, whose repr raised {type(error).__name__}>"
+    return text if len(text) <= REPR_CHARS else text[:REPR_CHARS] + _CUT
 
 
 def _text(payload: Payload, limit: int) -> str:

@@ -55,6 +55,14 @@ from perdure.core.errors.store import (
     StoreReadOnly,
     StoreReplaced,
 )
+from perdure.core.errors.transactions import (
+    ResultRolledBack,
+    SQLAlchemyMissing,
+    TransactionDisagrees,
+    TransactionMisused,
+    TransactionTorn,
+    TransactionUnsettled,
+)
 from perdure.core.errors.use import (
     DuplicateName,
     InvalidDefinition,
@@ -96,6 +104,8 @@ __all__ = [
     "PerdureError",
     "PoisonedExecution",
     "RemoteFailure",
+    "ResultRolledBack",
+    "SQLAlchemyMissing",
     "SchemaFromTheFuture",
     "SpinError",
     "StalledByBug",
@@ -111,6 +121,10 @@ __all__ = [
     "StoreReadOnly",
     "StoreReplaced",
     "TheirError",
+    "TransactionDisagrees",
+    "TransactionMisused",
+    "TransactionTorn",
+    "TransactionUnsettled",
     "UnencodableResult",
     "UnknownWorkflow",
     "UnorderedSet",
