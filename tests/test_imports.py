@@ -69,3 +69,20 @@ def slowest(bytecode: Path) -> list[str]:
     header, *lines = python(bytecode, "-X", "importtime", "-c", "import perdure").stderr.splitlines()
     by_own_time = sorted(lines, key=lambda line: -int(line.partition("|")[0].removeprefix("import time:")))
     return [header, *by_own_time[:8]]
+
+
+WITHOUT_SQLALCHEMY = """
+import sys
+sys.modules["sqlalchemy"] = None  # what an import of it then finds
+import perdure
+try:
+    perdure.transaction(object())
+except ImportError as error:
+    print(type(error).__name__, error)
+"""
+
+
+def test_who_has_no_sqlalchemy_is_told_what_to_install(bytecode: Path) -> None:
+    said = python(bytecode, "-c", WITHOUT_SQLALCHEMY).stdout
+    assert said.startswith("SQLAlchemyMissing")
+    assert "pip install 'perdure[sqlalchemy]'" in said

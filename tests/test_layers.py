@@ -49,12 +49,12 @@ CORE_MAY_IMPORT = {
 }
 CORE_MAY_NOT_CALL = {"breakpoint", "input", "open", "print"}
 THIRD_PARTY = {
-    "msgspec": {"core", "workflow", "runtime", "store", "testing", "cli"},
+    "msgspec": {"", "core", "workflow", "runtime", "store", "testing", "cli"},
     "apsw": {"store"},
     "click": {"cli"},
     "rich": {"cli"},
     "pydantic": {"workflow", "integrations"},
-    "sqlalchemy": {""},  # transactions; nothing else at the root
+    "sqlalchemy": {""},  # transactions; only loaded where there is a datasource (test_imports.py)
     "anyio": {"testing"},  # some of the simulator's shapes; left out where it is not installed
 }
 

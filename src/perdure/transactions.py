@@ -378,23 +378,25 @@ def _check_connection(fn: Callable[..., Any], datasource: Datasource[Any]) -> No
         return  # a step's error says so
     name = getattr(fn, "__qualname__", repr(fn))
     parameters = list(inspect.signature(fn).parameters.values())
-    if not parameters or parameters[0].kind not in (parameters[0].POSITIONAL_ONLY, parameters[0].POSITIONAL_OR_KEYWORD):
+    if not parameters or parameters[0].kind not in _POSITIONAL:
         raise _not_first(name)
     hints: dict[str, Any] = {}
-    with contextlib.suppress(NameError):
+    with contextlib.suppress(NameError):  # what is not defined yet is told when the codecs are built
         hints = hints_of(fn)
-    first = hints.get(parameters[0].name)
-    records = datasource.records
-    if isinstance(first, type) and issubclass(first, records.GIVEN) and not issubclass(datasource.gives, first):
+    kinds = datasource.records.GIVEN
+    first, *others = [hint if isinstance(hint := hints.get(p.name), type) else object for p in parameters]
+    if any(issubclass(other, kinds) for other in others):
+        raise _not_first(name)
+    if issubclass(first, kinds) and not issubclass(datasource.gives, first):
         raise InvalidDefinition(
             name=repr(name),
             kind="transaction",
             reason=f"its first parameter is a {first.__name__}, and {datasource} gives a {datasource.gives.__name__}",
             fix="An engine gives a connection; for a session, pass sessionmaker(engine) or async_sessionmaker(engine).",
         )
-    others = [hint for parameter in parameters[1:] if isinstance(hint := hints.get(parameter.name), type)]
-    if any(issubclass(hint, records.GIVEN) for hint in others):
-        raise _not_first(name)
+
+
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
 def _not_first(name: str) -> InvalidDefinition:

@@ -7,6 +7,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, assert_type
 
+from sqlalchemy import Connection, create_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.orm import Session, sessionmaker
+
 import perdure
 from perdure import Retry, step, workflow
 
@@ -34,6 +38,39 @@ async def fetch(url: str) -> bytes:
 @step(name="count", retry=3, concurrency=2)
 def count(text: str) -> dict[str, int]:
     return {text: 1}
+
+
+engine = create_engine("sqlite://")
+async_engine = create_async_engine("sqlite+aiosqlite://")
+bank = perdure.Datasource(async_sessionmaker(async_engine))
+
+
+@perdure.transaction(bank, timeout=5)
+async def transfer(session: AsyncSession, source: str, *, cents: int) -> Page:
+    return Page(f"{source}{session.is_active}{cents}")
+
+
+@perdure.transaction(engine)
+def book(connection: Connection, cents: int) -> int:
+    return cents + connection.closed
+
+
+@perdure.transaction(sessionmaker(engine), retry=Retry(attempts=5), name="note")
+def note(session: Session, text: str) -> str:
+    return f"{session}{text}"
+
+
+@perdure.transaction(async_engine)
+async def move(connection: AsyncConnection, cents: int) -> int:
+    return cents + connection.closed
+
+
+@perdure.transaction(engine)  # type: ignore[arg-type]
+def wants_a_session(session: Session) -> None: ...
+
+
+@perdure.transaction(engine, once=True)  # type: ignore[call-overload,untyped-decorator]
+def unknown_option(connection: Connection) -> None: ...
 
 
 class Tools:
@@ -69,6 +106,11 @@ async def main(topic: str, *, depth: int = 1) -> Page:
     assert_type(await tools.measure("hello", scale=2), float)
     assert_type(await tools.measure.with_options(retry=2)("hello"), float)
 
+    assert_type(await transfer("a", cents=depth), Page)
+    assert_type(await book(1), int)
+    assert_type(await note.with_options(retry=None)("x"), str)
+    assert_type(await move(1), int)
+
     assert_type(await child(1), list[int])
     started = await perdure.start_child(child, 1, id="c")
     assert_type(started, perdure.ChildHandle[list[int]])
@@ -89,6 +131,7 @@ async def outside() -> None:
         assert_type(await engine.handle("one", main).result(), Page)
         assert_type(await engine.handle("one").result(), Any)
     async with perdure.Client("x.db") as client:
+        assert_type(await bank.forget(client, window=timedelta(days=60)), int)
         assert_type(await (await client.start(child, 3)).result(), list[int])
 
 
@@ -105,3 +148,6 @@ async def refused(tools: Tools) -> None:
     await tools.ask(1)  # type: ignore[arg-type]
     await fetch.with_options(retries=3)("x")  # type: ignore[call-arg]
     await child("x")  # type: ignore[arg-type]
+    await transfer(1, cents=1)  # type: ignore[arg-type]
+    await book("x")  # type: ignore[arg-type]
+    await bank.forget("perdure.db")  # type: ignore[arg-type]
