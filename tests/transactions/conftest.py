@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.runtime.conftest import lab, pytest_pyfunc_call
+from tests.runtime.conftest import lab
 from tests.transactions.bank import Bank
 
-__all__ = ["lab", "pytest_pyfunc_call"]
+__all__ = ["lab"]
 
 
 @pytest.fixture(autouse=True)
