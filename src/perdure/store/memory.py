@@ -29,6 +29,7 @@ from perdure.store.protocol import (
     Session,
     Start,
     Status,
+    UpdateRow,
 )
 from perdure.store.records import journal, letter, recorded, unseal
 from perdure.store.routing import Router, is_open
@@ -279,6 +280,11 @@ class MemoryStore:
         """See `Store.dead_letters`."""
         with self._reading() as world:
             return [letter((each.arrival, each.message_id, *each.body)) for each in world.dead.get(key, [])[:limit]]
+
+    def update(self, key: Key, update_id: str) -> UpdateRow | None:
+        """See `Store.update`."""
+        with self._reading() as world:
+            return MemoryTables(world, 0, self.now_ms).update(key, update_id)
 
     def tail(self, shard: int, after: int, limit: int) -> list[tuple[int, Key, str, Recorded]]:
         """See `Store.tail`."""

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from perdure.store.protocol import Batch, Letter, Park, Row, Running, Start
+from perdure.store.protocol import Batch, Letter, Park, Row, Running, Start, UpdateRow
 from perdure.store.records import Body, EventRow, header, plain, seal
-from perdure.store.routing import ANSWERS, Parcel, Receiver, child_of, is_open, matters
+from perdure.store.routing import ANSWERS, REJECTIONS, Parcel, Receiver, child_of, close_letter, is_open
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -58,6 +58,7 @@ class World:
         self.outbox: dict[tuple[Key, str, Key], list[Queued]] = {}
         self.running: dict[int, dict[int, bytes]] = {}
         self.dead: dict[Key, list[Posted]] = {}
+        self.updates: dict[Key, dict[str, bytes]] = {}  # in the order of their last change
         self.sessions: dict[int, Registration] = {}
         self.owners: dict[int, int] = {}  # session by shard
 
@@ -187,8 +188,11 @@ class MemoryTables:
         found = self._current(key, run)
         assert found is not None
         for each in self._world.inboxes[found[1]]:
-            if matters(each.body):
+            if close_letter(self, key, run, each.body):
                 self._bury(key, each.message_id, each.body)
+        for update in self._updates(key):
+            if (update.run, update.status) == (run, "accepted"):
+                self.put_update(key, msgspec.structs.replace(update, status="closed"))
         self._set_inbox(found[1], [])
         self._set_running(found[1], {})
 
@@ -207,6 +211,29 @@ class MemoryTables:
         if not any(each.message_id == message_id for each in letters):
             letters.append(Posted(len(letters) + 1, message_id, body))
             self._undo.append(letters.pop)
+
+    # --- updates and state ---
+
+    def _updates(self, key: Key) -> list[UpdateRow]:
+        return [msgspec.msgpack.decode(each, type=UpdateRow) for each in self._world.updates.get(key, {}).values()]
+
+    def update(self, key: Key, update_id: str) -> UpdateRow | None:
+        found = self._world.updates.get(key, {}).get(update_id)
+        return None if found is None else msgspec.msgpack.decode(found, type=UpdateRow)
+
+    def put_update(self, key: Key, update: UpdateRow) -> None:
+        updates = self._world.updates
+        before = updates.get(key, {})
+        after = {name: body for name, body in before.items() if name != update.update_id}
+        after[update.update_id] = msgspec.msgpack.encode(update)
+        rejected = [each.update_id for each in self._updates(key) if each.status == "rejected"]
+        for name in rejected[: -REJECTIONS + (update.status == "rejected")]:
+            after.pop(name, None)
+        updates[key] = after
+        self._undo.append(lambda: updates.update({key: before}))
+
+    def publish(self, batch: Batch) -> None:
+        self.change(self._world.rows[batch.key], state_position=batch.state_at)
 
     # --- outbox ---
 

@@ -12,7 +12,7 @@ from typing import Literal, Protocol, TypeAlias
 
 import msgspec
 
-from perdure.core.events import AnyEvent, ExecutionStarted, Payload, Recorded, Usage
+from perdure.core.events import AnyEvent, ExecutionStarted, FailureInfo, Payload, Recorded, SignalReceived, Usage
 from perdure.core.identity import Key
 
 Status: TypeAlias = Literal["active", "parked", "stalled", "completed", "failed", "cancelled", "terminated"]
@@ -36,6 +36,7 @@ class Row(msgspec.Struct, frozen=True):
     recoveries: int = 0  # unclean deaths of its worker since it last made progress
     problem: str = ""  # stalled: why
     parent: str = ""
+    state_position: int | None = None  # of the last `StatePublished` in its journal
 
 
 class Session(msgspec.Struct, frozen=True):
@@ -55,6 +56,14 @@ class Lease(msgspec.Struct, frozen=True):
     ttl_ms: int | None = None
 
 
+class Start(msgspec.Struct, frozen=True):
+    """A new execution."""
+
+    key: Key
+    event: ExecutionStarted
+    digest: bytes
+
+
 class Mail(msgspec.Struct, frozen=True):
     """A message on its way: `event` is what the receiver's owner will journal."""
 
@@ -65,6 +74,7 @@ class Mail(msgspec.Struct, frozen=True):
     sender: Key | None = None
     sender_run: str = ""
     seq: int = 0  # of the sender's command, which is told of delivery or failure; 0 means nobody is
+    start: Start | None = None  # of a deposit: the receiver, begun first if there is none; both or neither
 
 
 class Letter(msgspec.Struct, frozen=True):
@@ -75,12 +85,14 @@ class Letter(msgspec.Struct, frozen=True):
     event: AnyEvent
 
 
-class Start(msgspec.Struct, frozen=True):
-    """A new execution."""
+class UpdateRow(msgspec.Struct, frozen=True):
+    """What has become of an update. `closed`: the run ended before it was answered."""
 
-    key: Key
-    event: ExecutionStarted
-    digest: bytes
+    update_id: str
+    run: str
+    status: Literal["accepted", "completed", "rejected", "closed"]
+    position: int = 0  # of `UpdateAccepted` or `UpdateCompleted` in the run's journal
+    failure: FailureInfo | None = None  # of a rejected one, which is in no journal
 
 
 class NewEvent(msgspec.Struct, frozen=True, gc=False):
@@ -96,8 +108,9 @@ class Batch(msgspec.Struct, gc=False):
     """What one execution wants written: all of it or nothing, and only if its journal is `expected` events long.
 
     With `create`, the execution comes into being in the same transaction (`expected` is 0). `taken` letters leave the
-    inbox. With `inbox_seen`, the batch is left out (`MAIL`) if the inbox holds any letter that is not in `taken`: so
-    timers never overtake messages that are already stored. A batch leaves its row `active`, or closed with `closes`.
+    inbox. With `inbox_seen`, the batch is left out (`MAIL`) if the inbox holds any letter that is neither in `taken`
+    nor in `left`: so timers never overtake messages that are already stored. `buried` signals, which are journaled,
+    become dead letters. A batch leaves its row `active`, or closed with `closes`.
     """
 
     key: Key
@@ -106,10 +119,14 @@ class Batch(msgspec.Struct, gc=False):
     events: Sequence[NewEvent]
     taken: Sequence[Letter] = ()
     inbox_seen: bool = False
+    left: Sequence[Letter] = ()
     mail: Sequence[Mail] = ()
     starts: Sequence[Start] = ()
     create: Start | None = None
     closes: Status | None = None
+    state_at: int | None = None  # position of the last `StatePublished` among the events
+    updates: Sequence[UpdateRow] = ()
+    buried: Sequence[SignalReceived] = ()
 
 
 class Park(msgspec.Struct, frozen=True):
@@ -210,7 +227,8 @@ class Store(Protocol):
         too). Mail without an open receiver bounces to its sender; signals are also kept as dead letters, unless they
         were for a run that is over. A start whose id is taken bounces as `ChildStartFailed`, unless it is this very
         child. Letters left in the inbox of an execution that closes become dead letters, unless they are moot: answers,
-        and requests to end it. Each batch resets `recoveries` and drops `Running` rows of the steps that it answers.
+        and requests to end it. Its updates that are not answered, in the inbox or accepted, are `closed`. Each batch
+        resets `recoveries` and drops `Running` rows of the steps that it answers.
 
         When it returns, all is durable. If it raises `StoreError`, nothing happened; only if the process dies before
         it has written anything else may the next one find a commit that failed: wholly, never in part.
@@ -224,7 +242,8 @@ class Store(Protocol):
         """Starts and messages from outside, by anyone, without a fence. One durable transaction; receipts in order.
 
         A start inserts the row, `active` with an empty journal, and puts `ExecutionStarted` into its inbox: the owner
-        journals it. `resume` of a stalled execution is not mail; see `resume`.
+        journals it. Mail with a `start` is refused as that is. An update that has an `UpdateRow` is accepted, and not
+        put into the inbox again. `resume` of a stalled execution is not mail; see `resume`.
         """
         ...
 
@@ -276,6 +295,10 @@ class Store(Protocol):
 
     def dead_letters(self, key: Key, limit: int) -> list[Letter]:
         """What could not be delivered to this execution. Read-only."""
+        ...
+
+    def update(self, key: Key, update_id: str) -> UpdateRow | None:
+        """What has become of an update; None if nothing yet. Of rejections, the last thousand are known. Read-only."""
         ...
 
     def tail(self, shard: int, after: int, limit: int) -> list[tuple[int, Key, str, Recorded]]:

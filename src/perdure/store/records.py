@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import msgspec
 
 from perdure.core.errors import CorruptJournal
-from perdure.core.events import AnyEvent, Payload, Recorded, Usage
+from perdure.core.events import AnyEvent, FailureInfo, Payload, Recorded, Usage
 from perdure.core.format import FORMAT, decode_event, encode_event
 from perdure.core.identity import ExecutionId, Key, Namespace
-from perdure.store.protocol import Letter, NewEvent, Row, Running
+from perdure.store.protocol import Letter, NewEvent, Row, Running, UpdateRow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,6 +26,7 @@ EventRow: TypeAlias = tuple[int, int, int, str, str | None, int, int, bytes]
 
 _usage_of: Callable[[str], Usage] = msgspec.json.Decoder(Usage).decode
 _progress_of: Callable[[bytes], Payload] = msgspec.msgpack.Decoder(Payload).decode
+_failure_of: Callable[[bytes], FailureInfo] = msgspec.msgpack.Decoder(FailureInfo).decode
 
 
 def checksum(body: bytes, position: int = 0, at_ms: int = 0) -> int:
@@ -115,6 +116,21 @@ def running_of(key: Key, columns: Sequence[Any]) -> Running:
 def progress_bytes(running: Running) -> bytes | None:
     """What is kept of a step's progress."""
     return None if running.progress is None else msgspec.msgpack.encode(running.progress)
+
+
+def update_of(update_id: str, columns: Sequence[Any]) -> UpdateRow:
+    """The struct for run, status, position and failure. Raises `CorruptJournal`."""
+    run, status, position, failure = columns
+    try:
+        told = None if failure is None else _failure_of(failure)
+    except msgspec.DecodeError as error:
+        raise CorruptJournal(detail=f"why update {update_id!r} was rejected does not decode: {error}") from error
+    return UpdateRow(update_id, run, status, position, told)
+
+
+def failure_bytes(update: UpdateRow) -> bytes | None:
+    """What is kept of the reason of a rejection."""
+    return None if update.failure is None else msgspec.msgpack.encode(update.failure)
 
 
 def plain(text: str) -> str:

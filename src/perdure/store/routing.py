@@ -23,6 +23,7 @@ from perdure.store.protocol import (
     Running,
     Start,
     Status,
+    UpdateRow,
 )
 from perdure.store.records import unseal
 
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 ANSWERS = (ev.StepCompleted, ev.StepFailed, ev.StepAttemptFailed, ev.StepOutcomeUnknown)
 """Events after which a step is no longer running."""
+REJECTIONS = 1_000
+"""Rejected updates of an execution that are remembered, for callers who ask again."""
 
 
 class Receiver(NamedTuple):
@@ -99,7 +102,10 @@ class Tables(Protocol):
         ...
 
     def clear(self, key: Key, run: str) -> None:
-        """Empty the inbox of a run that has closed, burying what `matters`, and forget its running steps."""
+        """Empty the inbox of a run that has closed, burying what is worth keeping, and forget its running steps.
+
+        Its updates that are not answered are closed: those in the inbox, and those accepted.
+        """
         ...
 
     def put(self, receiver: Receiver, message_id: str, event: ev.AnyEvent) -> None:
@@ -112,6 +118,18 @@ class Tables(Protocol):
 
     def bury(self, key: Key, message_id: str, event: ev.AnyEvent) -> None:
         """Keep a dead letter, once."""
+        ...
+
+    def update(self, key: Key, update_id: str) -> UpdateRow | None:
+        """What has become of an update."""
+        ...
+
+    def put_update(self, key: Key, update: UpdateRow) -> None:
+        """Keep what has become of an update, instead of what was known; of rejected ones the last `REJECTIONS`."""
+        ...
+
+    def publish(self, batch: Batch) -> None:
+        """Remember where the state stands that the batch publishes."""
         ...
 
     def queued(self, parcel: Parcel) -> bool:
@@ -149,18 +167,26 @@ def is_open(status: Status) -> bool:
 def worth_keeping(event: ev.AnyEvent) -> bool:
     """Whether a letter that can never be journaled still matters to a person.
 
-    Requests to end what has ended, and answers to a run that no longer asks, are moot.
+    Requests to end what has ended, answers to a run that no longer asks, and updates, whose callers are told, are moot.
     """
-    moot = ev.CommandEvent | ev.ExecutionStarted | ev.CancelRequested | ev.TerminateRequested
+    moot = ev.CommandEvent | ev.ExecutionStarted | ev.CancelRequested | ev.TerminateRequested | ev.UpdateRequested
     return not isinstance(event, moot)
 
 
-def matters(body: Body | list[Any]) -> bool:
-    """`worth_keeping` of a letter as it is kept. What cannot be read is kept: it must not stop a commit of others."""
+def letter_of(body: Body | list[Any]) -> ev.AnyEvent | None:
+    """A letter as it is kept. None: it cannot be read, which must not stop a commit of others."""
     try:
-        return worth_keeping(unseal(body, "a letter"))
+        return unseal(body, "a letter")
     except (CorruptJournal, JournalFromTheFuture):
-        return True
+        return None
+
+
+def close_letter(tables: Tables, key: Key, run: str, body: Body | list[Any]) -> bool:
+    """Settle a letter that a run which has closed leaves in its inbox; whether it is to be buried."""
+    event = letter_of(body)
+    if isinstance(event, ev.UpdateRequested):
+        tables.put_update(key, UpdateRow(event.update_id, run, "closed"))
+    return event is None or worth_keeping(event)
 
 
 class Router:
@@ -197,6 +223,7 @@ class Router:
         tables.end_running(batch)
         if batch.taken:
             tables.take(batch.key, batch.run, batch.taken)
+        self._tell(batch)
         if batch.closes is not None:
             tables.clear(batch.key, batch.run)
         for start in batch.starts:
@@ -204,6 +231,15 @@ class Router:
         for mail in batch.mail:
             self.post(_parcel_of_mail(batch, mail))
         return Outcome.COMMITTED
+
+    def _tell(self, batch: Batch) -> None:
+        """What others can read of the execution without its journal."""
+        if batch.state_at is not None:
+            self.tables.publish(batch)
+        for update in batch.updates:
+            self.tables.put_update(batch.key, update)
+        for signal in batch.buried:
+            self.tables.bury(batch.key, signal.message_id, signal)
 
     def _matches(self, batch: Batch) -> bool:
         """Create or move the row; False if it is not where the batch expects it."""
@@ -219,8 +255,8 @@ class Router:
         return self.tables.owns(batch.key) and self.tables.insert(start, position)
 
     def _overtakes(self, batch: Batch) -> bool:
-        taken = {letter.message_id for letter in batch.taken}
-        return any(each not in taken for each in self.tables.waiting(batch.key, batch.run, len(taken) + 1))
+        known = {letter.message_id for letter in (*batch.taken, *batch.left)}
+        return any(each not in known for each in self.tables.waiting(batch.key, batch.run, len(known) + 1))
 
     # --- mail ---
 
@@ -292,13 +328,18 @@ class Router:
 
     def deposit_mail(self, mail: Mail) -> Receipt:
         """A message by a client, who is told at once if there is no open receiver: nothing is kept then."""
+        begun = None if mail.start is None else self.deposit_start(mail.start)
+        if begun is not None and begun.status != "accepted":
+            return begun
         receiver = self.tables.find(mail.receiver)
         if receiver is None:
             return Receipt("missing")
+        if isinstance(mail.event, ev.UpdateRequested) and self.tables.update(mail.receiver, mail.event.update_id):
+            return Receipt("accepted", self.tables.row(mail.receiver))
         if _refusal(receiver, mail.receiver_run) is not None:
             return Receipt("closed", self.tables.row(mail.receiver))
         self.put(receiver, mail.message_id, mail.event)
-        return Receipt("accepted", self.tables.row(mail.receiver))
+        return Receipt("accepted", self.tables.row(mail.receiver), begun is not None and begun.created)
 
 
 def _parcel_of_mail(batch: Batch, mail: Mail) -> Parcel:

@@ -39,9 +39,10 @@ from perdure.store.protocol import (
     Session,
     Start,
     Status,
+    UpdateRow,
 )
 from perdure.store.queries import SQL
-from perdure.store.records import journal, letter, recorded, row_of, running_of, unseal
+from perdure.store.records import journal, letter, recorded, row_of, running_of, unseal, update_of
 from perdure.store.routing import Parcel, Router, is_open
 from perdure.store.sqlite_tables import Overtaken, SqliteTables
 
@@ -380,6 +381,11 @@ class SqliteStore:
     def dead_letters(self, key: Key, limit: int) -> list[Letter]:
         """See `Store.dead_letters`."""
         return [letter(row) for row in self._all("dead_letters", (*key, limit))]
+
+    def update(self, key: Key, update_id: str) -> UpdateRow | None:
+        """See `Store.update`."""
+        found = self._all("update", (*key, update_id))
+        return update_of(update_id, found[0]) if found else None
 
     def tail(self, shard: int, after: int, limit: int) -> list[tuple[int, Key, str, Recorded]]:
         """See `Store.tail`. `shard_pos` counts all shards of the file, so that it has gaps within one."""

@@ -10,8 +10,8 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from perdure.store.queries import SQL, repeated
-from perdure.store.records import header, plain, progress_bytes, row_of, seal
-from perdure.store.routing import ANSWERS, Parcel, Receiver, child_of, matters
+from perdure.store.records import failure_bytes, header, plain, progress_bytes, row_of, seal, update_of
+from perdure.store.routing import ANSWERS, REJECTIONS, Parcel, Receiver, child_of, close_letter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from perdure.core import events as ev
     from perdure.core.identity import Key
-    from perdure.store.protocol import Batch, Letter, Park, Row, Running, Start
+    from perdure.store.protocol import Batch, Letter, Park, Row, Running, Start, UpdateRow
 
 _CHUNKS = (128, 32, 8, 1)  # rows a statement; few sizes, so that their prepared statements are kept
 _MOST_NUMBERS = 20_000
@@ -55,6 +55,7 @@ class SqliteTables:
         self.gathering = True  # compare-and-append set-based; off when a batch did not match, to find out which
         self._outbox_used = True
         self._running_used = True
+        self._updates_used = True
         self.session = 0
 
     # --- one transaction ---
@@ -69,6 +70,8 @@ class SqliteTables:
             self._outbox_used = bool(self._one(SQL["outbox_used"]))
         if session and self._running_used:
             self._running_used = bool(self._one(SQL["running_used"]))
+        if session and self._updates_used:
+            self._updates_used = bool(self._one(SQL["updates_used"]))
 
     def flush(self) -> None:
         """Write what was gathered. Raises `Overtaken` if a batch's position did not match."""
@@ -118,7 +121,7 @@ class SqliteTables:
         self._advances = {}
         self._numbers.clear()
         self._last_pos = None
-        self._outbox_used = self._running_used = True
+        self._outbox_used = self._running_used = self._updates_used = True
 
     def _one(self, query: str, bindings: tuple[Any, ...] = ()) -> Any:
         row = self._execute(query, bindings).fetchone()
@@ -219,10 +222,12 @@ class SqliteTables:
         number = self._number(key, run)
         left: list[Any] = self._execute(SQL["letters"], (number, _ALL)).fetchall()
         for _, message_id, *body in left:
-            if matters(body):
+            if close_letter(self, key, run, body):
                 self._execute(SQL["bury"], (*key, message_id, *body))
         if left:
             self._execute(SQL["empty_inbox"], (number,))
+        if self._updates_used:
+            self._execute(SQL["close_updates"], (*key, run))
         if self._running_used:
             self._execute(SQL["end_all_running"], (number,))
 
@@ -231,6 +236,24 @@ class SqliteTables:
 
     def bury(self, key: Key, message_id: str, event: ev.AnyEvent) -> None:
         self._execute(SQL["bury"], (*key, message_id, *seal(event)))
+
+    # --- updates and state ---
+
+    def update(self, key: Key, update_id: str) -> UpdateRow | None:
+        found: Any = self._execute(SQL["update"], (*key, update_id)).fetchone()
+        return None if found is None else update_of(update_id, found)
+
+    def put_update(self, key: Key, update: UpdateRow) -> None:
+        self._updates_used = True
+        position = update.position
+        if update.status == "rejected":
+            position = 1 + self._one(SQL["last_rejection"], key)
+            self._execute(SQL["forget_rejections"], (*key, position - REJECTIONS))
+        told = (update.update_id, update.run, update.status, position, failure_bytes(update))
+        self._execute(SQL["put_update"], (*key, *told))
+
+    def publish(self, batch: Batch) -> None:
+        self._execute(SQL["publish"], (batch.state_at, self._number(batch.key, batch.run)))
 
     # --- outbox ---
 

@@ -26,6 +26,7 @@ from perdure.store.protocol import (
     Start,
     Status,
     Store,
+    UpdateRow,
 )
 
 R = TypeVar("R")
@@ -131,6 +132,10 @@ class FaultyStore:
     def dead_letters(self, key: Key, limit: int) -> list[Letter]:
         """See `Store.dead_letters`."""
         return self._call("dead_letters", lambda: self.inner.dead_letters(key, limit))
+
+    def update(self, key: Key, update_id: str) -> UpdateRow | None:
+        """See `Store.update`."""
+        return self._call("update", lambda: self.inner.update(key, update_id))
 
     def tail(self, shard: int, after: int, limit: int) -> list[tuple[int, Key, str, Recorded]]:
         """See `Store.tail`."""

@@ -118,6 +118,28 @@ ON CONFLICT (shard, namespace, execution, message_id) DO NOTHING
 SELECT n, message_id, format, checksum, body FROM dead_letter
 WHERE shard = ? AND namespace = ? AND execution = ? ORDER BY n LIMIT ?
 
+-- name: updates_used
+SELECT EXISTS (SELECT 1 FROM updates)
+-- name: update
+SELECT run, status, position, failure FROM updates
+WHERE shard = ? AND namespace = ? AND execution = ? AND update_id = ?
+-- name: put_update
+INSERT INTO updates (shard, namespace, execution, update_id, run, status, position, failure)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (shard, namespace, execution, update_id) DO UPDATE
+SET run = excluded.run, status = excluded.status, position = excluded.position, failure = excluded.failure
+-- name: last_rejection
+SELECT coalesce(max(position), 0) FROM updates
+WHERE status = 'rejected' AND shard = ? AND namespace = ? AND execution = ?
+-- name: forget_rejections
+DELETE FROM updates
+WHERE status = 'rejected' AND shard = ? AND namespace = ? AND execution = ? AND position <= ?
+-- name: close_updates
+UPDATE updates SET status = 'closed'
+WHERE shard = ? AND namespace = ? AND execution = ? AND run = ? AND status = 'accepted'
+-- name: publish
+UPDATE execution SET state_position = ? WHERE number = ?
+
 -- name: outbox_used
 SELECT EXISTS (SELECT 1 FROM outbox)
 -- name: queued
@@ -171,25 +193,26 @@ WHERE shard_pos > ? AND event.shard = ? ORDER BY shard_pos LIMIT ?
 
 -- name: row
 SELECT shard, namespace, execution, run, lane, workflow, status, position, start_digest, created_at_ms,
-       closed_at_ms, wake_at_ms, waits_for, recoveries, problem, parent
+       closed_at_ms, wake_at_ms, waits_for, recoveries, problem, parent, state_position
 FROM execution WHERE shard = ? AND namespace = ? AND execution = ?
 -- name: rows
 SELECT shard, namespace, execution, run, lane, workflow, status, position, start_digest, created_at_ms,
-       closed_at_ms, wake_at_ms, waits_for, recoveries, problem, parent
+       closed_at_ms, wake_at_ms, waits_for, recoveries, problem, parent, state_position
 FROM execution
 WHERE (shard, namespace, execution) > (?1, ?2, ?3) AND namespace = ?4
 AND (?5 = '[]' OR status IN (SELECT value FROM json_each(?5))) AND (?6 = '' OR workflow = ?6)
 ORDER BY shard, namespace, execution LIMIT ?7
 -- name: active
 SELECT shard, namespace, execution, run, lane, workflow, status, position, start_digest, created_at_ms,
-       closed_at_ms, wake_at_ms, waits_for, recoveries, problem, parent
+       closed_at_ms, wake_at_ms, waits_for, recoveries, problem, parent, state_position
 FROM execution
 WHERE status = 'active' AND (shard, namespace, execution) > (?1, ?2, ?3)
 AND lane IN (SELECT value FROM json_each(?4))
 ORDER BY shard, namespace, execution LIMIT ?5
 -- name: due
 SELECT e.shard, e.namespace, e.execution, e.run, e.lane, e.workflow, e.status, e.position, e.start_digest,
-       e.created_at_ms, e.closed_at_ms, e.wake_at_ms, e.waits_for, e.recoveries, e.problem, e.parent
+       e.created_at_ms, e.closed_at_ms, e.wake_at_ms, e.waits_for, e.recoveries, e.problem, e.parent,
+       e.state_position
 FROM shard CROSS JOIN execution AS e INDEXED BY execution_due ON e.shard = shard.shard
 WHERE shard.shard >= ?1 AND shard.session = ?6 AND e.status = 'parked' AND e.wake_at_ms <= ?5
 AND (e.shard, e.namespace, e.execution) > (?1, ?2, ?3)
