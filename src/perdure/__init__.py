@@ -16,6 +16,7 @@ from perdure.core.errors import (
     StepTimeout,
     StoreBusy,
     StoreError,
+    UnknownOutcome,
 )
 from perdure.core.retry import Retry
 from perdure.runtime.client import Client
@@ -62,6 +63,7 @@ __all__ = [
     "StepTimeout",
     "StoreBusy",
     "StoreError",
+    "UnknownOutcome",
     "Workflow",
     "current_step",
     "external",

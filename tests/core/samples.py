@@ -27,6 +27,7 @@ _STEP: dict[str, Any] = {
     "preview": PLAIN,
     "input_ref": "blake2b:00ff",
 }
+RESOLVED = ev.Resolution("happened", "person", "m-9", "the bank says so")
 _CHILD: dict[str, Any] = {"execution": "child-1", "status": "completed", "sender_run": "5e" * 16, "number": 3}
 _CLOSING: dict[str, Any] = {"unfinished": (ev.Unfinished("update", "add", "u-4"),), "unreceived": 2}
 
@@ -43,6 +44,15 @@ FULL: list[ev.AnyEvent] = [
     ev.ExecutionClaimed(),
     ev.CancelRequested(message_id="m-1", reason="enough", sender_run="0c" * 16, number=1),
     ev.TerminateRequested(message_id="m-2", reason="now", sender_run="0c" * 16, number=2),
+    ev.ResolveRequested(
+        message_id="m-9",
+        run="0a" * 16,
+        seq=7,
+        attempt=2,
+        outcome="happened",
+        value=PAYLOAD,
+        note="the bank says so",
+    ),
     ev.SignalReceived(message_id="m-3", name="approval", value=PAYLOAD, sender="boss", sender_run="0c" * 16, number=3),
     ev.ExecutionCompleted(result=PAYLOAD, lost_failures=(FAILURE,), **_CLOSING),
     ev.ExecutionFailed(failure=FAILURE, lost_failures=(FAILURE,), **_CLOSING),
@@ -65,10 +75,18 @@ FULL: list[ev.AnyEvent] = [
         retry_at_ms=1_700_000_001_000,
         spent_ms=900,
         progress=PLAIN,
+        resolved=RESOLVED,
     ),
-    ev.StepCompleted(**_STEP, result=PAYLOAD, attempt=3, started_at_ms=1_700_000_000_000),
-    ev.StepFailed(**_STEP, failure=FAILURE, attempt=3, started_at_ms=1_700_000_000_000),
-    ev.StepOutcomeUnknown(**_STEP, attempt=2, reason="the worker died"),
+    ev.StepCompleted(**_STEP, result=PAYLOAD, attempt=3, started_at_ms=1_700_000_000_000, resolved=RESOLVED),
+    ev.StepFailed(**_STEP, failure=FAILURE, attempt=3, started_at_ms=1_700_000_000_000, resolved=RESOLVED),
+    ev.StepOutcomeUnknown(
+        **_STEP,
+        attempt=2,
+        reason="the worker died",
+        failure=FAILURE,
+        started_at_ms=1_700_000_000_000,
+        raises=True,
+    ),
     ev.TimerFired(seq=8),
     ev.ChildInitiated(
         seq=9, workflow="child", execution="child-1", run="0e" * 16, input=PAYLOAD, location="research.py:20"

@@ -30,7 +30,7 @@ BEGIN, END = "<!-- diagram: begin -->", "<!-- diagram: end -->"
 
 # Event types that can concern a command, in the order in which its life goes; all others never do.
 OF_COMMAND: dict[type, tuple[type, ...]] = {
-    RunStep: (ev.StepAttemptFailed, ev.StepCompleted, ev.StepFailed),
+    RunStep: (ev.StepIntended, ev.StepAttemptFailed, ev.StepCompleted, ev.StepFailed, ev.StepOutcomeUnknown),
     StartTimer: (ev.TimerFired,),
     StartChild: (ev.ChildInitiated, ev.ChildStartFailed, ev.ChildClosed),
     SendMessage: (ev.MessageSent, ev.MessageDelivered, ev.MessageFailed),
@@ -41,6 +41,15 @@ OF_COMMAND: dict[type, tuple[type, ...]] = {
 
 # Cells of those that are illegal, each with its reason.
 ILLEGAL: dict[tuple[type, State, type], str] = {
+    **{
+        (RunStep, state, ev.StepIntended): "an attempt is intended once, and not before the last one's outcome is known"
+        for state in (State.STARTED, State.UNKNOWN, State.LEFT, State.LEFT_UNKNOWN)
+    },
+    **{(RunStep, state, ev.StepOutcomeUnknown): "nothing was intended" for state in (State.OPEN, State.CANCELLED)},
+    **{
+        (RunStep, state, ev.StepOutcomeUnknown): "that is known already"
+        for state in (State.UNKNOWN, State.LEFT_UNKNOWN)
+    },
     (StartChild, State.OPEN, ev.ChildStartFailed): "it was not even initiated",
     (StartChild, State.OPEN, ev.ChildClosed): "it was not even initiated",
     (StartChild, State.CANCELLED, ev.ChildStartFailed): "dropped before it was initiated",
@@ -52,14 +61,13 @@ ILLEGAL: dict[tuple[type, State, type], str] = {
     (SendMessage, State.CANCELLED, ev.MessageFailed): "dropped before it was sent",
     (SendMessage, State.STARTED, ev.MessageSent): "a message is sent once",
 }
-NEVER_WAITED_FOR = (State.STARTED, State.UNKNOWN, State.CANCELLED)
 # States that no command of this kind is ever in: nothing may happen there.
+NEVER_WAITED_FOR = (State.STARTED, State.CANCELLED)
+ONLY_STEPS = (State.UNKNOWN, State.LEFT, State.LEFT_UNKNOWN)
 UNREACHABLE = {
-    (RunStep, State.STARTED),
     (StartTimer, State.STARTED),
-    *((kind, State.UNKNOWN) for kind in (RunStep, StartTimer, StartChild, SendMessage)),
-    *((kind, state) for kind in (CompleteUpdate, DropMessage) for state in NEVER_WAITED_FOR),
-    *((CloseRun, state) for state in NEVER_WAITED_FOR),
+    *itertools.product((StartTimer, StartChild, SendMessage, CompleteUpdate, DropMessage, CloseRun), ONLY_STEPS),
+    *((kind, state) for kind in (CompleteUpdate, DropMessage, CloseRun) for state in NEVER_WAITED_FOR),
 }
 # Event types that no release journals yet, or ever: refused whatever the state.
 NOT_YET = {
@@ -67,6 +75,7 @@ NOT_YET = {
     ev.Snapshot,
     ev.UpdateRequested,
     ev.TerminateRequested,
+    ev.ResolveRequested,
 }
 
 SAMPLE = {type(event): event for event in FULL}
@@ -101,6 +110,8 @@ def machine_with(kind: type, state: State) -> Machine:
         del machine.open[seq]
     else:
         machine.open[seq].state = state
+    if state in (State.LEFT, State.LEFT_UNKNOWN):
+        machine.left[seq] = machine.open.pop(seq)  # type: ignore[assignment]
     return machine
 
 
@@ -126,9 +137,10 @@ def test_every_cell_of_commands(kind: type, state: State, event_type: type) -> N
         after, effect = cell
         assert answer.effect is effect
         assert answer.event is event
-        assert (1 in machine.open) == (after is not State.ANSWERED)
+        known = {**machine.open, **machine.left}
+        assert (1 in known) == (after is not State.ANSWERED)
         if after is not State.ANSWERED:
-            assert machine.open[1].state is after
+            assert known[1].state is after
         assert machine.position == 1
         return
     foreign = event_type not in OF_COMMAND[kind]

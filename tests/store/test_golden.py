@@ -72,6 +72,7 @@ EVERY_EVENT: list[ev.AnyEvent] = [
     ev.OperationCompleted(16, DATA, FAILURE, "failed"),
     ev.UpdateRequested("u4", "rename", DATA),
     ev.MessageDropped(17, "m3", "approval", FAILURE),
+    ev.ResolveRequested("m9", "run-1", 5, 2, "happened", DATA, "seen"),
 ]
 SMALLEST = [
     ev.ExecutionStarted("w", "r", ev.Payload(b"")),
@@ -80,6 +81,8 @@ SMALLEST = [
     ev.ExecutionFailed(ev.FailureInfo("", "")),
     ev.ExecutionTerminated(unfinished=(ev.Unfinished("update", "rename", "u4"),), unreceived=2),
 ]
+YOUNGER = (ev.ResolveRequested,)
+STORED = [each for each in EVERY_EVENT if not isinstance(each, YOUNGER)]  # in the golden store of schema 1
 
 
 def name_of(index: int, event: ev.AnyEvent) -> str:
@@ -134,7 +137,7 @@ def story(store: SqliteStore) -> None:
     session = store.open_session("worker-1", ("default", "gpu"), "fingerprint-1")
     events = [
         NewEvent(each, 1_700_000_000_000 + n, f"trace-{n}" if n % 2 else "", ev.Usage(n, 2, 3) if n % 3 else None)
-        for n, each in enumerate(EVERY_EVENT)
+        for n, each in enumerate(STORED)
     ]
     batches = []
     for name in ("all", "parked", "stalled", "closed"):
@@ -148,7 +151,7 @@ def story(store: SqliteStore) -> None:
         Running(key("all"), RUN, 5, "search", 2, 1_700_000_000_000, DATA),
     ]
     store.commit(session, [], advice)
-    sent = [Mail(key(name), f"to-{name}", EVERY_EVENT[4], seq=11) for name in ("all", "nobody")]
+    sent = [Mail(key(name), f"to-{name}", STORED[4], seq=11) for name in ("all", "nobody")]
     store._direct = True
     store.commit(session, [Batch(key("all"), RUN, len(events), [], mail=sent)])
     store._direct = False
@@ -159,15 +162,15 @@ def story(store: SqliteStore) -> None:
 def check(store: SqliteStore) -> None:
     """That the story can be read, and goes on."""
     loaded = store.load(key("all"), RUN, 0, 100)
-    assert [each.event for each in loaded] == EVERY_EVENT
-    assert [each.at_ms - 1_700_000_000_000 for each in loaded] == list(range(len(EVERY_EVENT)))
+    assert [each.event for each in loaded] == STORED
+    assert [each.at_ms - 1_700_000_000_000 for each in loaded] == list(range(len(STORED)))
     assert {each.fingerprint for each in loaded} == {"fingerprint-1"}
     assert (loaded[1].trace_parent, loaded[1].usage, loaded[3].usage) == ("trace-1", ev.Usage(1, 2, 3), None)
     row = store.row(key("parked"))
     assert (row.status, row.wake_at_ms, row.waits_for) == ("parked", 1_800_000_000_000, "approval")
     assert (store.row(key("stalled")).problem, store.row(key("closed")).status) == ("bug", "failed")
     assert [each.progress for each in store.running(key("all"))] == [DATA]
-    assert [each.event for each in store.dead_letters(key("nobody"), 9)] == [EVERY_EVENT[4]]
+    assert [each.event for each in store.dead_letters(key("nobody"), 9)] == [STORED[4]]
     assert [type(each.event).__name__ for each in store.inbox(key("all"), 9)] == [
         "SignalReceived",
         "MessageDelivered",

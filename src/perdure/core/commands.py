@@ -19,6 +19,8 @@ class State(Enum):
     OPEN = "open"  # issued, nothing journaled of it that ends it
     STARTED = "started"  # its intent is journaled: it has begun, or may have
     UNKNOWN = "unknown"  # begun, and nobody knows whether it happened
+    LEFT = "left"  # begun, then the code stopped waiting; what it did to the world still matters
+    LEFT_UNKNOWN = "left_unknown"  # likewise, and nobody knows whether it happened
     CANCELLED = "cancelled"  # the code stopped waiting before it was started
     ANSWERED = "answered"
 
@@ -45,6 +47,7 @@ class RunStep(Command, kw_only=True, gc=False):
     retry_at_ms: int = 0
     spent_ms: int = 0
     progress: Payload | None = None
+    intended_at_ms: int = 0
 
 
 class StartTimer(Command, kw_only=True, gc=False):

@@ -19,6 +19,16 @@ from perdure.core.events_base import Unfinished as Unfinished
 from perdure.core.payload import FailureInfo as FailureInfo
 from perdure.core.payload import Payload as Payload
 from perdure.core.payload import Usage as Usage
+from perdure.core.step_events import Outcome as Outcome
+from perdure.core.step_events import Resolution as Resolution
+from perdure.core.step_events import ResolveRequested as ResolveRequested
+from perdure.core.step_events import StepAttemptFailed as StepAttemptFailed
+from perdure.core.step_events import StepCompleted as StepCompleted
+from perdure.core.step_events import StepEvent as StepEvent
+from perdure.core.step_events import StepEvents as StepEvents
+from perdure.core.step_events import StepFailed as StepFailed
+from perdure.core.step_events import StepIntended as StepIntended
+from perdure.core.step_events import StepOutcomeUnknown as StepOutcomeUnknown
 
 
 class ExecutionStarted(Event, frozen=True):
@@ -128,49 +138,6 @@ class MessageDropped(CommandEvent, frozen=True):
     failure: FailureInfo
 
 
-class StepEvent(CommandEvent, frozen=True):
-    """What every event of a step holds: enough to recognise it, and to show it to a person."""
-
-    name: str
-    digest: bytes = b""
-    location: str = ""
-    preview: Payload | None = None  # of the input, at most 2 KiB
-    input_ref: str = ""  # content address of the full input, where that is kept
-
-
-class StepIntended(StepEvent, frozen=True):
-    """The intent of a step whose effect must not be repeated blindly, with its full input."""
-
-    attempt: int = 1
-    input: Payload | None = None
-
-
-class StepAttemptFailed(StepEvent, frozen=True):
-    attempt: int = 1
-    started_at_ms: int = 0
-    failure: FailureInfo | None = None
-    retry_at_ms: int = 0
-    spent_ms: int = 0  # of the overall timeout: attempts and back-offs so far, without downtime
-    progress: Payload | None = None
-
-
-class StepCompleted(StepEvent, frozen=True):
-    result: Payload = Payload(b"\xc0")
-    attempt: int = 1
-    started_at_ms: int = 0
-
-
-class StepFailed(StepEvent, frozen=True):
-    failure: FailureInfo = FailureInfo("", "")
-    attempt: int = 1
-    started_at_ms: int = 0
-
-
-class StepOutcomeUnknown(StepEvent, frozen=True):
-    attempt: int = 1
-    reason: str = ""
-
-
 class TimerFired(CommandEvent, frozen=True):
     pass
 
@@ -237,12 +204,12 @@ class OperationCompleted(CommandEvent, frozen=True):
     state: Literal["succeeded", "failed", "canceled"] = "succeeded"
 
 
-StepEvents: TypeAlias = StepIntended | StepAttemptFailed | StepCompleted | StepFailed | StepOutcomeUnknown
 AnyEvent: TypeAlias = (
     ExecutionStarted
     | ExecutionClaimed
     | CancelRequested
     | TerminateRequested
+    | ResolveRequested
     | SignalReceived
     | ExecutionCompleted
     | ExecutionFailed

@@ -41,6 +41,7 @@ class Machine:
         self.now_ms = 0
         self.next_seq = 1
         self.open: dict[int, AnyCommand] = {}  # commands until they are answered, or no longer can be
+        self.left: dict[int, RunStep] = {}  # steps that began, until it is known what they did
         self.drifts: list[str] = []
         self.seen_messages: set[str] = set()
         self.updates: set[str] = set()  # accepted ones
@@ -66,20 +67,29 @@ class Machine:
     def cancel(self, seq: int) -> None:
         """The code no longer waits for this command. Cancelling one that is answered changes nothing."""
         command = self.open.get(seq)
-        if command is not None and command.state is State.OPEN:
+        if command is None:
+            return
+        if command.state is State.OPEN:
             command.state = State.CANCELLED
+            self.dropped.append(command)
+        elif command.state in _LEAVES and isinstance(command, RunStep):
+            command.state = _LEAVES[command.state]
+            del self.open[seq]
+            self.left[seq] = command
             self.dropped.append(command)
 
     def take(self) -> tuple[Sequence[AnyCommand], Sequence[AnyCommand]]:
         """Commands to start, and started ones to stop. Call it only when every committed event has been fed.
 
-        What was answered or cancelled by then never starts: replay does not rerun the losers of races.
+        What was answered or cancelled by then never starts: replay does not rerun the losers of races. Among those to
+        start are `once` steps that have begun: whoever began them may be gone.
         """
         fresh, self.fresh = self.fresh, []
-        started = [command for command in fresh if command.state is State.OPEN]
+        stopped = self._forget() if self.dropped else ()
+        started = [command for command in fresh if command.state is State.OPEN or _is_begun(command)]
         for command in started:
             command.taken = True
-        return started, self._forget() if self.dropped else ()
+        return started, stopped
 
     def _forget(self) -> list[AnyCommand]:
         """Those of the commands that nobody waits for any more which run, and must be stopped."""
@@ -90,6 +100,8 @@ class Machine:
                 del self.open[command.seq]
                 if command.taken:
                     stopped.append(command)
+            elif command.state is State.LEFT and command.taken:
+                stopped.append(command)
         if len(self._timers) > 2 * len(self.open) + MIN_TIMERS:  # mostly timeouts that were not needed
             self._timers = [entry for entry in self._timers if entry[1] in self.open]
             heapify(self._timers)
@@ -195,7 +207,7 @@ class Machine:
         if self.state is not RunState.RUNNING:
             name = type(event).__name__
             raise CorruptJournal(detail=f"{name} at event {self.position}, when the run was {self.state.value}")
-        command = self.open.get(event.seq) or self._refuse_unasked(event)
+        command = self.open.get(event.seq) or self.left.get(event.seq) or self._refuse_unasked(event)
         cell = COMMANDS.get((type(command), command.state, type(event)))
         if cell is None or not _names_agree(command, event):
             raise NondeterminismError(**disagreement(self.position, event, command, self.open_commands()))
@@ -203,7 +215,7 @@ class Machine:
             self._feed_step_event(event, command, recorded)
         command.state, effect = cell
         if command.state is State.ANSWERED:
-            del self.open[event.seq]
+            del (self.left if event.seq in self.left else self.open)[event.seq]
         return Answer(effect, command, event)  # type: ignore[arg-type]
 
     def _refuse_unasked(self, event: ev.CommandEvent) -> NoReturn:
@@ -218,16 +230,30 @@ class Machine:
             self.drifts.append(
                 f"step {command.name!r} (seq {command.seq}) at {command.location} has other arguments now"
             )
+        if type(event) is ev.StepCompleted:
+            return
         if isinstance(event, ev.StepAttemptFailed):
             command.attempt = event.attempt
             command.retry_at_ms = event.retry_at_ms
             command.spent_ms = event.spent_ms
             command.progress = event.progress
+        elif isinstance(event, ev.StepIntended):
+            command.intended_at_ms = recorded.at_ms
 
 
 _MESSAGES = frozenset((ev.MessageSent, ev.SignalReceived, ev.CancelRequested, ev.ChildClosed, ev.UpdateAccepted))
 
+_LEAVES = {State.STARTED: State.LEFT, State.UNKNOWN: State.LEFT_UNKNOWN}
+_BEGUN = frozenset((State.STARTED, State.LEFT))
+
+
+def _is_begun(command: AnyCommand) -> bool:
+    return type(command) is RunStep and command.state in _BEGUN
+
+
 _SAME: dict[type, Callable[[Any], object]] = {
+    ev.StepIntended: attrgetter("name"),
+    ev.StepOutcomeUnknown: attrgetter("name"),
     ev.StepAttemptFailed: attrgetter("name"),
     ev.StepCompleted: attrgetter("name"),
     ev.StepFailed: attrgetter("name"),

@@ -28,12 +28,14 @@ class Effect(Enum):
 
     RESOLVE = "resolve"  # the command's future gets its value or error
     BEGUN = "begun"  # its intent is durable; futures of the beginning resolve
+    UNKNOWN = "unknown"  # nobody knows: the code is told, if the event says so
     NOTE = "note"  # the machine remembers; the code does not see it
     IGNORE = "ignore"  # a late answer to a cancelled command
     RUN = "run"  # concerns the run, not a command
 
 
 _O, _S, _U, _C, _A = State.OPEN, State.STARTED, State.UNKNOWN, State.CANCELLED, State.ANSWERED
+_L, _LU = State.LEFT, State.LEFT_UNKNOWN
 
 COMMANDS: dict[tuple[type, State, type], tuple[State, Effect]] = {
     # steps
@@ -43,6 +45,23 @@ COMMANDS: dict[tuple[type, State, type], tuple[State, Effect]] = {
     (RunStep, _C, ev.StepAttemptFailed): (_C, Effect.IGNORE),
     (RunStep, _C, ev.StepCompleted): (_A, Effect.IGNORE),
     (RunStep, _C, ev.StepFailed): (_A, Effect.IGNORE),
+    # steps that are declared `once`: begun by an intent, and never again before it is known what came of that
+    (RunStep, _O, ev.StepIntended): (_S, Effect.NOTE),
+    (RunStep, _S, ev.StepAttemptFailed): (_O, Effect.NOTE),
+    (RunStep, _S, ev.StepCompleted): (_A, Effect.RESOLVE),
+    (RunStep, _S, ev.StepFailed): (_A, Effect.RESOLVE),
+    (RunStep, _S, ev.StepOutcomeUnknown): (_U, Effect.UNKNOWN),
+    (RunStep, _U, ev.StepAttemptFailed): (_O, Effect.NOTE),
+    (RunStep, _U, ev.StepCompleted): (_A, Effect.RESOLVE),
+    (RunStep, _U, ev.StepFailed): (_A, Effect.RESOLVE),
+    (RunStep, _C, ev.StepIntended): (_C, Effect.IGNORE),  # one commit brought both: it never began
+    (RunStep, _L, ev.StepAttemptFailed): (_A, Effect.IGNORE),
+    (RunStep, _L, ev.StepCompleted): (_A, Effect.IGNORE),
+    (RunStep, _L, ev.StepFailed): (_A, Effect.IGNORE),
+    (RunStep, _L, ev.StepOutcomeUnknown): (_LU, Effect.IGNORE),
+    (RunStep, _LU, ev.StepAttemptFailed): (_A, Effect.IGNORE),
+    (RunStep, _LU, ev.StepCompleted): (_A, Effect.IGNORE),
+    (RunStep, _LU, ev.StepFailed): (_A, Effect.IGNORE),
     # timers
     (StartTimer, _O, ev.TimerFired): (_A, Effect.RESOLVE),
     (StartTimer, _C, ev.TimerFired): (_A, Effect.IGNORE),

@@ -94,6 +94,7 @@ def point_of(execution: Execution) -> Point:
     """The state now."""
     machine = execution.machine
     still_open = tuple(seq for seq, command in machine.open.items() if command.state is not State.CANCELLED)
+    still_open += tuple(-seq for seq in machine.left)
     signals = tuple(sorted((name, len(queue)) for name, queue in execution.signals.items() if queue))
     return Point(machine.next_seq, still_open, machine.now_ms, signals)
 

@@ -14,7 +14,7 @@ from random import Random
 from typing import Any
 
 from perdure.core import events as ev
-from perdure.core.commands import AnyCommand, CloseRun, RunStep, SendMessage, StartChild, StartTimer
+from perdure.core.commands import AnyCommand, CloseRun, RunStep, SendMessage, StartChild, StartTimer, State
 from perdure.core.errors import (
     ChildNotStarted,
     DeadlockError,
@@ -26,6 +26,7 @@ from perdure.core.errors import (
     NotDeterministic,
     PerdureError,
     StepFailed,
+    UnknownOutcome,
     UnorderedSet,
 )
 from perdure.core.identity import derived_id
@@ -37,6 +38,7 @@ from perdure.workflow.location import user_location
 from perdure.workflow.loop import CommandFuture, DeterministicLoop, Future, Timer
 from perdure.workflow.values import failure_info, render
 
+MOST_NAMED = 3
 REFUSALS = (NotDeterministic, UnorderedSet)
 
 
@@ -119,14 +121,16 @@ class Execution:
 
     def waits_for(self) -> str:
         """What a person should know that it waits for."""
-        names = [f"signal {name}" for name, waiters in self.receivers.items() if waiters]
-        children = [c.execution for c in self.machine.open_commands() if isinstance(c, StartChild)]
-        names += [f"child {child}" for child in children[:3]]
-        if len(children) > 3:
-            names.append(f"{len(children) - 3} more children")
-        if any(isinstance(c, StartTimer) for c in self.machine.open_commands()):
+        waited = self.machine.open_commands()
+        names = _some([f"outcome of step {name!r}" for name in self._unknown(waited)], "outcomes")
+        names += [f"signal {name}" for name, waiters in self.receivers.items() if waiters]
+        names += _some([f"child {c.execution}" for c in waited if isinstance(c, StartChild)], "children")
+        if any(isinstance(c, StartTimer) for c in waited):
             names.append("timer")
         return ", ".join(names)
+
+    def _unknown(self, commands: Sequence[AnyCommand]) -> list[str]:
+        return [c.name for c in commands if isinstance(c, RunStep) and c.state is State.UNKNOWN]
 
     # --- what an event means ---
 
@@ -139,12 +143,19 @@ class Execution:
         elif effect is Effect.IGNORE:
             if isinstance(command, StartChild):
                 self._cancel_child(command, "its parent stopped waiting before it began")
+        elif effect is Effect.UNKNOWN:
+            self._outcome_unknown(command, event)
         elif isinstance(command, StartTimer):
             timer = self._timers.pop(command.seq, None)
             if timer is not None:
                 self.loop.fire(timer)
         else:
             self._resolve(command, event, begun=effect is Effect.BEGUN)
+
+    def _outcome_unknown(self, command: AnyCommand, event: ev.AnyEvent) -> None:
+        if isinstance(event, ev.StepOutcomeUnknown) and event.raises:
+            self._resolve(command, event, begun=False)
+            self.machine.cancel(command.seq)  # it waits no longer
 
     def _apply_run_event(self, event: ev.AnyEvent) -> None:
         match event:
@@ -332,6 +343,10 @@ def _refused(error: BaseException | None) -> PerdureError | None:
     return found if isinstance(found, REFUSALS) else None
 
 
+def _some(names: list[str], what: str) -> list[str]:
+    return names if len(names) <= MOST_NAMED else [*names[:MOST_NAMED], f"{len(names) - MOST_NAMED} more {what}"]
+
+
 def _value_of(command: AnyCommand, event: ev.AnyEvent) -> Any:
     """What the await returns: decoded from the journal's bytes, live as in replay. Raises `DecodeError`: a stall."""
     if isinstance(event, ev.ChildClosed) and isinstance(command, StartChild) and event.result is not None:
@@ -341,6 +356,11 @@ def _value_of(command: AnyCommand, event: ev.AnyEvent) -> Any:
 
 def _error_of(command: AnyCommand, event: ev.AnyEvent) -> PerdureError | None:
     match command, event:
+        case RunStep(), ev.StepOutcomeUnknown():
+            return UnknownOutcome(name=event.name, seq=event.seq, attempt=event.attempt, reason=event.reason)
+        case RunStep(), ev.StepFailed() if event.resolved is not None and event.resolved.outcome == "abandoned":
+            reason = "it was given up" + (f": {event.resolved.note}" if event.resolved.note else "")
+            return UnknownOutcome(name=event.name, seq=event.seq, attempt=event.attempt, reason=reason)
         case RunStep(), ev.StepFailed():
             return StepFailed(name=event.name, attempts=event.attempt, failure=event.failure)
         case StartChild(), ev.ChildStartFailed():

@@ -39,6 +39,7 @@ from perdure.core.errors.executions import (
     RemoteFailure,
     StepFailed,
     StepTimeout,
+    UnknownOutcome,
     WaitTimeout,
 )
 from perdure.core.errors.store import (
@@ -126,6 +127,7 @@ __all__ = [
     "TransactionTorn",
     "TransactionUnsettled",
     "UnencodableResult",
+    "UnknownOutcome",
     "UnknownWorkflow",
     "UnorderedSet",
     "UnsupportedType",

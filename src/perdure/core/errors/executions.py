@@ -124,3 +124,14 @@ class StepTimeout(YourError, TimeoutError):
     code = "P0607"
     text = "The step took longer than its {kind} of {limit_ms} ms."
     cure = "Raise the limit, or make the step heartbeat and go on where it was."
+
+
+class UnknownOutcome(PerdureError):
+    """Nobody knows whether a `once` step happened: raised at its await if so asked for, or once it was given up.
+
+    Fields: name, seq, attempt, reason.
+    """
+
+    code = "P0608"
+    text = "Nobody knows whether step {name!r} (#{seq}, attempt {attempt}) happened: {reason}."
+    cure = "It is not tried again by itself. `perdure ls --unresolved` lists it, `perdure resolve` settles it."
