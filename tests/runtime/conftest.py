@@ -45,7 +45,9 @@ class Lab:
     async def doomed(self, *workflows: perdure.Workflow[..., Any], **options: Any) -> AsyncIterator[perdure.Engine]:
         """An engine that ends as if its process died: no goodbye, running steps cut off, nothing more written."""
         engine = perdure.Engine(
-            self.path, workflows=workflows, **({"durability": "process", "shutdown_timeout": 0} | options)
+            options.pop("store", self.path),
+            workflows=workflows,
+            **({"durability": "process", "shutdown_timeout": 0} | options),
         )
         async with engine:
             try:

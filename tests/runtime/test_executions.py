@@ -400,13 +400,14 @@ async def test_cancelling_the_await_of_a_child_cancels_the_child(lab: Lab) -> No
             async with asyncio.timeout(0.05):
                 await cleans()
         except TimeoutError:
-            await asyncio.sleep(0.2)  # to end at once would terminate the child
-            return "late"
+            return "late"  # at once: the child cleans up all the same
         return ""
 
     async with lab.engine(loses_patience, cleans) as engine:
-        assert await (await engine.start(loses_patience)).result(timeout=5) == "late"
+        assert await (await engine.start(loses_patience, id="p")).result(timeout=5) == "late"
         await until(lambda: seen == ["cleaned"])
+        [child] = [row for row in await engine.list() if row.parent]
+        assert (await status(engine.handle(child.key.execution), "cancelled", "terminated")).status == "cancelled"
 
 
 # --- cancelling and terminating ---

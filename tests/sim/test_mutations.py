@@ -12,6 +12,7 @@ from perdure.core import events as ev
 from perdure.core.machine import Machine
 from perdure.runtime import closing, driver, inbox, lease, worker
 from perdure.runtime.driver import Driver
+from perdure.runtime.outgoing import Outgoing
 from perdure.runtime.steps import StepRunner
 from perdure.store import memory, routing
 from perdure.store.memory_tables import MemoryTables
@@ -242,3 +243,15 @@ def test_random_numbers_that_are_not_the_runs_own_are_seen(monkeypatch):
 def test_a_second_answer_is_refused_by_the_machine_and_seen(monkeypatch):
     monkeypatch.setattr(Machine, "accepts", lambda *_: True)
     assert laws_broken(seeds=300) != ""
+
+
+def test_terminating_children_that_were_asked_to_cancel(monkeypatch):
+    monkeypatch.setattr(Outgoing, "asked_to_cancel", lambda _: set())
+    count = Machine._count_message
+
+    def forgetful(self, event):
+        count(self, event)
+        self.asked_to_cancel.clear()
+
+    monkeypatch.setattr(Machine, "_count_message", forgetful)
+    assert laws_broken(shape="breakup") == "who is asked to cancel may clean up"

@@ -52,9 +52,15 @@ def test_any_store_call_may_fail_or_be_the_last(shape):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shape", ["family", "deserter", "chatter", "cautious"])
+@pytest.mark.parametrize("shape", ["family", "deserter", "chatter", "cautious", "breakup"])
 def test_any_store_call_may_fail_where_executions_talk_to_each_other(shape):
     assert not [case for case in exhaustive.explore(shape) if case.error is not None]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", ["breakup", "deserter", "family"])
+def test_any_store_call_may_fail_while_parents_and_children_end_by_way_of_the_outbox(shape):
+    assert not [case for case in exhaustive.explore(shape, direct=False) if case.error is not None]
 
 
 def test_the_same_seed_is_the_same_history_in_every_process():

@@ -183,6 +183,54 @@ def test_cancelling_the_wait_for_a_handle_leaves_the_child_alone() -> None:
     assert all("MessageSent" not in run.names() for run in runs)
 
 
+@pytest.mark.parametrize(
+    ("on_cancel", "asked", "ends_with"),
+    [("leave", [], "TimerFired"), ("cancel", ["cancel"], "TimerFired"), ("wait", ["cancel"], "ChildClosed")],
+)
+def test_what_cancelling_the_wait_for_a_child_means_for_it(on_cancel: Any, asked: list[str], ends_with: str) -> None:
+    """It is left alone, asked to cancel, or asked and waited for; in the end the await raises as asyncio wants it."""
+
+    @workflow
+    async def parent() -> list[str]:
+        handle = await context.start_child(doubled, 1)
+        try:
+            async with asyncio.timeout(5):
+                await handle.result(on_cancel=on_cancel)
+        except TimeoutError:
+            log("given up")
+        await asyncio.sleep(100)
+        return ["end"]
+
+    script = [
+        [begins()],
+        [fires()],
+        *([[begins()], [delivers()]] if asked else []),
+        [child_ends("cancelled")],
+        [fires()],
+    ]
+    run = exactly(drive(parent, script=script, evict=0))
+    assert run.outcome[0] == "completed"
+    assert [entry[2] for entry in run.issued if entry[1] == "message"] == asked
+    assert run.names()[run.traced.index(1)] == ends_with
+
+
+def test_a_second_cancellation_ends_the_wait_for_the_childs_end() -> None:
+    @workflow
+    async def parent() -> str:
+        handle = await context.start_child(doubled, 1)
+        waiting = asyncio.create_task(handle.result(on_cancel="wait"))
+        await asyncio.sleep(1)
+        waiting.cancel()
+        await asyncio.sleep(1)
+        found = [waiting.done()]
+        waiting.cancel()
+        await asyncio.sleep(1)
+        return f"{found[0]} {waiting.cancelled()}"
+
+    run = exactly(drive(parent, script=[[begins()], [fires()], [begins(), fires()], [fires()]], evict=0))
+    assert run.value == "False True"
+
+
 def test_a_cancelled_parent_asks_its_child_to_cancel_and_may_wait_for_it() -> None:
     @workflow
     async def parent() -> None:

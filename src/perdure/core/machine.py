@@ -47,6 +47,7 @@ class Machine:
         self.updates: set[str] = set()  # accepted ones
         self.received: dict[str, int] = {}  # last number accepted, by sender run
         self.sent: dict[str, int] = {}  # last number sent, by receiver
+        self.asked_to_cancel: set[str] = set()  # executions that a request to cancel was sent to
         self.closed_by: ev.AnyEvent | None = None
         self._timers: list[tuple[int, int]] = []  # heap of (due, seq); cancelled ones are skipped when met
         self.fresh: list[AnyCommand] = []
@@ -167,6 +168,8 @@ class Machine:
     def _count_message(self, event: ev.AnyEvent) -> None:
         if isinstance(event, ev.MessageSent):
             self.sent[event.receiver] = self.sent.get(event.receiver, 0) + 1
+            if event.kind == "cancel":
+                self.asked_to_cancel.add(event.receiver)
             return
         sender = getattr(event, "sender_run", "")
         if sender:

@@ -9,6 +9,8 @@ from perdure.core.machine import Machine
 from perdure.runtime.outgoing import Outgoing
 from perdure.store.protocol import Mail, Status
 
+PARENT_CLOSED = "its parent closed"
+
 
 def closing_event(close: CloseRun) -> tuple[ev.AnyEvent, Status]:
     """The last event of a run whose code has ended, and its row's status."""
@@ -21,10 +23,14 @@ def closing_event(close: CloseRun) -> tuple[ev.AnyEvent, Status]:
 
 
 def closing_mail(outgoing: Outgoing, parent: ev.Parent | None, machine: Machine, last: ev.AnyEvent) -> list[Mail]:
-    """Messages that leave with the closing commit, after those in `outgoing`."""
+    """Messages that leave with the closing commit, after those in `outgoing`.
+
+    A child that this run has asked to cancel is left to it: to terminate it now would cut off its clean-up.
+    """
     mail = [] if parent is None else [_answer(outgoing, parent, last)]
+    asked = machine.asked_to_cancel | outgoing.asked_to_cancel()
     children = [each for each in machine.open.values() if isinstance(each, StartChild) and _begun(each)]
-    ended = [each for each in children if each.on_parent_close != "abandon"]
+    ended = [each for each in children if each.on_parent_close != "abandon" and each.execution not in asked]
     return [*mail, *(_end_child(outgoing, child) for child in ended)]
 
 
@@ -63,9 +69,9 @@ def _end_child(outgoing: Outgoing, child: StartChild) -> Mail:
     event: ev.AnyEvent
     if child.on_parent_close == "cancel":
         number = outgoing.sent_to(child.execution) + 1
-        event = ev.CancelRequested(message_id, "its parent closed", run, number)
+        event = ev.CancelRequested(message_id, PARENT_CLOSED, run, number)
     else:
-        event = ev.TerminateRequested(message_id, "its parent closed")
+        event = ev.TerminateRequested(message_id, PARENT_CLOSED)
     return Mail(
         receiver=outgoing.key_of(child.execution),
         receiver_run=child.run,

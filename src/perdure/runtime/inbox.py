@@ -21,7 +21,7 @@ class Chosen:
 def choose(machine: Machine, letters: Iterable[Letter]) -> Chosen:
     """Sort out what may be journaled now; a message that is ahead of its turn stays until the earlier ones came."""
     chosen = Chosen()
-    received = dict(machine.received)
+    received: dict[str, int] = {}  # beside what the machine knows, which may be much
     seen: set[str | int] = set()
     waiting = list(letters)
     progress = True
@@ -45,7 +45,7 @@ def _verdict(machine: Machine, event: ev.AnyEvent, received: dict[str, int], see
     sender = getattr(event, "sender_run", "")
     if sender:
         # Stores deliver in order. Before the first one that arrives others may have failed: there was no receiver yet.
-        number, last = event.number, received.get(sender)  # type: ignore[union-attr]
+        number, last = event.number, received.get(sender, machine.received.get(sender))  # type: ignore[union-attr]
         if last is not None and number != last + 1:
             return None if number > last else False
         received[sender] = number

@@ -38,6 +38,11 @@ class Outgoing:
         """How many messages went to it, those of the next commit included."""
         return self._machine.sent.get(receiver, 0) + self._sending.get(receiver, 0)
 
+    def asked_to_cancel(self) -> set[str]:
+        """Executions that a request to cancel is about to go to."""
+        sent = [event for event in self.events if isinstance(event, ev.MessageSent)]
+        return {event.receiver for event in sent if event.kind == "cancel"}
+
     def start_child(self, command: StartChild) -> None:
         """A child begins."""
         self.events.append(

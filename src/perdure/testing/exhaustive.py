@@ -64,9 +64,10 @@ class Case(NamedTuple):
     error: Exception | None
 
 
-def profile(shape: str) -> Profile:
+def profile(shape: str, *, direct: bool = True) -> Profile:
     """Small, so that every call can be reached; all prefixes of what it leaves are replayed."""
     return Profile(
+        direct=direct,
         workers=1,
         executions=1,
         shapes=(shape,),
@@ -80,13 +81,15 @@ def profile(shape: str) -> Profile:
     )
 
 
-def explore(shape: str, *, seed: int = 1, ways: tuple[Way, ...] = WAYS, repeats: int = 1) -> Iterator[Case]:
-    """Every case of a shape, up to the first run that meets no fault."""
+def explore(
+    shape: str, *, seed: int = 1, ways: tuple[Way, ...] = WAYS, repeats: int = 1, direct: bool = True
+) -> Iterator[Case]:
+    """Every case of a shape, up to the first run that meets no fault; not `direct`: all mail goes by the outbox."""
     for way in ways:
         nth = 1
         while True:
             plan = NthCall(nth, way, repeats)
-            simulation = Simulation(seed, profile(shape), plan)
+            simulation = Simulation(seed, profile(shape, direct=direct), plan)
             error: Exception | None = None
             try:
                 simulation.run()

@@ -13,6 +13,7 @@ from perdure.core import events as ev
 from perdure.core.errors import PerdureError
 from perdure.core.format import encode_event
 from perdure.core.identity import Key, derived_id
+from perdure.runtime.closing import PARENT_CLOSED
 from perdure.store.protocol import OPEN_STATUSES, Batch, Row, Store
 from perdure.testing.ledger import Acknowledged, Broken, Journal, Ledger
 from perdure.testing.replaying import FIXED_POINT, Replay, check_prefix, replay
@@ -278,6 +279,17 @@ def children_are_answered(evidence: Evidence) -> None:
                 raise Broken("a parent hears of its child's end", detail, journal.key)
 
 
+def children_asked_to_cancel_may_clean_up(evidence: Evidence) -> None:
+    """The close of a parent does not terminate a child that it has asked to cancel."""
+    ends: dict[str, ev.AnyEvent] = {}
+    ends |= {key.execution: journal.events[-1].event for (key, _), journal in evidence.ledger.journals.items()}
+    for journal in evidence.ledger.journals.values():
+        asked = {sent.receiver for sent in _events(journal, ev.MessageSent) if sent.kind == "cancel"}
+        for child in _events(journal, ev.ChildInitiated):
+            if child.execution in asked and ends.get(child.execution) == ev.ExecutionTerminated(PARENT_CLOSED):
+                raise Broken("who is asked to cancel may clean up", child.execution, journal.key)
+
+
 def everything_terminates(evidence: Evidence) -> None:
     """Nothing is open any more, nothing waits in an inbox."""
     for row in rows_of(evidence).values():
@@ -317,3 +329,4 @@ def check_all(evidence: Evidence, prefixes: Mapping[tuple[Key, str], Sequence[in
     order_per_client(evidence)
     what_was_sent_has_a_fate(evidence)
     children_are_answered(evidence)
+    children_asked_to_cancel_may_clean_up(evidence)

@@ -214,6 +214,37 @@ async def deserter(policy: str) -> int:
 
 
 @workflow
+async def tidies(tag: str) -> str:
+    """A child that cleans up with a step when it is cancelled."""
+    try:
+        await asyncio.sleep(1.0)
+    except asyncio.CancelledError:
+        await work(f"tidy-{tag}")
+        raise
+    return tag
+
+
+@workflow
+async def breakup(n: int) -> list[str]:
+    """Stops waiting for its children in every way, and ends at once after the last."""
+    said: list[str] = []
+    ways: list[Any] = ["leave", "cancel", "wait"]
+    for way in ways[-n:]:
+        child = await perdure.start_child(tidies, way)
+        try:
+            async with asyncio.timeout(0.3):
+                said.append(await child.result(on_cancel=way))
+        except (TimeoutError, perdure.PerdureError) as error:
+            said.append(type(error).__name__)
+    try:
+        async with asyncio.timeout(0.1):
+            said.append(await tidies("last"))
+    except (TimeoutError, perdure.PerdureError) as error:
+        said.append(type(error).__name__)
+    return said
+
+
+@workflow
 async def cautious(n: int) -> str:
     """Cleans up with steps when it is cancelled, and may be cancelled again meanwhile."""
     try:
@@ -375,6 +406,7 @@ SHAPES: dict[str, Shape] = {
     "listener": Shape(listener, _number(1, 4)),
     "family": Shape(family, _number(2, 5)),
     "deserter": Shape(deserter, lambda rng: (rng.choice("tc"),)),
+    "breakup": Shape(breakup, _number(1, 3)),
     "cautious": Shape(cautious, _number(2, 5)),
     "groups": Shape(groups, _number(2, 6)),
     "retries": Shape(retries, _number(1, 3)),
@@ -383,4 +415,4 @@ SHAPES: dict[str, Shape] = {
     "chatter": Shape(chatter, _number(1, 4)),
     "knocker": Shape(knocker, lambda rng: (f"x{rng.randint(0, 5)}",)),
 }
-HELPERS: list[Workflow[..., Any]] = [leaf, patient, echo]
+HELPERS: list[Workflow[..., Any]] = [leaf, patient, echo, tidies]

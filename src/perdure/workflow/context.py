@@ -19,7 +19,7 @@ from perdure.core.errors import DecodeError, Evicted, InvalidOption, OutsideWork
 from perdure.core.events import Payload
 from perdure.core.identity import checked_id, derived_id, storable
 from perdure.core.retry import Seconds, to_ms
-from perdure.workflow.definitions import ParentClose, Workflow
+from perdure.workflow.definitions import OnCancel, ParentClose, Workflow
 from perdure.workflow.execution import Execution
 from perdure.workflow.location import caller
 from perdure.workflow.loop import DeterministicLoop
@@ -111,16 +111,28 @@ class ChildHandle(Generic[R]):
     def __init__(self, execution: Execution, command: StartChild, closed: asyncio.Future[Any]) -> None:
         self.id = command.execution
         self._execution = execution
+        self._command = command
         self._closed = closed
 
-    async def result(self) -> R:
-        """Wait for its end. Cancelling this await leaves the child alone.
+    async def result(self, *, on_cancel: OnCancel = "leave") -> R:
+        """Wait for its end.
+
+        Args:
+            on_cancel: what cancelling this await means for the child. "leave": nothing. "cancel": it is asked to
+                cancel, and this await ends at once. "wait": it is asked to cancel, and this await ends when the child
+                has; cancelled once more, it ends at once. Awaiting a workflow itself is "cancel".
 
         Raises:
             ExecutionFailed, ExecutionCancelled, ExecutionTerminated: it did not complete.
             ChildNotStarted: its id was taken.
+
+        Example:
+            async with asyncio.timeout(3600):
+                booking = await trip.result(on_cancel="wait")  # after an hour, its clean-up is waited for as well
         """
-        return await asyncio.shield(self._closed)
+        if on_cancel not in get_args(OnCancel):
+            raise InvalidOption(option="on_cancel", value=repr(on_cancel), expected="'leave', 'cancel' or 'wait'")
+        return await self._execution.child_result(self._command, self._closed, on_cancel)  # type: ignore[no-any-return]
 
     async def signal(self, name: str, value: Any = None) -> None:
         """Send it a signal; returns when it has arrived in its inbox."""
@@ -178,7 +190,8 @@ async def start_child(
     Args:
         workflow: the child's workflow; its arguments follow.
         id: the child's id; by default one derived from this run.
-        on_parent_close: what happens to it when this run closes first: "terminate", "cancel" or "abandon".
+        on_parent_close: what happens to it when this run closes first: "terminate", "cancel" or "abandon". A child
+            that this run has asked to cancel is left to its clean-up, whatever the policy.
     """
     execution = _execution("start_child")
     if id is not None:

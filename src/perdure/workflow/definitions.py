@@ -290,6 +290,7 @@ def step(
 
 
 ParentClose = Literal["terminate", "cancel", "abandon"]
+OnCancel = Literal["leave", "cancel", "wait"]
 
 
 class Workflow(_HasResult, Generic[P, R]):

@@ -10,6 +10,7 @@ import functools
 from collections import deque
 from collections.abc import Sequence
 from contextvars import Context
+from itertools import islice
 from random import Random
 from typing import Any
 
@@ -33,12 +34,13 @@ from perdure.core.identity import derived_id
 from perdure.core.machine import Answer, Machine
 from perdure.core.table import Effect, RunState
 from perdure.workflow import anyio_order, guards, ordered
-from perdure.workflow.definitions import ParentClose, Step, Workflow
+from perdure.workflow.definitions import OnCancel, ParentClose, Step, Workflow
 from perdure.workflow.location import user_location
 from perdure.workflow.loop import CommandFuture, DeterministicLoop, Future, Timer
 from perdure.workflow.values import failure_info, render
 
 MOST_NAMED = 3
+MOST_LOOKED_AT = 100  # open commands, to tell what it waits for: it is asked at every rest
 REFUSALS = (NotDeterministic, UnorderedSet)
 
 
@@ -121,12 +123,15 @@ class Execution:
 
     def waits_for(self) -> str:
         """What a person should know that it waits for."""
-        waited = self.machine.open_commands()
+        everything = self.machine.open
+        waited = [each for each in islice(everything.values(), MOST_LOOKED_AT) if each.state is not State.CANCELLED]
         names = _some([f"outcome of step {name!r}" for name in self._unknown(waited)], "outcomes")
         names += [f"signal {name}" for name, waiters in self.receivers.items() if waiters]
         names += _some([f"child {c.execution}" for c in waited if isinstance(c, StartChild)], "children")
         if any(isinstance(c, StartTimer) for c in waited):
             names.append("timer")
+        if len(everything) > MOST_LOOKED_AT:
+            names.append("and more")
         return ", ".join(names)
 
     def _unknown(self, commands: Sequence[AnyCommand]) -> list[str]:
@@ -254,12 +259,18 @@ class Execution:
 
     async def run_child(self, workflow: Workflow[..., Any], args: Any, kwargs: Any, location: str) -> Any:
         """Run a child and return its result; cancelling this await asks the child to cancel."""
-        command, closed = await self.start_child(workflow, args, kwargs, location)
+        return await self.child_result(*await self.start_child(workflow, args, kwargs, location), "cancel")
+
+    async def child_result(self, child: StartChild, closed: asyncio.Future[Any], on_cancel: OnCancel) -> Any:
+        """Wait for a child's end; `on_cancel` is what cancelling this await means for the child."""
         try:
             return await asyncio.shield(closed)
         except asyncio.CancelledError:
-            if not closed.done() and not self.loop.closing:
-                self._cancel_child(command, "its parent stopped waiting for it")
+            if closed.done() or self.loop.closing or on_cancel == "leave":
+                raise
+            self._cancel_child(child, "its parent stopped waiting for it")
+            if on_cancel == "wait":
+                await asyncio.wait([closed])  # a second cancellation ends it
             raise
 
     async def start_child(
