@@ -89,12 +89,25 @@ FULL: list[ev.AnyEvent] = [
     ),
     ev.TimerFired(seq=8),
     ev.ChildInitiated(
-        seq=9, workflow="child", execution="child-1", run="0e" * 16, input=PAYLOAD, location="research.py:20"
+        seq=9,
+        workflow="child",
+        execution="child-1",
+        run="0e" * 16,
+        input=PAYLOAD,
+        location="research.py:20",
+        digest=b"\x04\x05\xff",
     ),
     ev.ChildStartFailed(seq=9, reason="the id is taken"),
     ev.ChildClosed(seq=9, **_CHILD, result=PAYLOAD, failure=FAILURE, reason="why"),
     ev.MessageSent(
-        seq=10, kind="signal", receiver="x-2", name="go", value=PAYLOAD, reason="because", location="research.py:30"
+        seq=10,
+        kind="signal",
+        receiver="x-2",
+        name="go",
+        value=PAYLOAD,
+        reason="because",
+        location="research.py:30",
+        digest=b"\x06\x07\xff",
     ),
     ev.MessageDelivered(seq=10),
     ev.MessageFailed(seq=10, reason="closed"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 import pytest
 
@@ -28,6 +30,22 @@ def feed(machine: Machine, event: ev.AnyEvent, *, at_ms: int = 0, fingerprint: s
 
 def a_step(name: str = "search", digest: bytes = b"d") -> RunStep:
     return RunStep(name=name, input=NOTHING, digest=digest, target=None, options=None)
+
+
+def a_child(digest: bytes = b"d") -> StartChild:
+    return StartChild(
+        workflow="c",
+        execution="c-1",
+        run="r",
+        input=NOTHING,
+        on_parent_close="abandon",
+        target=None,
+        digest=digest,
+    )
+
+
+def a_signal(digest: bytes = b"d") -> SendMessage:
+    return SendMessage(kind="signal", receiver="x-2", name="go", digest=digest)
 
 
 def timer(due_ms: int) -> StartTimer:
@@ -97,7 +115,7 @@ def test_an_answer_that_comes_in_the_commit_that_cancels_is_ignored() -> None:
 def test_a_child_that_began_cannot_be_dropped() -> None:
     """Only asked to cancel: it exists."""
     machine = running()
-    child = StartChild(workflow="c", execution="c-1", run="r", input=NOTHING, on_parent_close="abandon", target=None)
+    child = a_child()
     machine.issue(child)
     feed(machine, ev.ChildInitiated(seq=1, workflow="c", execution="c-1", run="r", input=NOTHING))
     machine.cancel(1)
@@ -180,7 +198,7 @@ def test_messages_between_executions_are_counted_both_ways() -> None:
     assert machine.received == {"run-2": 2, "run-3": 1}
     assert machine.seen_messages == set()
     for _ in range(2):
-        seq = machine.issue(SendMessage(kind="signal", receiver="x-2", name="go"))
+        seq = machine.issue(a_signal())
         feed(machine, ev.MessageSent(seq=seq, kind="signal", receiver="x-2", name="go"))
     assert machine.sent == {"x-2": 2}
 
@@ -235,6 +253,27 @@ def test_digests_are_compared_only_under_the_same_code() -> None:
         feed(same, event, fingerprint="code-1")
     feed(other, event, fingerprint="code-1")
     assert len(other.drifts) == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "event"),
+    [
+        (a_child, ev.ChildInitiated(1, "c", "c-1", "r", NOTHING, digest=b"other")),
+        (a_signal, ev.MessageSent(1, "signal", "x-2", "go", NOTHING, digest=b"other")),
+    ],
+)
+def test_digests_of_children_and_messages_are_compared_likewise(
+    command: Callable[[], AnyCommand], event: ev.AnyEvent
+) -> None:
+    same, other, unknown = running("code-1"), running("code-2"), running("code-1")
+    for machine in (same, other, unknown):
+        machine.issue(command())
+    with pytest.raises(NondeterminismError, match="input digest"):
+        feed(same, event, fingerprint="code-1")
+    feed(other, event, fingerprint="code-1")
+    assert len(other.drifts) == 1
+    feed(unknown, msgspec.structs.replace(event, digest=b""), fingerprint="code-1")
+    assert unknown.drifts == []
 
 
 def test_unknown_numbers_are_nondeterminism_and_answered_ones_damage() -> None:

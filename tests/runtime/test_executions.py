@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -559,6 +560,37 @@ async def test_a_client_resumes_beside_an_engine_and_what_is_closed_cannot_be_re
             await client.handle("d").resume()
         with pytest.raises(perdure.ExecutionNotFound):
             await client.handle("none").resume()
+
+
+async def test_a_child_or_message_given_other_values_by_the_same_code_stalls_and_says_which(lab: Lab) -> None:
+    outside = ["monday"]
+
+    @workflow(name="starts")
+    async def starts() -> None:
+        await perdure.start_child(echo, outside[0])
+        await perdure.receive("go")
+
+    @workflow(name="sends")
+    async def sends() -> None:
+        with suppress(perdure.MessageNotDelivered):
+            await perdure.external("nobody").signal("day", outside[0])
+        await perdure.receive("go")
+
+    async with lab.engine(starts, sends, echo) as engine:
+        for each in (starts, sends):
+            await status(await engine.start(each, id=each.name), "parked")
+    outside[0] = "tuesday"
+    async with lab.engine(starts, sends, echo) as engine:
+        for each in (starts, sends):
+            await engine.handle(each.name).signal("go")
+            with pytest.raises(perdure.ExecutionStalled, match="P0101") as caught:
+                await engine.handle(each.name).result(timeout=5)
+            assert "monday" in caught.value.fields["problem"]
+            assert "tuesday" in caught.value.fields["problem"]
+        outside[0] = "monday"
+        for each in (starts, sends):
+            await engine.handle(each.name).resume()
+            assert await engine.handle(each.name).result(timeout=5) is None
 
 
 async def opens_a_socket() -> None:

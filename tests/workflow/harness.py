@@ -506,6 +506,7 @@ class Live:
                 run=command.run,
                 input=command.input,
                 location=command.location,
+                digest=command.digest,
             )
         self.messages[seq] = command
         return ev.MessageSent(
@@ -516,6 +517,7 @@ class Live:
             value=command.value,
             reason=command.reason,
             location=command.location,
+            digest=command.digest,
         )
 
     def end_child(self, seq: int, *, status: str = "", value: Any = None) -> ev.AnyEvent:

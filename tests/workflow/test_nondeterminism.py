@@ -35,7 +35,7 @@ async def b_renamed(value: Any = 0) -> Any:
 
 
 @workflow
-async def child(value: int) -> int:
+async def child(value: Any) -> Any:
     return value
 
 
@@ -185,6 +185,59 @@ def test_a_changed_argument_under_the_same_code_is_an_error_that_shows_both() ->
         assert fields["where"] == line_of(code, "await a")
         assert ("monday" in fields["recorded"]) == (journal is shown)
         assert ("tuesday" in fields["now"]) == (journal is shown)
+
+
+def gives(outside: list[str]) -> dict[str, Code]:
+    """Code that passes something from outside the journal on: to a child, and to another execution."""
+
+    async def to_a_child() -> None:
+        await context.start_child(child, {"day": outside[0]}, on_parent_close="abandon")
+
+    async def in_a_message() -> None:
+        await context.external("x-2").signal("go", {"day": outside[0]})
+
+    return {"a child": to_a_child, "a message": in_a_message}
+
+
+@pytest.mark.parametrize("to", ["a child", "a message"])
+def test_other_values_for_a_child_or_message_under_the_same_code_are_an_error_that_shows_both(to: str) -> None:
+    outside = ["monday"]
+    code = gives(outside)[to]
+    run = recorded(code)
+    assert replay(made(code), run.journal).is_closed
+    outside[0] = "tuesday"
+    with pytest.raises(NondeterminismError, match="outside the journal") as caught:
+        replay(made(code), run.journal)
+    fields = caught.value.fields
+    assert "monday" in fields["recorded"]
+    assert "tuesday" in fields["now"]
+    assert "input digest" in fields["now"]
+    assert fields["where"] == line_of(code, "await context")
+
+
+@pytest.mark.parametrize("to", ["a child", "a message"])
+def test_other_values_for_a_child_or_message_under_other_code_are_only_a_drift(to: str) -> None:
+    outside = ["monday"]
+    code = gives(outside)[to]
+    run = recorded(code)
+    outside[0] = "tuesday"
+    execution = fresh(made(code), fingerprint="code-2")
+    for each in run.journal:
+        execution.feed(each)
+    assert execution.is_closed
+    (drift,) = execution.machine.drifts
+    assert ("child" if to == "a child" else "signal 'go'") in drift
+    assert line_of(code, "await context") in drift
+    execution.evict()
+
+
+@pytest.mark.parametrize("to", ["a child", "a message"])
+def test_the_order_of_a_maps_keys_is_no_other_value(to: str) -> None:
+    outside = [{"a": 1, "b": 2}]
+    code = gives(outside)[to]  # type: ignore[arg-type]
+    run = recorded(code)
+    outside[0] = {"b": 2, "a": 1}
+    assert replay(made(code), run.journal).is_closed
 
 
 def test_a_changed_argument_under_other_code_is_only_a_drift() -> None:

@@ -61,6 +61,7 @@ class StartChild(Command, kw_only=True, gc=False):
     input: Payload
     on_parent_close: Literal["terminate", "cancel", "abandon"]
     target: Any
+    digest: bytes = b""
 
 
 class SendMessage(Command, kw_only=True, gc=False):
@@ -69,6 +70,7 @@ class SendMessage(Command, kw_only=True, gc=False):
     name: str = ""
     value: Payload | None = None
     reason: str = ""
+    digest: bytes = b""
 
 
 class CompleteUpdate(Command, kw_only=True, gc=False):

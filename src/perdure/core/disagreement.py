@@ -6,6 +6,7 @@ A person reads this at three in the morning: both sides are worded alike, so tha
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 from perdure.core import events as ev
 from perdure.core.commands import (
@@ -20,6 +21,8 @@ from perdure.core.commands import (
 )
 
 Show = Callable[[ev.Payload], str]
+Given: TypeAlias = ev.StepEvent | ev.ChildInitiated | ev.MessageSent  # events that hold the digest of what was passed
+Giving: TypeAlias = RunStep | StartChild | SendMessage  # the commands that they answer
 
 MAX_SHOWN = 300
 MAX_WAITING = 5
@@ -133,11 +136,12 @@ def disagreement(
     }
 
 
-def drifted(position: int, event: ev.StepEvent, command: RunStep, show: Show | None = None) -> dict[str, object]:
-    """The fields of a `NondeterminismError` for changed arguments under the same code."""
+def drifted(position: int, event: Given, command: Giving, show: Show | None = None) -> dict[str, object]:
+    """The fields of a `NondeterminismError` for other values under the same code."""
     recorded = now = ""
-    if show is not None and event.preview is not None:
-        recorded, now = (f" with {show(each)[:MAX_SHOWN]}" for each in (event.preview, command.input))
+    before, after = _values(event, command)
+    if show is not None and before is not None and after is not None:
+        recorded, now = (f" with {show(each)[:MAX_SHOWN]}" for each in (before, after))
     return {
         "position": position,
         "recorded": f"{describe_event(event)}{recorded}, input digest {event.digest.hex()[:12]}",
@@ -149,6 +153,18 @@ def drifted(position: int, event: ev.StepEvent, command: RunStep, show: Show | N
             "Take such values from a step, or from perdure.now, perdure.random, perdure.uuid4"
         ),
     }
+
+
+def _values(event: Given, command: Giving) -> tuple[ev.Payload | None, ev.Payload | None]:
+    """What was passed when it was recorded, as far as that is kept, and what is passed now."""
+    match event:
+        case ev.StepEvent():
+            before = event.preview
+        case ev.ChildInitiated():
+            before = event.input
+        case ev.MessageSent():
+            before = event.value
+    return before, command.value if isinstance(command, SendMessage) else command.input
 
 
 def _likely_cause(event: ev.Event, command: AnyCommand | None, waiting: Sequence[AnyCommand]) -> str:

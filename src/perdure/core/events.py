@@ -148,6 +148,7 @@ class ChildInitiated(CommandEvent, frozen=True):
     run: str
     input: Payload
     location: str = ""
+    digest: bytes = b""
 
 
 class ChildStartFailed(CommandEvent, frozen=True):
@@ -176,6 +177,7 @@ class MessageSent(CommandEvent, frozen=True):
     value: Payload | None = None
     reason: str = ""
     location: str = ""
+    digest: bytes = b""
 
 
 class MessageDelivered(CommandEvent, frozen=True):

@@ -15,7 +15,7 @@ import msgspec
 
 from perdure.core import events as ev
 from perdure.core.commands import AnyCommand, CloseRun, RunStep, StartTimer, State
-from perdure.core.disagreement import Show, disagreement, drifted
+from perdure.core.disagreement import Given, Giving, Show, describe_command, disagreement, drifted
 from perdure.core.errors import CorruptJournal, NondeterminismError
 from perdure.core.table import COMMANDS, RUN, Effect, RunState
 
@@ -214,8 +214,8 @@ class Machine:
         cell = COMMANDS.get((type(command), command.state, type(event)))
         if cell is None or not _names_agree(command, event):
             raise NondeterminismError(**disagreement(self.position, event, command, self.open_commands()))
-        if isinstance(command, RunStep) and isinstance(event, ev.StepEvent):
-            self._feed_step_event(event, command, recorded)
+        if isinstance(event, _GIVEN):
+            self._feed_given(event, command, recorded)  # type: ignore[arg-type]
         command.state, effect = cell
         if command.state is State.ANSWERED:
             del (self.left if event.seq in self.left else self.open)[event.seq]
@@ -226,24 +226,27 @@ class Machine:
             raise CorruptJournal(detail=f"{type(event).__name__} answers command {event.seq} a second time")
         raise NondeterminismError(**disagreement(self.position, event, None, self.open_commands()))
 
-    def _feed_step_event(self, event: ev.StepEvent, command: RunStep, recorded: ev.Recorded) -> None:
+    def _feed_given(self, event: Given, command: Giving, recorded: ev.Recorded) -> None:
         if event.digest != command.digest and event.digest and command.digest:
-            if recorded.fingerprint == self.fingerprint:
-                raise NondeterminismError(**drifted(self.position, event, command, self.show))
-            self.drifts.append(
-                f"step {command.name!r} (seq {command.seq}) at {command.location} has other arguments now"
-            )
+            self._other_values(event, command, recorded)
         if type(event) is ev.StepCompleted:
             return
-        if isinstance(event, ev.StepAttemptFailed):
+        if isinstance(event, ev.StepAttemptFailed) and isinstance(command, RunStep):
             command.attempt = event.attempt
             command.retry_at_ms = event.retry_at_ms
             command.spent_ms = event.spent_ms
             command.progress = event.progress
-        elif isinstance(event, ev.StepIntended):
+        elif isinstance(event, ev.StepIntended) and isinstance(command, RunStep):
             command.intended_at_ms = recorded.at_ms
 
+    def _other_values(self, event: Given, command: Giving, recorded: ev.Recorded) -> None:
+        """The same code must pass the same values; that other code passes others is told."""
+        if recorded.fingerprint == self.fingerprint:
+            raise NondeterminismError(**drifted(self.position, event, command, self.show))
+        self.drifts.append(f"{describe_command(command)} is given other values now than when it was recorded")
 
+
+_GIVEN = (ev.StepEvent, ev.ChildInitiated, ev.MessageSent)
 _MESSAGES = frozenset((ev.MessageSent, ev.SignalReceived, ev.CancelRequested, ev.ChildClosed, ev.UpdateAccepted))
 
 _LEAVES = {State.STARTED: State.LEFT, State.UNKNOWN: State.LEFT_UNKNOWN}

@@ -53,6 +53,7 @@ class Outgoing:
                 run=command.run,
                 input=command.input,
                 location=command.location,
+                digest=command.digest,
             )
         )
         started = ev.ExecutionStarted(
@@ -75,6 +76,7 @@ class Outgoing:
                 value=command.value,
                 reason=command.reason,
                 location=command.location,
+                digest=command.digest,
             )
         )
         self._sending[command.receiver] = self._sending.get(command.receiver, 0) + 1

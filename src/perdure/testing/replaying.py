@@ -74,9 +74,10 @@ def told(command: AnyCommand) -> tuple[Any, ...]:
         case StartTimer():
             return "timer", command.due_ms
         case StartChild():
-            return "child", command.workflow, command.execution, command.run, command.input
+            return "child", command.workflow, command.execution, command.run, command.input, command.digest
         case SendMessage():
-            return "send", command.kind, command.receiver, command.name, command.value, command.reason
+            sent = (command.kind, command.receiver, command.name, command.value, command.reason)
+            return "send", *sent, command.digest
         case CompleteUpdate():
             return "answer", command.update_id, command.result, failure_of(command.failure)
         case DropMessage():

@@ -23,7 +23,7 @@ from perdure.workflow.definitions import OnCancel, ParentClose, Workflow
 from perdure.workflow.execution import Execution
 from perdure.workflow.location import caller
 from perdure.workflow.loop import DeterministicLoop
-from perdure.workflow.values import codec_for, encode_untyped
+from perdure.workflow.values import codec_for, digest, encode_untyped
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -165,7 +165,10 @@ async def _send_cancel(execution: Execution, receiver: str, reason: str, locatio
 
 async def _send_signal(execution: Execution, receiver: str, name: str, value: Any, location: str) -> None:
     payload = signal_payload(checked_id(name, "signal name"), value)
-    await execution.send(SendMessage(kind="signal", receiver=receiver, name=name, value=payload, location=location))
+    told = digest(payload)
+    await execution.send(
+        SendMessage(kind="signal", receiver=receiver, name=name, value=payload, digest=told, location=location)
+    )
 
 
 def signal_payload(name: str, value: Any) -> Payload:

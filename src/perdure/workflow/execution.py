@@ -286,7 +286,7 @@ class Execution:
         """Start a child; returns when its start is durable, with the future of its end."""
         if self.loop.closing:
             raise Evicted
-        payload, _ = workflow.arguments.encode(args, kwargs, f"the input of workflow {workflow.name!r}")
+        payload, digest = workflow.arguments.encode(args, kwargs, f"the input of workflow {workflow.name!r}")
         seq = self.machine.next_seq
         command = StartChild(
             location=location,
@@ -296,6 +296,7 @@ class Execution:
             input=payload,
             on_parent_close=on_parent_close,
             target=workflow,
+            digest=digest,
         )
         self._issue(command)
         closed = self._futures[-seq] = Future(loop=self.loop)
