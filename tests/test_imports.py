@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import perdure
+
 BUDGET_MS = 150
 USUAL_BASE_MS = 80  # asyncio and msgspec alone, on the 2-core machine that the budget is for
 TRIES = 10
@@ -17,7 +19,7 @@ LEAVES_ONLY = {
     "a web framework": {"starlette", "fastapi", "flask", "django", "uvicorn", "httpx", "aiohttp", "requests"},
     "a PostgreSQL driver": {"psycopg", "psycopg2", "asyncpg", "sqlalchemy"},
     "what only the command line needs": {"rich", "click"},
-    "an extra": {"pydantic", "pydantic_core"},
+    "an extra": {"pydantic", "pydantic_core", "cryptography"},
 }
 
 
@@ -31,6 +33,7 @@ def python(bytecode: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """A fresh interpreter: as a user starts one, without what the surrounding test run (coverage) puts on it."""
     env = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "COVERAGE"))}
     env["PYTHONPYCACHEPREFIX"] = str(bytecode)
+    env["PYTHONPATH"] = str(Path(perdure.__file__).parents[1])  # what is tested here, not what else is installed
     return subprocess.run([sys.executable, *arguments], env=env, capture_output=True, text=True, check=True)
 
 
@@ -39,6 +42,10 @@ def loaded(bytecode: Path) -> set[str]:
     """The top-level modules that are loaded after `import perdure`."""
     show = "import sys, perdure; print(*{name.partition('.')[0] for name in sys.modules})"
     return set(python(bytecode, "-c", show).stdout.split())
+
+
+def test_what_is_measured_is_what_is_tested(bytecode: Path) -> None:
+    assert python(bytecode, "-c", "import perdure; print(perdure.__file__)").stdout.strip() == perdure.__file__
 
 
 @pytest.mark.parametrize("what", LEAVES_ONLY)

@@ -38,6 +38,29 @@ def test_every_function_on_the_way_of_one_step_exists(number: str, function: str
     assert function in functions_of(ROOT / "src" / "perdure" / file)
 
 
+def names_in_code() -> tuple[set[str], set[str]]:
+    """All classes of the package, and all `Class.method`s."""
+    classes, methods = set[str](), set[str]()
+    for path in (ROOT / "src" / "perdure").rglob("*.py"):
+        classes |= {node.name for node in ast.parse(path.read_text("utf-8")).body if isinstance(node, ast.ClassDef)}
+        methods |= {name for name in functions_of(path) if "." in name}
+    return classes, methods
+
+
+@pytest.mark.parametrize("page", [DESIGN, ONE_STEP], ids=lambda page: page.stem)
+def test_what_the_text_names_exists(page: Path) -> None:
+    """Classes, their methods, and files, wherever they are named in the prose."""
+    text = page.read_text(encoding="utf-8")
+    classes, methods = names_in_code()
+    package = ROOT / "src" / "perdure"
+    missing = set(re.findall(r"`([A-Z]\w*[a-z]\w*)`", text)) - classes
+    missing |= set(re.findall(r"`([A-Z]\w+\.\w+)`", text)) - methods
+    for file in set(re.findall(r"`([\w/]+\.py)`", text)):
+        if not (ROOT / file).exists() and not any(path.match(file) for path in package.rglob("*.py")):
+            missing.add(file)
+    assert not missing
+
+
 def test_one_step_stays_short() -> None:
     assert [int(number) for number, _, _ in HOPS] == list(range(1, len(HOPS) + 1))
     assert len(HOPS) <= MOST_FUNCTIONS
