@@ -26,7 +26,7 @@ from perdure.store.protocol import Batch, NewEvent, Start
 from perdure.store.sqlite import SqliteStore
 
 sys.path.insert(0, str(Path(__file__).parent))
-from perdure_side import chain, run_all
+from perdure_side import chain, run_all  # type: ignore[import-not-found]
 
 NONE = ev.Payload(b"\xc0")
 ROUNDS = 3

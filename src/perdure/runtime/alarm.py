@@ -44,6 +44,16 @@ class Alarm:
         """When `who` will be woken."""
         return self._due.get(who)
 
+    def next_ms(self) -> int | None:
+        """When the next one will be woken."""
+        return min(self._due.values(), default=None)
+
+    def look(self) -> None:
+        """Wake whoever is due: the clock may have jumped."""
+        if self._handle is not None:
+            self._handle.cancel()
+        self._wake()
+
     def close(self) -> None:
         """Wake nobody any more."""
         self._due.clear()

@@ -115,6 +115,7 @@ class Engine(Executions):
         self._server: LocalServer | None = None
         self._heart: Heart | None = None
         self._deposits = 0
+        self._new_names: list[str] = []  # of workflows that this engine has just got to know
         self.failure: Exception | None = None
         self.failed = asyncio.Event()
 
@@ -299,6 +300,8 @@ class Engine(Executions):
             if self._worker is None:
                 return
             self._worker.tick()
+            names, self._new_names = self._new_names, []
+            await self._adopt(names)  # once more: some were just about to be written as stalled
 
     # --- what the handles need ---
 
@@ -332,7 +335,11 @@ class Engine(Executions):
 
     async def _start(self, start: Start, workflow: Workflow[..., Any]) -> None:
         worker = self._running()
-        known = worker.workflows.setdefault(workflow.name, workflow)
+        if workflow.name not in worker.workflows:
+            worker.workflows[workflow.name] = workflow
+            self._new_names.append(workflow.name)
+            await self._adopt([workflow.name])
+        known = worker.workflows[workflow.name]
         if known is not workflow and known.fn is not workflow.fn:
             raise DuplicateName(kind="workflow", name=workflow.name, first=place_of(known), second=place_of(workflow))
         await worker.room()

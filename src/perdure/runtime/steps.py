@@ -57,6 +57,7 @@ class StepRunner:
         self._held: dict[str, deque[tuple[Driven, RunStep]]] = {}
         self._loop = asyncio.get_running_loop()
         self._draining = False
+        self.stand_in: Callable[[Any], Any] | None = None  # what runs instead of a step: for tests
         self.alone: Key | None = None  # while set, only steps of this execution run
 
     def __len__(self) -> int:
@@ -92,6 +93,10 @@ class StepRunner:
         if run is not None:
             run.stopped = True
             self._cancel(run)
+
+    def names(self) -> list[str]:
+        """Steps that run now."""
+        return sorted({run.name for run in self._runs})
 
     def advice(self) -> list[Running]:
         """What people and the next attempt should know of attempts that take long."""
@@ -145,7 +150,7 @@ class StepRunner:
 
     async def _attempt(self, run: StepRun) -> None:
         command = run.command
-        step = command.target
+        step = command.target if self.stand_in is None else self.stand_in(command.target)
         event: ev.AnyEvent | PerdureError | None
         run.begun = True
         try:

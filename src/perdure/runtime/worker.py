@@ -561,6 +561,21 @@ class Worker:
             self._rouse(driver)
             driver.timer_due()
 
+    @property
+    def idle(self) -> bool:
+        """Nothing runs, is read or written: only time or a message brings something to do."""
+        reading = self._loading or self._fetching or self._scanning or self._leaving
+        under_way = self._turning or self._stalling or len(self.steps) or self.committer.depth()
+        return not (reading or under_way) and all(driver.resting for driver in self.drivers.values())
+
+    def next_due_ms(self) -> int | None:
+        """When time alone brings something to do."""
+        return self._alarm.next_ms()
+
+    def clock_moved(self) -> None:
+        """Wall time has jumped: look now who is due."""
+        self._alarm.look()
+
     def writing(self) -> bool:
         """Whether any execution in memory has something that is not written yet."""
         return bool(self._stalling) or any(driver.unwritten for driver in self.drivers.values())

@@ -1,1 +1,23 @@
-"""Perdure's simulator, laws and fault injection: `python -m perdure.testing.sim`."""
+"""Testing workflows: virtual time, stand-ins for steps, golden journals, crashes at every commit; and the simulator.
+
+Importing this imports no test framework. `python -m perdure.testing.sim` is Perdure's own simulator.
+"""
+
+from perdure.testing import golden
+from perdure.testing.clock import VirtualClock
+from perdure.testing.crashes import explore_crashes
+from perdure.testing.engine import TestEngine
+from perdure.testing.stand_ins import Replies, replies
+from perdure.testing.transcript import Call, steps_of, transcript
+
+__all__ = [
+    "Call",
+    "Replies",
+    "TestEngine",
+    "VirtualClock",
+    "explore_crashes",
+    "golden",
+    "replies",
+    "steps_of",
+    "transcript",
+]

@@ -203,6 +203,13 @@ class Step(_HasResult, Generic[P, R]):
         copy.options = _options(self.options, retry, timeout, total_timeout, heartbeat_timeout, concurrency)
         return copy
 
+    def replaced(self, fn: Callable[..., Any]) -> Step[P, R]:
+        """A plain step of the same name, arguments and result that does something else: a test's stand-in."""
+        copy: Step[P, R] = object.__new__(Step)
+        copy.__dict__.update(self.__dict__)
+        copy.fn, copy.is_async = fn, _is_async(fn)
+        return copy
+
     @overload
     def __get__(self, instance: None, owner: type) -> Step[P, R]: ...
     @overload
