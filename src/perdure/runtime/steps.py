@@ -37,6 +37,11 @@ ADVISE_AFTER_MS = 1_000
 SETTLE_S = 30
 
 
+def itself(step: Any) -> Any:
+    """No stand-in."""
+    return step
+
+
 class Lapsed(Exception):
     """The lease lapsed between the decision to run a step and its first instruction."""
 
@@ -57,7 +62,7 @@ class StepRunner:
         self._held: dict[str, deque[tuple[Driven, RunStep]]] = {}
         self._loop = asyncio.get_running_loop()
         self._draining = False
-        self.stand_in: Callable[[Any], Any] | None = None  # what runs instead of a step: for tests
+        self.stand_in: Callable[[Any], Any] = itself  # what runs instead of a step: for tests
         self.alone: Key | None = None  # while set, only steps of this execution run
 
     def __len__(self) -> int:
@@ -150,7 +155,7 @@ class StepRunner:
 
     async def _attempt(self, run: StepRun) -> None:
         command = run.command
-        step = command.target if self.stand_in is None else self.stand_in(command.target)
+        step = self.stand_in(command.target)
         event: ev.AnyEvent | PerdureError | None
         run.begun = True
         try:

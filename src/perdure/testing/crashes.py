@@ -177,7 +177,7 @@ class _Nursery:
     def __init__(self, place: tuple[str, str, str], timeout_s: float) -> None:
         self._timeout_s = timeout_s
         self._process = subprocess.Popen(  # noqa: S603 - this very interpreter and module
-            [sys.executable, "-m", __name__],
+            [sys.executable, "-c", f"from {__name__} import main; main()"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -323,7 +323,3 @@ def main() -> None:
 def _answer(told: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(told) + "\n")
     sys.stdout.flush()
-
-
-if __name__ == "__main__":
-    main()
