@@ -128,10 +128,8 @@ class Execution:
         names = _some([f"outcome of step {name!r}" for name in self._unknown(waited)], "outcomes")
         names += [f"signal {name}" for name, waiters in self.receivers.items() if waiters]
         names += _some([f"child {c.execution}" for c in waited if isinstance(c, StartChild)], "children")
-        if any(isinstance(c, StartTimer) for c in waited):
-            names.append("timer")
-        if len(everything) > MOST_LOOKED_AT:
-            names.append("and more")
+        names += ["timer"] * any(isinstance(c, StartTimer) for c in waited)
+        names += ["and more"] * (len(everything) > MOST_LOOKED_AT)
         return ", ".join(names)
 
     def _unknown(self, commands: Sequence[AnyCommand]) -> list[str]:
