@@ -36,15 +36,18 @@ from perdure.workflow.context import (
     uuid4,
 )
 from perdure.workflow.definitions import Step, Workflow, step, workflow
+from perdure.workflow.effects import Abandoned, DidNotHappen, Happened, StillUnknown
 
 __version__ = "0.1.0.dev0"
 
 __all__ = [
+    "Abandoned",
     "Attempt",
     "ChildHandle",
     "ChildNotStarted",
     "Client",
     "Datasource",
+    "DidNotHappen",
     "Engine",
     "ExecutionCancelled",
     "ExecutionClosed",
@@ -54,6 +57,7 @@ __all__ = [
     "ExecutionStalled",
     "ExecutionTerminated",
     "Handle",
+    "Happened",
     "MessageNotDelivered",
     "NondeterminismError",
     "PerdureError",
@@ -61,6 +65,7 @@ __all__ = [
     "Step",
     "StepFailed",
     "StepTimeout",
+    "StillUnknown",
     "StoreBusy",
     "StoreError",
     "UnknownOutcome",

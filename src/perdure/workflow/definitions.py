@@ -7,7 +7,7 @@ import contextlib
 import functools
 import inspect
 from asyncio import events as asyncio_events
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, overload
 
 import msgspec
@@ -15,6 +15,7 @@ import msgspec
 from perdure.core.errors import InvalidDefinition, InvalidOption, OutsideWorkflow
 from perdure.core.events import FailureInfo, Payload
 from perdure.core.retry import NO_RETRY, Retry, Seconds, to_ms
+from perdure.workflow.effects import OnUnknown, Reconcile, check_reconcile, check_together, effect_options
 from perdure.workflow.location import caller
 from perdure.workflow.loop import DeterministicLoop
 from perdure.workflow.values import Arguments, Codec, codec_for, hints_of
@@ -36,6 +37,10 @@ class StepOptions(msgspec.Struct, frozen=True):
     total_timeout_ms: int | None = None
     heartbeat_timeout_ms: int | None = None
     concurrency: int | None = None
+    once: bool = False
+    not_happened: tuple[type[Exception], ...] = ()
+    on_unknown: OnUnknown = "park"
+    reconcile: Reconcile | None = None
 
     @property
     def is_limited(self) -> bool:
@@ -50,27 +55,29 @@ class _Unset:
 UNSET = _Unset()
 
 
-def _options(
-    base: StepOptions,
-    retry: Retry | int | _Unset | None,
-    timeout: Seconds | _Unset | None,
-    total_timeout: Seconds | _Unset | None,
-    heartbeat_timeout: Seconds | _Unset | None,
-    concurrency: int | _Unset | None,
-) -> StepOptions:
-    changes: dict[str, Any] = {}
-    if not isinstance(retry, _Unset):
-        changes["retry"] = _retry(retry)
-    durations = {"timeout": timeout, "total_timeout": total_timeout, "heartbeat_timeout": heartbeat_timeout}
-    for name, value in durations.items():
-        if not isinstance(value, _Unset):
-            changes[f"{name}_ms"] = None if value is None else _positive_ms(value, name)
-    if not isinstance(concurrency, _Unset):
-        is_number = isinstance(concurrency, int) and not isinstance(concurrency, bool)
-        if concurrency is not None and (not is_number or concurrency < 1):
-            raise InvalidOption(option="concurrency", value=repr(concurrency), expected="1 or more, or None")
-        changes["concurrency"] = concurrency
-    return msgspec.structs.replace(base, **changes)
+def _options(base: StepOptions, given: Mapping[str, Any]) -> StepOptions:
+    """The options with changes: whatever is given, and not UNSET."""
+    told = {name: value for name, value in given.items() if not isinstance(value, _Unset)}
+    if not told:
+        return base
+    changes = effect_options(told)
+    if "retry" in told:
+        changes["retry"] = _retry(told["retry"])
+    for name in ("timeout", "total_timeout", "heartbeat_timeout"):
+        if name in told:
+            changes[f"{name}_ms"] = None if told[name] is None else _positive_ms(told[name], name)
+    if "concurrency" in told:
+        changes["concurrency"] = _concurrency(told["concurrency"])
+    options = msgspec.structs.replace(base, **changes)
+    check_together(options, told)
+    return options
+
+
+def _concurrency(limit: int | None) -> int | None:
+    is_number = isinstance(limit, int) and not isinstance(limit, bool)
+    if limit is not None and (not is_number or limit < 1):
+        raise InvalidOption(option="concurrency", value=repr(limit), expected="1 or more, or None")
+    return limit
 
 
 def _retry(value: Retry | int | None) -> Retry:
@@ -155,8 +162,13 @@ class Step(_HasResult, Generic[P, R]):
         self.input_what = f"the input of step {self.name!r}"
         self.result_what = f"the result of step {self.name!r}"
         self.arguments = Arguments(fn, skip_self=skip_self)
+        self._check_effects()
         self._build_codecs()
         functools.update_wrapper(self, fn, updated=())
+
+    def _check_effects(self) -> None:
+        if self.options.reconcile is not None:
+            check_reconcile(self.options.reconcile, self.fn, self.arguments.signature, self.name)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
         """The coroutine to await: it issues the step, and returns its result as decoded from the journal."""
@@ -196,11 +208,27 @@ class Step(_HasResult, Generic[P, R]):
         total_timeout: Seconds | _Unset | None = UNSET,
         heartbeat_timeout: Seconds | _Unset | None = UNSET,
         concurrency: int | _Unset | None = UNSET,
+        once: bool | _Unset = UNSET,
+        not_happened: Sequence[type[Exception]] | _Unset = UNSET,
+        on_unknown: OnUnknown | _Unset = UNSET,
+        reconcile: Reconcile | _Unset | None = UNSET,
     ) -> Step[P, R]:
         """The same step with other options for one call: `await search.with_options(timeout=5)(query)`."""
+        given = {
+            "retry": retry,
+            "timeout": timeout,
+            "total_timeout": total_timeout,
+            "heartbeat_timeout": heartbeat_timeout,
+            "concurrency": concurrency,
+            "once": once,
+            "not_happened": not_happened,
+            "on_unknown": on_unknown,
+            "reconcile": reconcile,
+        }
         copy: Step[P, R] = object.__new__(type(self))
         copy.__dict__.update(self.__dict__)
-        copy.options = _options(self.options, retry, timeout, total_timeout, heartbeat_timeout, concurrency)
+        copy.options = _options(self.options, given)
+        copy._check_effects()
         return copy
 
     def replaced(self, fn: Callable[..., Any]) -> Step[P, R]:
@@ -260,6 +288,10 @@ def step(
     total_timeout: Seconds | None = None,
     heartbeat_timeout: Seconds | None = None,
     concurrency: int | None = None,
+    once: bool = False,
+    not_happened: Sequence[type[Exception]] = (),
+    on_unknown: OnUnknown = "park",
+    reconcile: Reconcile | None = None,
 ) -> _StepDecorator: ...
 def step(
     fn: Any = None,
@@ -271,6 +303,10 @@ def step(
     total_timeout: Any = UNSET,
     heartbeat_timeout: Any = UNSET,
     concurrency: Any = UNSET,
+    once: Any = UNSET,
+    not_happened: Any = UNSET,
+    on_unknown: Any = UNSET,
+    reconcile: Any = UNSET,
 ) -> Any:
     """Make a step of a function (`async def` or `def`), a method or any callable.
 
@@ -282,6 +318,14 @@ def step(
         total_timeout: of all attempts and pauses together; downtime does not count.
         heartbeat_timeout: longest silence between `current_step().heartbeat()` calls.
         concurrency: how many attempts of it one worker runs at once.
+        once: never run it a second time unless it surely did not happen: at most once, instead of at least once. What
+            nobody knows the outcome of is listed by `engine.unresolved()` until it is settled.
+        not_happened: with `once`, exceptions after which the effect surely did not happen: then it is tried again.
+        on_unknown: with `once`, what the await does while nobody knows whether it happened: "park" waits until that
+            is known, "raise" raises `UnknownOutcome`.
+        reconcile: with `once`, a function that asks the world what came of an attempt, `async def` or `def`: it gets
+            the idempotency key and the step's arguments and returns `Happened(value)`, `DidNotHappen()` or
+            `StillUnknown()`. It may be called more than once.
 
     Raises:
         InvalidDefinition, InvalidOption, UnsupportedType: at import, naming what is wrong.
@@ -289,10 +333,22 @@ def step(
     Example:
         @step(retry=Retry(attempts=5), timeout=60)
         async def search(query: str) -> list[Page]: ...
+
+        @step(once=True, not_happened=[httpx.ConnectError], timeout=30)
+        async def charge(card: str, cents: int) -> Receipt: ...
     """
-    decorator = _StepDecorator(
-        name, _options(StepOptions(), retry, timeout, total_timeout, heartbeat_timeout, concurrency)
-    )
+    given = {
+        "retry": retry,
+        "timeout": timeout,
+        "total_timeout": total_timeout,
+        "heartbeat_timeout": heartbeat_timeout,
+        "concurrency": concurrency,
+        "once": once,
+        "not_happened": not_happened,
+        "on_unknown": on_unknown,
+        "reconcile": reconcile,
+    }
+    decorator = _StepDecorator(name, _options(StepOptions(), given))
     return decorator if fn is None else decorator(fn)
 
 
