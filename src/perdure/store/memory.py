@@ -29,6 +29,7 @@ from perdure.store.protocol import (
     Session,
     Start,
     Status,
+    UnresolvedRow,
     UpdateRow,
 )
 from perdure.store.records import journal, letter, recorded, unseal
@@ -285,6 +286,16 @@ class MemoryStore:
         """See `Store.update`."""
         with self._reading() as world:
             return MemoryTables(world, 0, self.now_ms).update(key, update_id)
+
+    def unresolved(
+        self, namespace: str, execution: str, after: UnresolvedRow | None, limit: int
+    ) -> list[UnresolvedRow]:
+        """See `Store.unresolved`."""
+        least = None if after is None else (after.key, after.run, after.seq)
+        with self._reading() as world:
+            names = sorted(name for name in world.unresolved if least is None or name > least)
+            wanted = [name for name in names if name[0].namespace == namespace]
+            return [world.unresolved[name] for name in wanted if execution in ("", name[0].execution)][:limit]
 
     def tail(self, shard: int, after: int, limit: int) -> list[tuple[int, Key, str, Recorded]]:
         """See `Store.tail`."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from perdure.store.protocol import Batch, Letter, Park, Row, Running, Start, UpdateRow
+from perdure.store.protocol import Batch, Letter, Park, Row, Running, Start, UnresolvedRow, UpdateRow
 from perdure.store.records import Body, EventRow, header, plain, seal
 from perdure.store.routing import ANSWERS, REJECTIONS, Parcel, Receiver, child_of, close_letter, is_open
 
@@ -59,6 +59,7 @@ class World:
         self.running: dict[int, dict[int, bytes]] = {}
         self.dead: dict[Key, list[Posted]] = {}
         self.updates: dict[Key, dict[str, bytes]] = {}  # in the order of their last change
+        self.unresolved: dict[tuple[Key, str, int], UnresolvedRow] = {}
         self.sessions: dict[int, Registration] = {}
         self.owners: dict[int, int] = {}  # session by shard
 
@@ -231,6 +232,29 @@ class MemoryTables:
             after.pop(name, None)
         updates[key] = after
         self._undo.append(lambda: updates.update({key: before}))
+
+    def _set_unresolved(self, name: tuple[Key, str, int], row: UnresolvedRow | None) -> None:
+        rows = self._world.unresolved
+        before = rows.pop(name, None)
+        if row is not None:
+            rows[name] = row
+        self._undo.append(lambda: rows.pop(name, None) if before is None else rows.update({name: before}))
+
+    def put_unresolved(self, row: UnresolvedRow) -> None:
+        name = (row.key, row.run, row.seq)
+        known = self._world.unresolved.get(name, row)
+        self._set_unresolved(name, msgspec.structs.replace(known, message_id=row.message_id, refused=row.refused))
+
+    def claim_unresolved(self, key: Key, answer: ev.ResolveRequested) -> bool:
+        name = (key, answer.run, answer.seq)
+        known = self._world.unresolved.get(name)
+        if known is None or known.attempt != answer.attempt or known.message_id not in ("", answer.message_id):
+            return False
+        self._set_unresolved(name, msgspec.structs.replace(known, message_id=answer.message_id, refused=False))
+        return True
+
+    def end_unresolved(self, key: Key, run: str, seq: int) -> None:
+        self._set_unresolved((key, run, seq), None)
 
     def publish(self, batch: Batch) -> None:
         self.change(self._world.rows[batch.key], state_position=batch.state_at)

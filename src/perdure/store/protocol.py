@@ -95,6 +95,20 @@ class UpdateRow(msgspec.Struct, frozen=True):
     failure: FailureInfo | None = None  # of a rejected one, which is in no journal
 
 
+class UnresolvedRow(msgspec.Struct, frozen=True):
+    """A step that is declared once, has begun, and of which nobody knows what it did."""
+
+    key: Key
+    run: str
+    seq: int
+    attempt: int
+    intent: int  # position of its `StepIntended`, which has its full input, in the run's journal
+    unknown: int  # of its `StepOutcomeUnknown`
+    since_ms: int
+    message_id: str = ""  # of the answer that is on its way
+    refused: bool = False  # the last answer was: its value is not of the step's type
+
+
 class NewEvent(msgspec.Struct, frozen=True, gc=False):
     """An event to append, with the header that the store cannot know."""
 
@@ -110,7 +124,8 @@ class Batch(msgspec.Struct, gc=False):
     With `create`, the execution comes into being in the same transaction (`expected` is 0). `taken` letters leave the
     inbox. With `inbox_seen`, the batch is left out (`MAIL`) if the inbox holds any letter that is neither in `taken`
     nor in `left`: so timers never overtake messages that are already stored. `buried` signals, which are journaled,
-    become dead letters. A batch leaves its row `active`, or closed with `closes`.
+    become dead letters. `unresolved` are listed until they are among the `resolved` of a later batch. A batch leaves
+    its row `active`, or closed with `closes`.
     """
 
     key: Key
@@ -127,6 +142,8 @@ class Batch(msgspec.Struct, gc=False):
     state_at: int | None = None  # position of the last `StatePublished` among the events
     updates: Sequence[UpdateRow] = ()
     buried: Sequence[SignalReceived] = ()
+    unresolved: Sequence[UnresolvedRow] = ()
+    resolved: Sequence[int] = ()  # by seq
 
 
 class Park(msgspec.Struct, frozen=True):
@@ -184,10 +201,10 @@ class Receipt(msgspec.Struct, frozen=True):
 
     `accepted`: stored (or stored before: deposits are idempotent by message id and by start). `missing`, `closed`:
     there is no open receiver, or the run is over; nothing is kept. `exists`: a start whose id is taken by another
-    workflow or input; `row` is that one.
+    workflow or input; `row` is that one. `moot`: it answers what nobody asks, or what was answered already.
     """
 
-    status: Literal["accepted", "missing", "closed", "exists"]
+    status: Literal["accepted", "missing", "closed", "exists", "moot"]
     row: Row | None = None
     created: bool = False
 
@@ -243,7 +260,8 @@ class Store(Protocol):
 
         A start inserts the row, `active` with an empty journal, and puts `ExecutionStarted` into its inbox: the owner
         journals it. Mail with a `start` is refused as that is. An update that has an `UpdateRow` is accepted, and not
-        put into the inbox again. `resume` of a stalled execution is not mail; see `resume`.
+        put into the inbox again. `ResolveRequested` is accepted once for each `UnresolvedRow`; if its run is over, it
+        ends that row at once, and is kept as a dead letter. `resume` of a stalled execution is not mail; see `resume`.
         """
         ...
 
@@ -299,6 +317,12 @@ class Store(Protocol):
 
     def update(self, key: Key, update_id: str) -> UpdateRow | None:
         """What has become of an update; None if nothing yet. Of rejections, the last thousand are known. Read-only."""
+        ...
+
+    def unresolved(
+        self, namespace: str, execution: str, after: UnresolvedRow | None, limit: int
+    ) -> list[UnresolvedRow]:
+        """A page of what nobody knows, by key, run and seq, after one; of all executions if empty. Read-only."""
         ...
 
     def tail(self, shard: int, after: int, limit: int) -> list[tuple[int, Key, str, Recorded]]:

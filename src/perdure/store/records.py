@@ -14,7 +14,7 @@ from perdure.core.errors import CorruptJournal
 from perdure.core.events import AnyEvent, FailureInfo, Payload, Recorded, Usage
 from perdure.core.format import FORMAT, decode_event, encode_event
 from perdure.core.identity import ExecutionId, Key, Namespace
-from perdure.store.protocol import Letter, NewEvent, Row, Running, UpdateRow
+from perdure.store.protocol import Letter, NewEvent, Row, Running, UnresolvedRow, UpdateRow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -126,6 +126,13 @@ def update_of(update_id: str, columns: Sequence[Any]) -> UpdateRow:
     except msgspec.DecodeError as error:
         raise CorruptJournal(detail=f"why update {update_id!r} was rejected does not decode: {error}") from error
     return UpdateRow(update_id, run, status, position, told)
+
+
+def unresolved_of(columns: Sequence[Any]) -> UnresolvedRow:
+    """The struct for the columns of its table."""
+    shard, namespace, execution, run, seq, attempt, intent, unknown, since_ms, message_id, refused = columns
+    key = Key(shard, Namespace(namespace), ExecutionId(execution))
+    return UnresolvedRow(key, run, seq, attempt, intent, unknown, since_ms, message_id, bool(refused))
 
 
 def failure_bytes(update: UpdateRow) -> bytes | None:

@@ -23,6 +23,7 @@ from perdure.store.protocol import (
     Running,
     Start,
     Status,
+    UnresolvedRow,
     UpdateRow,
 )
 from perdure.store.records import unseal
@@ -128,6 +129,18 @@ class Tables(Protocol):
         """Keep what has become of an update, instead of what was known; of rejected ones the last `REJECTIONS`."""
         ...
 
+    def put_unresolved(self, row: UnresolvedRow) -> None:
+        """Keep it; of one that is there already, only what became of its answer."""
+        ...
+
+    def claim_unresolved(self, key: Key, answer: ev.ResolveRequested) -> bool:
+        """Note that this answer is on its way; False if nothing waits for it, or another one is."""
+        ...
+
+    def end_unresolved(self, key: Key, run: str, seq: int) -> None:
+        """It is resolved."""
+        ...
+
     def publish(self, batch: Batch) -> None:
         """Remember where the state stands that the batch publishes."""
         ...
@@ -186,6 +199,8 @@ def close_letter(tables: Tables, key: Key, run: str, body: Body | list[Any]) -> 
     event = letter_of(body)
     if isinstance(event, ev.UpdateRequested):
         tables.put_update(key, UpdateRow(event.update_id, run, "closed"))
+    if isinstance(event, ev.ResolveRequested):
+        tables.end_unresolved(key, event.run, event.seq)
     return event is None or worth_keeping(event)
 
 
@@ -240,6 +255,10 @@ class Router:
             self.tables.put_update(batch.key, update)
         for signal in batch.buried:
             self.tables.bury(batch.key, signal.message_id, signal)
+        for row in batch.unresolved:
+            self.tables.put_unresolved(row)
+        for seq in batch.resolved:
+            self.tables.end_unresolved(batch.key, batch.run, seq)
 
     def _matches(self, batch: Batch) -> bool:
         """Create or move the row; False if it is not where the batch expects it."""
@@ -334,12 +353,26 @@ class Router:
         receiver = self.tables.find(mail.receiver)
         if receiver is None:
             return Receipt("missing")
+        if isinstance(mail.event, ev.ResolveRequested):
+            return self._deposit_answer(receiver, mail.event)
         if isinstance(mail.event, ev.UpdateRequested) and self.tables.update(mail.receiver, mail.event.update_id):
             return Receipt("accepted", self.tables.row(mail.receiver))
         if _refusal(receiver, mail.receiver_run) is not None:
             return Receipt("closed", self.tables.row(mail.receiver))
         self.put(receiver, mail.message_id, mail.event)
         return Receipt("accepted", self.tables.row(mail.receiver), begun is not None and begun.created)
+
+    def _deposit_answer(self, receiver: Receiver, answer: ev.ResolveRequested) -> Receipt:
+        """A person's answer what came of a step. Of a run that is over it is kept, as nothing can be journaled."""
+        tables, key = self.tables, receiver.key
+        if not tables.claim_unresolved(key, answer):
+            return Receipt("moot", tables.row(key))
+        if _refusal(receiver, answer.run) is None:
+            self.put(receiver, answer.message_id, answer)
+        else:
+            tables.end_unresolved(key, answer.run, answer.seq)
+            tables.bury(key, answer.message_id, answer)
+        return Receipt("accepted", tables.row(key))
 
 
 def _parcel_of_mail(batch: Batch, mail: Mail) -> Parcel:

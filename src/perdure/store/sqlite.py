@@ -39,10 +39,11 @@ from perdure.store.protocol import (
     Session,
     Start,
     Status,
+    UnresolvedRow,
     UpdateRow,
 )
 from perdure.store.queries import SQL
-from perdure.store.records import journal, letter, recorded, row_of, running_of, unseal, update_of
+from perdure.store.records import journal, letter, recorded, row_of, running_of, unresolved_of, unseal, update_of
 from perdure.store.routing import Parcel, Router, is_open
 from perdure.store.sqlite_tables import Overtaken, SqliteTables
 
@@ -386,6 +387,13 @@ class SqliteStore:
         """See `Store.update`."""
         found = self._all("update", (*key, update_id))
         return update_of(update_id, found[0]) if found else None
+
+    def unresolved(
+        self, namespace: str, execution: str, after: UnresolvedRow | None, limit: int
+    ) -> list[UnresolvedRow]:
+        """See `Store.unresolved`."""
+        least = (-1, "", "", "", 0) if after is None else (*after.key, after.run, after.seq)
+        return [unresolved_of(row) for row in self._all("unresolved", (*least, namespace, execution, limit))]
 
     def tail(self, shard: int, after: int, limit: int) -> list[tuple[int, Key, str, Recorded]]:
         """See `Store.tail`. `shard_pos` counts all shards of the file, so that it has gaps within one."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from perdure.core import events as ev
     from perdure.core.identity import Key
-    from perdure.store.protocol import Batch, Letter, Park, Row, Running, Start, UpdateRow
+    from perdure.store.protocol import Batch, Letter, Park, Row, Running, Start, UnresolvedRow, UpdateRow
 
 _CHUNKS = (128, 32, 8, 1)  # rows a statement; few sizes, so that their prepared statements are kept
 _MOST_NUMBERS = 20_000
@@ -251,6 +251,17 @@ class SqliteTables:
             self._execute(SQL["forget_rejections"], (*key, position - REJECTIONS))
         told = (update.update_id, update.run, update.status, position, failure_bytes(update))
         self._execute(SQL["put_update"], (*key, *told))
+
+    def put_unresolved(self, row: UnresolvedRow) -> None:
+        told = (row.run, row.seq, row.attempt, row.intent, row.unknown, row.since_ms, row.message_id, row.refused)
+        self._execute(SQL["put_unresolved"], (*row.key, *told))
+
+    def claim_unresolved(self, key: Key, answer: ev.ResolveRequested) -> bool:
+        self._execute(SQL["claim_unresolved"], (answer.message_id, *key, answer.run, answer.seq, answer.attempt))
+        return self._connection.changes() > 0
+
+    def end_unresolved(self, key: Key, run: str, seq: int) -> None:
+        self._execute(SQL["end_unresolved"], (*key, run, seq))
 
     def publish(self, batch: Batch) -> None:
         self._execute(SQL["publish"], (batch.state_at, self._number(batch.key, batch.run)))

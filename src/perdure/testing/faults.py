@@ -26,6 +26,7 @@ from perdure.store.protocol import (
     Start,
     Status,
     Store,
+    UnresolvedRow,
     UpdateRow,
 )
 
@@ -136,6 +137,12 @@ class FaultyStore:
     def update(self, key: Key, update_id: str) -> UpdateRow | None:
         """See `Store.update`."""
         return self._call("update", lambda: self.inner.update(key, update_id))
+
+    def unresolved(
+        self, namespace: str, execution: str, after: UnresolvedRow | None, limit: int
+    ) -> list[UnresolvedRow]:
+        """See `Store.unresolved`."""
+        return self._call("unresolved", lambda: self.inner.unresolved(namespace, execution, after, limit))
 
     def tail(self, shard: int, after: int, limit: int) -> list[tuple[int, Key, str, Recorded]]:
         """See `Store.tail`."""

@@ -140,6 +140,24 @@ WHERE shard = ? AND namespace = ? AND execution = ? AND run = ? AND status = 'ac
 -- name: publish
 UPDATE execution SET state_position = ? WHERE number = ?
 
+-- name: put_unresolved
+INSERT INTO unresolved
+(shard, namespace, execution, run, seq, attempt, intent, unknown, since_ms, message_id, refused)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (shard, namespace, execution, run, seq) DO UPDATE
+SET message_id = excluded.message_id, refused = excluded.refused
+-- name: claim_unresolved
+UPDATE unresolved SET message_id = ?1, refused = 0
+WHERE shard = ?2 AND namespace = ?3 AND execution = ?4 AND run = ?5 AND seq = ?6 AND attempt = ?7
+AND message_id IN ('', ?1)
+-- name: end_unresolved
+DELETE FROM unresolved WHERE shard = ? AND namespace = ? AND execution = ? AND run = ? AND seq = ?
+-- name: unresolved
+SELECT shard, namespace, execution, run, seq, attempt, intent, unknown, since_ms, message_id, refused FROM unresolved
+WHERE (shard, namespace, execution, run, seq) > (?1, ?2, ?3, ?4, ?5) AND namespace = ?6
+AND (?7 = '' OR execution = ?7)
+ORDER BY shard, namespace, execution, run, seq LIMIT ?8
+
 -- name: outbox_used
 SELECT EXISTS (SELECT 1 FROM outbox)
 -- name: queued
