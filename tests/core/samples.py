@@ -31,6 +31,15 @@ RESOLVED = ev.Resolution("happened", "person", "m-9", "the bank says so")
 _CHILD: dict[str, Any] = {"execution": "child-1", "status": "completed", "sender_run": "5e" * 16, "number": 3}
 _CLOSING: dict[str, Any] = {"unfinished": (ev.Unfinished("update", "add", "u-4"),), "unreceived": 2}
 
+ATTRIBUTES = {
+    "customer": ev.Attribute("text", "acme"),
+    "tags": ev.Attribute("text", ("a", "b")),
+    "cents": ev.Attribute("number", 1_250),
+    "share": ev.Attribute("number", 0.5),
+    "paid": ev.Attribute("bool", True),  # noqa: FBT003 - the value
+    "due": ev.Attribute("time", 1_700_000_000_000_001),
+}
+
 FULL: list[ev.AnyEvent] = [
     ev.ExecutionStarted(
         workflow="research",
@@ -40,10 +49,19 @@ FULL: list[ev.AnyEvent] = [
         parent=ev.Parent("parent-1", "0b" * 16, 2),
         on_parent_close="terminate",
         request_id="req-1",
+        start_at_ms=1_700_000_000_000,
+        deadline_ms=1_700_000_900_000,
+        grace_ms=30_000,
+        memo={"why": PAYLOAD},
+        attributes=ATTRIBUTES,
     ),
     ev.ExecutionClaimed(),
     ev.CancelRequested(message_id="m-1", reason="enough", sender_run="0c" * 16, number=1),
     ev.TerminateRequested(message_id="m-2", reason="now", sender_run="0c" * 16, number=2),
+    ev.PauseRequested(message_id="m-6", reason="too dear"),
+    ev.ResumeRequested(message_id="m-7"),
+    ev.DeadlinePassed(deadline_ms=1_700_000_900_000, ends_at_ms=1_700_000_930_000, reason="too late"),
+    ev.AttributesSet(changed=ATTRIBUTES, removed=("stage",)),
     ev.ResolveRequested(
         message_id="m-9",
         run="0a" * 16,

@@ -304,3 +304,42 @@ def test_commands_that_are_alike_are_told_apart_by_what_they_name() -> None:
         machine.issue(command)
         with pytest.raises(NondeterminismError):
             feed(machine, event)
+
+
+def test_in_a_pause_steps_may_end_and_nothing_else_happens() -> None:
+    machine = running()
+    machine.issue(a_step())
+    machine.issue(timer(2_000))
+    feed(machine, ev.PauseRequested("m-1", "too dear"), at_ms=1_500)
+    for event in (ev.TimerFired(2), ev.SignalReceived("m-2", "go", NOTHING), ev.StepIntended(1, "search")):
+        with pytest.raises(CorruptJournal, match="when the run was paused"):
+            feed(machine, event)
+    answer = feed(machine, ev.StepCompleted(1, "search", digest=b"d"), at_ms=1_600)
+    assert answer.effect is Effect.RESOLVE  # type: ignore[attr-defined]
+    feed(machine, ev.ResumeRequested("m-3"), at_ms=3_000)
+    assert machine.due_timers(3_000) == [2]
+    assert not machine.accepts(ev.PauseRequested("m-1"))
+    assert not machine.accepts(ev.ResumeRequested("m-3"))
+    assert machine.accepts(ev.PauseRequested("m-4"))
+
+
+def test_a_run_that_never_began_may_be_cancelled_without_its_code() -> None:
+    machine = Machine()
+    feed(machine, ev.ExecutionStarted(workflow="w", run="r", input=NOTHING, start_at_ms=9_000))
+    feed(machine, ev.ExecutionCancelled("not needed"))
+    assert machine.state is RunState.CLOSED
+
+
+def test_the_machine_knows_its_deadline_and_its_attributes() -> None:
+    machine, acme, other = Machine(), ev.Attribute("text", "acme"), ev.Attribute("number", 2)
+    started = ev.ExecutionStarted("w", "r", NOTHING, deadline_ms=5_000, grace_ms=100, attributes={"customer": acme})
+    feed(machine, started)
+    feed(machine, ev.ExecutionClaimed())
+    assert (machine.facts.deadline_ms, machine.facts.overdue) == (5_000, False)
+    feed(machine, ev.AttributesSet({"cents": other, "stage": acme}, ("customer",)))
+    feed(machine, ev.AttributesSet(removed=("stage", "unknown")))
+    assert machine.facts.attributes == {"cents": other}
+    assert started.attributes == {"customer": acme}
+    feed(machine, ev.DeadlinePassed(5_000, 5_250))
+    assert (machine.facts.deadline_ms, machine.facts.overdue) == (5_250, True)
+    assert running().facts.deadline_ms is None

@@ -19,6 +19,11 @@ from perdure.core.events_base import Unfinished as Unfinished
 from perdure.core.payload import FailureInfo as FailureInfo
 from perdure.core.payload import Payload as Payload
 from perdure.core.payload import Usage as Usage
+from perdure.core.run_events import Attribute as Attribute
+from perdure.core.run_events import AttributesSet as AttributesSet
+from perdure.core.run_events import DeadlinePassed as DeadlinePassed
+from perdure.core.run_events import PauseRequested as PauseRequested
+from perdure.core.run_events import ResumeRequested as ResumeRequested
 from perdure.core.step_events import Outcome as Outcome
 from perdure.core.step_events import Resolution as Resolution
 from perdure.core.step_events import ResolveRequested as ResolveRequested
@@ -39,6 +44,11 @@ class ExecutionStarted(Event, frozen=True):
     parent: Parent | None = None
     on_parent_close: str = ""
     request_id: str = ""
+    start_at_ms: int = 0  # it does not begin before
+    deadline_ms: int = 0  # it is cancelled then, and terminated after `grace_ms` more; 0: never
+    grace_ms: int = 0
+    memo: dict[str, Payload] = msgspec.field(default_factory=dict)
+    attributes: dict[str, Attribute] = msgspec.field(default_factory=dict)
 
 
 class ExecutionClaimed(Event, frozen=True):
@@ -211,6 +221,10 @@ AnyEvent: TypeAlias = (
     | ExecutionClaimed
     | CancelRequested
     | TerminateRequested
+    | PauseRequested
+    | ResumeRequested
+    | DeadlinePassed
+    | AttributesSet
     | ResolveRequested
     | SignalReceived
     | ExecutionCompleted

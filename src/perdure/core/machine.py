@@ -17,6 +17,7 @@ from perdure.core import events as ev
 from perdure.core.commands import AnyCommand, CloseRun, RunStep, StartTimer, State
 from perdure.core.disagreement import Given, Giving, Show, describe_command, disagreement, drifted
 from perdure.core.errors import CorruptJournal, NondeterminismError
+from perdure.core.facts import Facts
 from perdure.core.table import COMMANDS, RUN, Effect, RunState
 
 MIN_TIMERS = 64
@@ -49,6 +50,7 @@ class Machine:
         self.sent: dict[str, int] = {}  # last number sent, by receiver
         self.asked_to_cancel: set[str] = set()  # executions that a request to cancel was sent to
         self.closed_by: ev.AnyEvent | None = None
+        self.facts = Facts()
         self._timers: list[tuple[int, int]] = []  # heap of (due, seq); cancelled ones are skipped when met
         self.fresh: list[AnyCommand] = []
         self.dropped: list[AnyCommand] = []
@@ -174,7 +176,7 @@ class Machine:
         sender = getattr(event, "sender_run", "")
         if sender:
             self.received[sender] = getattr(event, "number", 0)
-        elif isinstance(event, ev.SignalReceived | ev.CancelRequested):
+        elif isinstance(event, _LETTERS):
             self.seen_messages.add(event.message_id)
         elif isinstance(event, ev.UpdateAccepted):
             self.updates.add(event.update_id)
@@ -184,9 +186,10 @@ class Machine:
         if after is None:
             name = type(event).__name__
             raise CorruptJournal(detail=f"{name} at event {self.position}, when the run was {self.state.value}")
-        if isinstance(event, ev.ExecutionCompleted | ev.ExecutionFailed | ev.ExecutionCancelled):
+        if isinstance(event, _BY_CODE) and self.state is RunState.RUNNING:
             self._check_close(event)
         self.state = after
+        self.facts.note(event)
         if after is RunState.CLOSED:
             self.closed_by = event
         return Answer(Effect.RUN, None, event)
@@ -208,8 +211,7 @@ class Machine:
 
     def _feed_command_event(self, event: ev.CommandEvent, recorded: ev.Recorded) -> Answer:
         if self.state is not RunState.RUNNING:
-            name = type(event).__name__
-            raise CorruptJournal(detail=f"{name} at event {self.position}, when the run was {self.state.value}")
+            self._check_pause(event)
         command = self.open.get(event.seq) or self.left.get(event.seq) or self._refuse_unasked(event)
         cell = COMMANDS.get((type(command), command.state, type(event)))
         if cell is None or not _names_agree(command, event):
@@ -220,6 +222,13 @@ class Machine:
         if command.state is State.ANSWERED:
             del (self.left if event.seq in self.left else self.open)[event.seq]
         return Answer(effect, command, event)  # type: ignore[arg-type]
+
+    def _check_pause(self, event: ev.CommandEvent) -> None:
+        """Commands are of running runs; in a pause, steps that ran when it began may end."""
+        may_end = isinstance(event, ev.StepEvent) and not isinstance(event, ev.StepIntended)
+        if self.state is not RunState.PAUSED or not may_end:
+            name = type(event).__name__
+            raise CorruptJournal(detail=f"{name} at event {self.position}, when the run was {self.state.value}")
 
     def _refuse_unasked(self, event: ev.CommandEvent) -> NoReturn:
         if event.seq < self.next_seq:
@@ -247,7 +256,9 @@ class Machine:
 
 
 _GIVEN = (ev.StepEvent, ev.ChildInitiated, ev.MessageSent)
-_MESSAGES = frozenset((ev.MessageSent, ev.SignalReceived, ev.CancelRequested, ev.ChildClosed, ev.UpdateAccepted))
+_LETTERS = (ev.SignalReceived, ev.CancelRequested, ev.PauseRequested, ev.ResumeRequested)
+_MESSAGES = frozenset((ev.MessageSent, ev.ChildClosed, ev.UpdateAccepted, *_LETTERS))
+_BY_CODE = (ev.ExecutionCompleted, ev.ExecutionFailed, ev.ExecutionCancelled)
 
 _LEAVES = {State.STARTED: State.LEFT, State.UNKNOWN: State.LEFT_UNKNOWN}
 _BEGUN = frozenset((State.STARTED, State.LEFT))

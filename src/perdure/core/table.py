@@ -18,6 +18,7 @@ class RunState(Enum):
     NEW = "new"
     PENDING = "pending"  # started, no worker has claimed it yet
     RUNNING = "running"
+    PAUSED = "paused"  # nothing begins; steps that run may end
     CLOSED = "closed"
 
     __hash__ = object.__hash__  # looked up at every event: not by name, as an enumeration's is
@@ -80,16 +81,25 @@ COMMANDS: dict[tuple[type, State, type], tuple[State, Effect]] = {
     (DropMessage, _O, ev.MessageDropped): (_A, Effect.NOTE),
 }
 
-_NEW, _PENDING, _RUNNING, _CLOSED = RunState.NEW, RunState.PENDING, RunState.RUNNING, RunState.CLOSED
+_NEW, _PENDING, _RUNNING = RunState.NEW, RunState.PENDING, RunState.RUNNING
+_PAUSED, _CLOSED = RunState.PAUSED, RunState.CLOSED
 
 RUN: dict[tuple[RunState, type], RunState] = {
     (_NEW, ev.ExecutionStarted): _PENDING,
     (_PENDING, ev.ExecutionClaimed): _RUNNING,
     (_PENDING, ev.ExecutionTerminated): _CLOSED,
+    (_PENDING, ev.ExecutionCancelled): _CLOSED,  # before its code ever ran
     (_RUNNING, ev.SignalReceived): _RUNNING,
     (_RUNNING, ev.CancelRequested): _RUNNING,
     (_RUNNING, ev.UpdateAccepted): _RUNNING,
     (_RUNNING, ev.StatePublished): _RUNNING,
+    (_RUNNING, ev.AttributesSet): _RUNNING,
+    (_RUNNING, ev.DeadlinePassed): _RUNNING,
+    (_RUNNING, ev.PauseRequested): _PAUSED,
+    (_PAUSED, ev.StatePublished): _PAUSED,
+    (_PAUSED, ev.AttributesSet): _PAUSED,
+    (_PAUSED, ev.ResumeRequested): _RUNNING,
+    (_PAUSED, ev.ExecutionTerminated): _CLOSED,
     (_RUNNING, ev.ExecutionCompleted): _CLOSED,
     (_RUNNING, ev.ExecutionFailed): _CLOSED,
     (_RUNNING, ev.ExecutionCancelled): _CLOSED,

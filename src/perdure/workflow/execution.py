@@ -124,13 +124,17 @@ class Execution:
     def waits_for(self) -> str:
         """What a person should know that it waits for."""
         everything = self.machine.open
-        waited = [each for each in islice(everything.values(), MOST_LOOKED_AT) if each.state is not State.CANCELLED]
+        waited = self._first_waited_for()
         names = _some([f"outcome of step {name!r}" for name in self._unknown(waited)], "outcomes")
         names += [f"signal {name}" for name, waiters in self.receivers.items() if waiters]
         names += _some([f"child {c.execution}" for c in waited if isinstance(c, StartChild)], "children")
         names += ["timer"] * any(isinstance(c, StartTimer) for c in waited)
         names += ["and more"] * (len(everything) > MOST_LOOKED_AT)
         return ", ".join(names)
+
+    def _first_waited_for(self) -> list[AnyCommand]:
+        first = islice(self.machine.open.values(), MOST_LOOKED_AT)
+        return [command for command in first if command.state is not State.CANCELLED]
 
     def _unknown(self, commands: Sequence[AnyCommand]) -> list[str]:
         return [c.name for c in commands if isinstance(c, RunStep) and c.state is State.UNKNOWN]
