@@ -20,7 +20,14 @@ MAY_IMPORT = {
     "": [PUBLIC, "perdure.core", "perdure.workflow", "perdure.runtime", "perdure.store"],
     "core": [],
     "workflow": ["perdure.core"],
-    "runtime": ["perdure.core", "perdure.workflow", "perdure.store.protocol", "perdure.store.open"],
+    "runtime": [
+        "perdure.core",
+        "perdure.workflow",
+        "perdure.store.codec",
+        "perdure.store.open",
+        "perdure.store.protocol",
+        "perdure.store.sealing",
+    ],
     "store": ["perdure.core"],
     "rpc": [PUBLIC],
     # The simulator drives the production code itself, not what users see of it.
@@ -51,6 +58,7 @@ CORE_MAY_NOT_CALL = {"breakpoint", "input", "open", "print"}
 THIRD_PARTY = {
     "msgspec": {"", "core", "workflow", "runtime", "store", "testing", "cli"},
     "apsw": {"store"},
+    "cryptography": {""},  # perdure.encryption, when it is used
     "click": {"cli"},
     "rich": {"cli"},
     "pydantic": {"workflow", "integrations"},

@@ -11,12 +11,19 @@ import pytest
 
 from perdure.core import events as ev
 from perdure.core.identity import ExecutionId, Key, Namespace, shard_of
+from perdure.encryption import KeyRing
 from perdure.store.memory import MemoryStore
 from perdure.store.protocol import Batch, Committed, Mail, NewEvent, Outcome, Start, Store
+from perdure.store.sealing import SealedStore
 from perdure.store.sqlite import SqliteStore
 
 NOTHING = ev.Payload(b"\xc0")
 LANES = ("default",)
+RING = KeyRing({"k1": bytes(range(32))}, current="k1")
+
+
+def seal(store: Store) -> SealedStore:
+    return SealedStore(store, RING)
 
 
 class Clock:
@@ -32,21 +39,22 @@ class Lab:
 
     def __init__(self, make: Callable[[Clock], Store], reconnect: Callable[[Store, Clock], Store]) -> None:
         self.clock = Clock()
+        self.make = make
         self.store = make(self.clock)
-        self._reconnect = reconnect
+        self.reconnect = reconnect
         self.session = self.store.open_session("worker", LANES, "code-1")
         self.positions: dict[str, int] = {}
         self._ids = itertools.count(1)
 
     def die(self) -> Store:
         """The worker's process dies without a word; another connection to the same store remains."""
-        other = self._reconnect(self.store, self.clock)
+        other = self.reconnect(self.store, self.clock)
         self.store.close()
         self.store = other
         return other
 
     def connect(self) -> Store:
-        return self._reconnect(self.store, self.clock)
+        return self.reconnect(self.store, self.clock)
 
     def reopen(self) -> None:
         """The worker's process dies, and another takes over."""
@@ -124,6 +132,10 @@ class Lab:
 
 
 def _make_lab(kind: str, directory: Path) -> Lab:
+    if kind.startswith("sealed "):
+        bare = _make_lab(kind.removeprefix("sealed "), directory)
+        bare.store.close()
+        return Lab(lambda clock: seal(bare.make(clock)), lambda store, clock: seal(bare.reconnect(store, clock)))
     store, _, way = kind.partition("-")
     direct = way != "outbox"
     if store == "memory":
@@ -135,9 +147,9 @@ def _make_lab(kind: str, directory: Path) -> Lab:
     )
 
 
-@pytest.fixture(params=["sqlite", "sqlite-outbox", "memory", "memory-outbox"])
+@pytest.fixture(params=["sqlite", "sqlite-outbox", "memory", "memory-outbox", "sealed sqlite-outbox", "sealed memory"])
 def lab(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Lab]:
-    """Each of the stores, with mail delivered directly or by way of the outbox."""
+    """Each of the stores, with mail delivered directly or by way of the outbox, and with values encrypted."""
     made = _make_lab(request.param, tmp_path)
     yield made
     made.store.close()

@@ -59,7 +59,7 @@ def of_running(running: Iterable[jn.Running]) -> list[dict[str, Any]]:
 
 
 def _fields(struct: msgspec.Struct) -> dict[str, Any]:
-    return {name: _field(getattr(struct, name)) for name in struct.__struct_fields__}
+    return {name: _field(getattr(struct, name)) for name in struct.__struct_fields__ if name != "sealed"}
 
 
 def _field(value: Any) -> Any:

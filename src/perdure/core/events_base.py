@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from perdure.core.payload import Payload
+
 
 class Parent(msgspec.Struct, frozen=True):
     """Who started a child: its answers go back to this command of this run."""
@@ -13,8 +15,16 @@ class Parent(msgspec.Struct, frozen=True):
     seq: int
 
 
-class Event(msgspec.Struct, frozen=True, tag=True, omit_defaults=True, gc=False, forbid_unknown_fields=True):
-    """Base of all events. Immutable data has no cycles: the garbage collector need not look at it."""
+class Event(
+    msgspec.Struct, frozen=True, tag=True, omit_defaults=True, gc=False, forbid_unknown_fields=True, kw_only=True
+):
+    """Base of all events. Immutable data has no cycles: the garbage collector need not look at it.
+
+    `sealed` is the whole event, encrypted: what stands beside it is its shape (`core/shape.py`). In a store only; in
+    the process just where the key is missing.
+    """
+
+    sealed: Payload | None = None
 
 
 class Unfinished(msgspec.Struct, frozen=True):

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import msgspec
 
+MAX_PAYLOAD_BYTES = 64 * 1024 * 1024
+"""What a value may take, encoded. A larger one is refused when it is encoded, and when a store's bytes claim to be."""
+
 
 class Payload(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """An encoded user value: the envelope names the codec, and later the key that encrypted it."""
+    """An encoded user value: the envelope names the codec, and the key that encrypted it.
+
+    In a store the content type goes on with what was done to the data, in that order: "msgpack;zlib;blob" is
+    MessagePack, compressed, kept elsewhere (`store/packing.py`). Inside the process nothing of that is left.
+    """
 
     data: bytes
     content_type: str = "msgpack"

@@ -11,11 +11,13 @@ from perdure.core.errors import EngineClosed, StoreError
 from perdure.core.events import AnyEvent
 from perdure.core.identity import DEFAULT_NAMESPACE, Key
 from perdure.runtime.environment import Environment, SystemEnvironment
-from perdure.runtime.handle import Handle, key_of
+from perdure.runtime.handle import Handle, key_of, raise_if_error
 from perdure.runtime.local import Request, ask
 from perdure.runtime.starting import check_receipt, make_start
-from perdure.store.open import local_owner, open_store
+from perdure.store.codec import PayloadCodec
+from perdure.store.open import local_owner, open_store, sealed
 from perdure.store.protocol import OPEN_STATUSES, Mail, Receipt, Row, Start, Status, Store
+from perdure.store.sealing import SealedStore
 from perdure.workflow.definitions import Workflow
 
 P = ParamSpec("P")
@@ -29,7 +31,7 @@ ASK_TRIES = 20
 class Executions(ABC):
     """What engine and client have in common: starting executions and getting hold of them."""
 
-    store: Store
+    store: SealedStore
     namespace: str = DEFAULT_NAMESPACE
     environment: Environment
 
@@ -43,11 +45,14 @@ class Executions(ABC):
 
         Raises:
             ExecutionExists: the id is taken by another workflow or other input.
+            KeyMissing: its values could not be encrypted.
             InvalidId, WrongArguments, EncodeError: nothing was started.
         """
         execution_id = id if id is not None else self.environment.new_id()
         key = key_of(self._opened(), self.namespace, execution_id)
         start = make_start(workflow, args, kwargs, key, self.environment)
+        if self.store.private:
+            await asyncio.to_thread(self.store.check, key)
         await self._start(start, workflow)
         return Handle(self, key, workflow)
 
@@ -69,8 +74,8 @@ class Executions(ABC):
         store, namespace = self._opened(), self.namespace
         return await self.read(lambda: store.rows(namespace, status, workflow, after, limit))  # type: ignore[no-any-return]
 
-    def _opened(self) -> Store:
-        store: Store | None = getattr(self, "store", None)
+    def _opened(self) -> SealedStore:
+        store: SealedStore | None = getattr(self, "store", None)
         if store is None:
             raise EngineClosed
         return store
@@ -104,6 +109,7 @@ class Client(Executions):
     Args:
         store: path of the SQLite file; by default `PERDURE_STORE`, else `perdure.db` in the working directory.
         namespace: the tenant's world.
+        codec: encrypts values at rest: the same as the engine's; by default what `PERDURE_CODEC` names.
 
     Example:
         async with perdure.Client("perdure.db") as client:
@@ -115,26 +121,35 @@ class Client(Executions):
         store: str | Store | None = None,
         *,
         namespace: str = DEFAULT_NAMESPACE,
+        codec: PayloadCodec | None = None,
         environment: Environment | None = None,
     ) -> None:
         self._given = store
+        self._codec = codec
         self.namespace = namespace
         self.environment = environment or SystemEnvironment()
 
     async def __aenter__(self) -> Self:
-        self.store = await asyncio.to_thread(open_store, self._given)
+        opened = await asyncio.to_thread(open_store, self._given)
+        self.store = sealed(opened, self._codec)
+        self._is_ours = opened is not self._given
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._given is not self.store:
+        if self._is_ours:
             await asyncio.to_thread(self.store.close)
 
     async def deposit(self, item: Start | Mail) -> Receipt:
         """Through the running engine, if there is one; else straight into the store."""
-        request = Request(start=item) if isinstance(item, Start) else Request(mail=item)
+        request = Request(private=self.store.private)
+        if isinstance(item, Start):
+            request.start = item
+        else:
+            request.mail = item
 
         def write() -> Receipt:
-            return self.store.deposit([item], [])[0] if isinstance(item, Start) else self.store.deposit([], [item])[0]
+            items: tuple[list[Start], list[Mail]] = ([item], []) if isinstance(item, Start) else ([], [item])
+            return raise_if_error(self.store.deposit(*items)[0])
 
         return await self._ask_or(request, write)
 

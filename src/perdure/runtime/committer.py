@@ -33,7 +33,7 @@ log = logging.getLogger("perdure")
 MAX_GROUP_EVENTS = 2_000
 MAX_BACKOFF_S = 5.0
 
-Done: TypeAlias = Callable[[Outcome], None]
+Done: TypeAlias = Callable[[Outcome | PerdureError], None]
 DepositDone: TypeAlias = Callable[[Receipt | PerdureError], None]
 Post: TypeAlias = Callable[..., Any]
 
@@ -157,7 +157,12 @@ def _deposit(store: Store, answers: Answers) -> None:
         return
     answers.receipts = [*receipts]
     keys = [start.key for start in starts] + [mail.receiver for mail in mails]
-    answers.woken += [key for key, receipt in zip(keys, receipts, strict=True) if receipt.status == "accepted"]
+    answers.woken += [key for key, each in zip(keys, receipts, strict=True) if is_accepted(each)]
+
+
+def is_accepted(receipt: Receipt | PerdureError) -> bool:
+    """Whether a deposit is stored."""
+    return isinstance(receipt, Receipt) and receipt.status == "accepted"
 
 
 class Committer(Protocol):

@@ -38,11 +38,12 @@ class Host(Protocol):
 
     fingerprint: str
     shards: int
+    private: bool  # values are encrypted: they do not go into logs either
     steps: StepRunner
 
     def now_ms(self) -> int: ...  # the database's time, as this worker estimates it
     def soon(self, driver: Driver) -> None: ...
-    def commit(self, batch: Batch, done: Callable[[Outcome], None]) -> None: ...
+    def commit(self, batch: Batch, done: Callable[[Outcome | PerdureError], None]) -> None: ...
     def lost_soon(self, driver: Driver) -> None: ...
     def know(self, workflow: Workflow[..., Any]) -> None: ...
     def fetch_letters(self, driver: Driver) -> None: ...
@@ -204,7 +205,7 @@ class Driver:
         except PerdureError as error:
             self._cannot_go_on(error)
         except Exception as error:
-            log.exception("execution %s: unexpected error", self.key.execution)
+            log.exception("execution %s: unexpected error", self.key.execution, exc_info=not self.host.private)
             self._cannot_go_on(StalledByBug(failure=failure_info(error)))
 
     def _cannot_go_on(self, error: PerdureError) -> None:
@@ -228,7 +229,7 @@ class Driver:
         self._committing = batch
         self.host.commit(batch, lambda outcome: self._terminated(outcome, last))
 
-    def _terminated(self, outcome: Outcome, last: ev.ExecutionTerminated) -> None:
+    def _terminated(self, outcome: Outcome | PerdureError, last: ev.ExecutionTerminated) -> None:
         self._committing = None
         if self.dead:
             return
@@ -294,7 +295,7 @@ class Driver:
             log.warning("execution %s: %s", self.key.execution, drift)
         self.machine.drifts.clear()
 
-    def _committed(self, outcome: Outcome) -> None:
+    def _committed(self, outcome: Outcome | PerdureError) -> None:
         batch, self._committing = self._committing, None
         if self.dead:
             self.host.left(self.key)
@@ -309,6 +310,8 @@ class Driver:
             self.turn()
         elif outcome is Outcome.MAIL:
             self.host.fetch_letters(self)
+        elif isinstance(outcome, PerdureError) and self.created is None:
+            self._cannot_go_on(outcome)  # what it wants written cannot be encrypted
         else:
             self._conflict()
 

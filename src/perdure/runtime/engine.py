@@ -25,6 +25,7 @@ from perdure.core.errors import (
     EngineMisused,
     InvalidDefinition,
     InvalidOption,
+    KeyMissing,
     PerdureError,
     StoreBusy,
     StoreError,
@@ -42,7 +43,8 @@ from perdure.runtime.starting import check_same
 from perdure.runtime.steps import StepRunner
 from perdure.runtime.threads import ThreadPool
 from perdure.runtime.worker import UNSERVED, Limits, Worker
-from perdure.store.open import open_store
+from perdure.store.codec import PayloadCodec
+from perdure.store.open import open_store, sealed
 from perdure.store.protocol import OPEN_STATUSES, Mail, Receipt, Row, Session, Start, Store
 from perdure.workflow import guards, ordered
 from perdure.workflow.definitions import Workflow
@@ -68,6 +70,7 @@ class Engine(Executions):
         max_active: executions with something to do at once; `start` waits above that.
         max_steps: attempts of steps that run at once.
         step_threads: threads for `def` steps.
+        codec: encrypts values at rest, as `perdure.encryption.KeyRing` does; by default what `PERDURE_CODEC` names.
 
     Raises:
         StoreBusy: another engine works on this file.
@@ -93,6 +96,7 @@ class Engine(Executions):
         max_steps: int = 1_000,
         step_threads: int = 32,
         cache: int = 2_000,
+        codec: PayloadCodec | None = None,
         environment: Environment | None = None,
     ) -> None:
         for option, value in {"max_active": max_active, "max_steps": max_steps, "step_threads": step_threads}.items():
@@ -102,6 +106,7 @@ class Engine(Executions):
         self.environment = environment or SystemEnvironment()
         self.workflows = named(workflows)
         self._given = store
+        self._codec = codec
         self._options: dict[str, Any] = {"durability": durability}
         self._wait = wait
         self._shutdown_s = to_ms(shutdown_timeout, "shutdown_timeout") / 1000
@@ -127,14 +132,16 @@ class Engine(Executions):
         ordered.install()
         guards.install()
         options = self._options if isinstance(self._given, str | Path | None) else {}
-        self.store = await asyncio.to_thread(open_store, self._given, **options)
+        opened = await asyncio.to_thread(open_store, self._given, **options)
+        self._close_given = opened.close if opened is not self._given else None
         try:
+            self.store = sealed(opened, self._codec)
             await self._begin()
         except BaseException:
             if self._worker is not None:
                 await self.__aexit__()
-            elif self.store is not self._given:
-                await asyncio.to_thread(self.store.close)
+            elif self._close_given is not None:
+                await asyncio.to_thread(self._close_given)
             raise
         return self
 
@@ -186,7 +193,7 @@ class Engine(Executions):
         self._tasks.append(loop.create_task(self._tick(), name="perdure-tick"))
 
     async def _adopt(self, names: Sequence[str]) -> None:
-        """Executions that stalled because nobody ran their workflow go on by themselves once somebody does."""
+        """Executions that stalled for want of their workflow or key go on by themselves once there is a chance."""
         for name in names:
             try:
                 await self._adopt_all_of(name)
@@ -199,7 +206,7 @@ class Engine(Executions):
         while after is None or len(page) == ADOPT_PAGE:
             page = await self.list(status=["stalled"], workflow=name, after=after, limit=ADOPT_PAGE)
             for row in page:
-                if row.waits_for == UNSERVED:
+                if row.waits_for in (UNSERVED, KeyMissing.__name__):
                     await self.resume(row.key)
             if not page:
                 break
@@ -266,8 +273,8 @@ class Engine(Executions):
                 self.store.close_session(self._session)
         except StoreError as error:
             log.warning("could not sign off, the next engine takes over as after a crash: %s", error)
-        if self.store is not self._given:
-            self.store.close()
+        if self._close_given is not None:
+            self._close_given()
 
     def _lost(self, error: Exception) -> None:
         """This engine may not write any more: everything in memory is void."""
@@ -346,7 +353,10 @@ class Engine(Executions):
         worker = self._running()
         if start.key not in worker.drivers and await self._created(worker, start, workflow):
             return
-        check_same(start, await self._row_once_stored(start.key))
+        row = await self._row_once_stored(start.key)
+        if row is None:  # refused by the store, which takes any id that is free: it could not be encrypted
+            raise KeyMissing(what=f"The input of execution {start.key.execution!r}", key="?")
+        check_same(start, row)
 
     async def _created(self, worker: Worker, start: Start, workflow: Workflow[..., Any]) -> bool:
         """Whether the id was free. Its fate is the store's if the engine stops meanwhile, but nobody waits for ever."""
@@ -431,6 +441,8 @@ class Engine(Executions):
 
     async def _serve(self, request: Request) -> Receipt | None:
         """What another process asks through the local socket."""
+        if request.private and not self.store.private:
+            raise InvalidOption(option="codec", value="None", expected="for the engine what its clients have: a codec")
         if request.start is not None:
             workflow = self._running().workflows.get(request.start.event.workflow)
             if workflow is None:

@@ -32,8 +32,8 @@ JOURNAL_PAGE = 1_000
 class Port(Protocol):
     """How a handle reaches the world: through a running engine, or through the store alone."""
 
-    store: Store
-
+    @property
+    def store(self) -> Store: ...
     async def deposit(self, item: Start | Mail) -> Receipt: ...
     async def read(self, call: Callable[[], Any]) -> Any: ...
     async def closed(self, key: Key) -> ev.AnyEvent | None: ...  # the closing event, if it is at hand

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from perdure.core import events as ev
-from perdure.core.errors import CorruptJournal
+from perdure.core.errors import CorruptJournal, KeyMissing
 from perdure.core.identity import Key
 from perdure.store.protocol import Letter, Row, Running, Store
 
@@ -32,6 +32,9 @@ def read(store: Store, row: Row) -> Loaded:
     while page is None or len(page) == LOAD_PAGE:  # to its end: it may have grown since the row was read
         page = store.load(row.key, row.run, len(journal), LOAD_PAGE)
         journal.extend(page)
+    for recorded in journal:
+        if recorded.event.sealed is not None:
+            raise KeyMissing(what=f"Event {recorded.position}", key=recorded.event.sealed.key_id)
     if len(journal) < row.position:
         raise CorruptJournal(detail=f"the row says {row.position} events, the journal holds {len(journal)}")
     return Loaded(row, journal, store.inbox(row.key, INBOX_PAGE), store.running(row.key))

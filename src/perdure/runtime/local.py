@@ -29,13 +29,14 @@ MAX_SOCKET_PATH = 100  # bytes; the kernel's limit is 104 to 108
 
 
 class Request(msgspec.Struct, omit_defaults=True):
-    """Exactly one of the fields besides `protocol`."""
+    """Exactly one of the fields besides `protocol` and `private`."""
 
     protocol: int = PROTOCOL
     start: Start | None = None
     mail: Mail | None = None
     resume: Key | None = None
     closed: Key | None = None
+    private: bool = False  # who asks encrypts: an engine that does not must refuse
 
 
 class Reply(msgspec.Struct, omit_defaults=True):

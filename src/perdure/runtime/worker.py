@@ -16,14 +16,14 @@ from perdure.core import events as ev
 from perdure.core.errors import ExecutionStalled, PerdureError, StalledByBug, StoreError, UnknownWorkflow
 from perdure.core.identity import Key
 from perdure.runtime.alarm import Alarm
-from perdure.runtime.committer import Committer
+from perdure.runtime.committer import Committer, Done
 from perdure.runtime.driver import Driver
 from perdure.runtime.environment import Environment
 from perdure.runtime.lease import NOTHING, Holding
 from perdure.runtime.loading import INBOX_PAGE, Loaded, died_alone, parent_of, read, requests_to_end, size_of
 from perdure.runtime.steps import StepRunner
 from perdure.runtime.suspects import RECOVERIES_ALONE, Suspects
-from perdure.store.protocol import Batch, Lease, Letter, Outcome, Park, Row, Session, Start, Store
+from perdure.store.protocol import Batch, Lease, Letter, Park, Row, Session, Start, Store
 from perdure.workflow.definitions import Workflow
 from perdure.workflow.values import failure_info
 
@@ -70,6 +70,7 @@ class Worker:
         limits: Limits,
     ) -> None:
         self.store = store
+        self.private: bool = getattr(store, "private", False)
         self.session = session
         self.environment = environment
         self.now_ms = environment.now_ms  # the database's time as this worker estimates it
@@ -92,7 +93,7 @@ class Worker:
         self._alarm = Alarm(self._loop, self.now_ms, self._ring)
         self._turns: list[Driver] = []
         self._turning = False
-        self._outgoing: list[tuple[Batch, Callable[[Outcome], None]]] = []
+        self._outgoing: list[tuple[Batch, Done]] = []
         self._resting_bytes = 0
         self._stalling: set[Key] = set()
         self._loading: set[Key] = set()
@@ -126,7 +127,7 @@ class Worker:
             self._turning = True
             self._loop.call_soon(self._take_turns)
 
-    def commit(self, batch: Batch, done: Callable[[Outcome], None]) -> None:
+    def commit(self, batch: Batch, done: Done) -> None:
         """Into the next group, with whatever else this pass of the loop wants written."""
         self._outgoing.append((batch, done))
         if len(self._outgoing) == 1 and not self._turning:
@@ -219,7 +220,7 @@ class Worker:
         if driver.key in self._stalling:
             return
         self._stalling.add(driver.key)
-        log.error("execution %s stalled: %s", driver.key.execution, error)
+        log.error("execution %s stalled: %s", driver.key.execution, error.brief() if self.private else error)
         driver.halt(error)
         self._write_stall(driver, error)
 

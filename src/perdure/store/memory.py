@@ -19,6 +19,7 @@ from perdure.store.memory_tables import MemoryTables, Registration, World
 from perdure.store.protocol import (
     Advice,
     Batch,
+    Blob,
     Committed,
     Lease,
     Letter,
@@ -205,6 +206,25 @@ class MemoryStore:
                     router.hand_over(parcel._replace(event=unseal(body, f"message {parcel.message_id}")))
                     left -= 1
             return router.woken
+
+    # --- blobs ---
+
+    def put_blobs(self, blobs: Sequence[Blob]) -> None:
+        """See `Store.put_blobs`."""
+        with self._writing() as tables:
+            for each in blobs:
+                tables.put_blob(each)
+
+    def blob(self, key: Key, address: bytes) -> bytes | None:
+        """See `Store.blob`."""
+        with self._reading() as world:
+            found = world.blobs.get((key, address))
+            return None if found is None else found.data
+
+    def collect_blobs(self, before_ms: int, limit: int) -> int:
+        """See `Store.collect_blobs`."""
+        with self._writing() as tables:
+            return tables.collect(before_ms, limit)
 
     # --- reading ---
 

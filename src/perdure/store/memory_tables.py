@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from perdure.store.protocol import Batch, Letter, Park, Row, Running, Start, UnresolvedRow, UpdateRow
+from perdure.core.errors import StoreError
+from perdure.store.protocol import Batch, Blob, Letter, Park, Row, Running, Start, UnresolvedRow, UpdateRow
 from perdure.store.records import Body, EventRow, header, plain, seal
 from perdure.store.routing import ANSWERS, REJECTIONS, Parcel, Receiver, child_of, close_letter, is_open
 
@@ -45,6 +46,14 @@ class Registration(msgspec.Struct):
     open: bool = True
 
 
+class Kept(NamedTuple):
+    """A blob as it is kept."""
+
+    data: bytes
+    put_at_ms: int
+    owned: bool = False
+
+
 class World:
     """All that is stored."""
 
@@ -60,6 +69,7 @@ class World:
         self.dead: dict[Key, list[Posted]] = {}
         self.updates: dict[Key, dict[str, bytes]] = {}  # in the order of their last change
         self.unresolved: dict[tuple[Key, str, int], UnresolvedRow] = {}
+        self.blobs: dict[tuple[Key, bytes], Kept] = {}
         self.sessions: dict[int, Registration] = {}
         self.owners: dict[int, int] = {}  # session by shard
 
@@ -275,6 +285,37 @@ class MemoryTables:
         first = letters.pop(0)
         self._undo.append(lambda: letters.insert(0, first))
         return first
+
+    # --- blobs ---
+
+    def _set_blob(self, name: tuple[Key, bytes], kept: Kept | None) -> None:
+        blobs, before = self._world.blobs, self._world.blobs.get(name)
+        if kept is None:
+            del blobs[name]
+        else:
+            blobs[name] = kept
+        self._undo.append(lambda: blobs.pop(name) if before is None else blobs.update({name: before}))
+
+    def put_blob(self, blob: Blob) -> None:
+        """Store a blob, or make one that is there fresh again."""
+        there = self._world.blobs.get((blob.key, blob.address))
+        made = Kept(bytes(blob.data), 0) if there is None else there
+        self._set_blob((blob.key, blob.address), made._replace(put_at_ms=self._now_ms()))
+
+    def keep(self, key: Key, addresses: Iterable[bytes]) -> None:
+        for address in addresses:
+            found = self._world.blobs.get((key, address))
+            if found is None:
+                raise StoreError(path="memory", detail=f"a blob of execution {key.execution!r} is missing")
+            self._set_blob((key, address), found._replace(owned=True))
+
+    def collect(self, before_ms: int, limit: int) -> int:
+        """Delete blobs without an owner, the oldest first."""
+        loose = [(blob.put_at_ms, name) for name, blob in self._world.blobs.items() if not blob.owned]
+        old = sorted(each for each in loose if each[0] < before_ms)[:limit]
+        for _, name in old:
+            self._set_blob(name, None)
+        return len(old)
 
     # --- running steps ---
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
 from perdure.core.errors import InvalidOption
+from perdure.store.sealing import SealedStore
 
 if TYPE_CHECKING:
+    from perdure.store.codec import PayloadCodec
     from perdure.store.protocol import Store
 
 DEFAULT_PATH = "perdure.db"
@@ -29,6 +32,29 @@ def open_store(given: str | os.PathLike[str] | Store | None, **options: Any) -> 
     from perdure.store.sqlite import SqliteStore  # noqa: PLC0415 - the port must not need the driver
 
     return SqliteStore(name.removeprefix("sqlite://"), **options)
+
+
+def sealed(store: Store, codec: PayloadCodec | None) -> SealedStore:
+    """The store as this process uses it; without a codec, with the one that `PERDURE_CODEC` names, if any.
+
+    Raises:
+        InvalidOption: `PERDURE_CODEC` names none.
+    """
+    if isinstance(store, SealedStore) and codec is None:
+        return store
+    name = os.environ.get("PERDURE_CODEC") if codec is None else None
+    return SealedStore(store, _codec_named(name) if name else codec)
+
+
+def _codec_named(name: str) -> PayloadCodec:
+    """The codec at `module:name`, or what the function there returns."""
+    module, _, attribute = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InvalidOption(option="PERDURE_CODEC", value=repr(name), expected=f"module:name ({error})") from error
+    codec: PayloadCodec = found if hasattr(found, "encrypt") else found()
+    return codec
 
 
 def local_owner(store: Store) -> str | None:

@@ -12,6 +12,7 @@ from typing import Literal, Protocol, TypeAlias
 
 import msgspec
 
+from perdure.core.errors import PerdureError
 from perdure.core.events import AnyEvent, ExecutionStarted, FailureInfo, Payload, Recorded, SignalReceived, Usage
 from perdure.core.identity import Key
 
@@ -62,6 +63,7 @@ class Start(msgspec.Struct, frozen=True):
     key: Key
     event: ExecutionStarted
     digest: bytes
+    blobs: tuple[bytes, ...] = ()  # addresses of its blobs that the event refers to
 
 
 class Mail(msgspec.Struct, frozen=True):
@@ -75,6 +77,7 @@ class Mail(msgspec.Struct, frozen=True):
     sender_run: str = ""
     seq: int = 0  # of the sender's command, which is told of delivery or failure; 0 means nobody is
     start: Start | None = None  # of a deposit: the receiver, begun first if there is none; both or neither
+    blobs: tuple[bytes, ...] = ()  # addresses of the receiver's blobs that the event refers to
 
 
 class Letter(msgspec.Struct, frozen=True):
@@ -109,6 +112,14 @@ class UnresolvedRow(msgspec.Struct, frozen=True):
     refused: bool = False  # the last answer was: its value is not of the step's type
 
 
+class Blob(msgspec.Struct, frozen=True):
+    """A large value, kept apart from the event that refers to it: once in an execution, however often it is used."""
+
+    key: Key
+    address: bytes  # a hash of the data; keyed where values are encrypted
+    data: bytes
+
+
 class NewEvent(msgspec.Struct, frozen=True, gc=False):
     """An event to append, with the header that the store cannot know."""
 
@@ -126,6 +137,7 @@ class Batch(msgspec.Struct, gc=False):
     nor in `left`: so timers never overtake messages that are already stored. `buried` signals, which are journaled,
     become dead letters. `unresolved` are listed until they are among the `resolved` of a later batch. A batch leaves
     its row `active`, or closed with `closes`.
+    `blobs` are the addresses that its events refer to: they are kept from now on.
     """
 
     key: Key
@@ -144,6 +156,7 @@ class Batch(msgspec.Struct, gc=False):
     buried: Sequence[SignalReceived] = ()
     unresolved: Sequence[UnresolvedRow] = ()
     resolved: Sequence[int] = ()  # by seq
+    blobs: Sequence[bytes] = ()
 
 
 class Park(msgspec.Struct, frozen=True):
@@ -190,9 +203,12 @@ class Outcome(Enum):
 
 
 class Committed(msgspec.Struct, frozen=True):
-    """What became of a commit: an outcome per batch, and which active executions got letters by its mail and starts."""
+    """What became of a commit: an outcome per batch, and which active executions got letters by its mail and starts.
 
-    outcomes: Sequence[Outcome]
+    An error in the place of an outcome says why the batch could not be written at all: it was left out.
+    """
+
+    outcomes: Sequence[Outcome | PerdureError]
     woken: Sequence[Key] = ()
 
 
@@ -255,8 +271,10 @@ class Store(Protocol):
         """
         ...
 
-    def deposit(self, starts: Sequence[Start] = (), mail: Sequence[Mail] = ()) -> list[Receipt]:
+    def deposit(self, starts: Sequence[Start] = (), mail: Sequence[Mail] = ()) -> Sequence[Receipt | PerdureError]:
         """Starts and messages from outside, by anyone, without a fence. One durable transaction; receipts in order.
+
+        An error in the place of a receipt says why that one could not be written at all; the others were.
 
         A start inserts the row, `active` with an empty journal, and puts `ExecutionStarted` into its inbox: the owner
         journals it. Mail with a `start` is refused as that is. An update that has an `UpdateRow` is accepted, and not
@@ -329,6 +347,25 @@ class Store(Protocol):
         """The shard's feed: (shard_pos, key, run, event) with `shard_pos` above `after`, in order. Read-only.
 
         `shard_pos` grows with every commit of the shard's owner: whoever has read to n never misses an event above n.
+        """
+        ...
+
+    def put_blobs(self, blobs: Sequence[Blob]) -> None:
+        """Store large values, by anyone, without a fence, before the commit or deposit that refers to them.
+
+        One durable transaction. Idempotent: a blob that is there is fresh again. Nobody owns it until something that
+        refers to it is written; what stays without an owner is collected.
+        """
+        ...
+
+    def blob(self, key: Key, address: bytes) -> bytes | None:
+        """The data of an execution's blob; None if there is none. Read-only."""
+        ...
+
+    def collect_blobs(self, before_ms: int, limit: int) -> int:
+        """Delete up to `limit` blobs that nothing refers to and that were put before that time; how many there were.
+
+        One durable transaction. Left by whoever died between putting and committing, or was refused.
         """
         ...
 

@@ -153,6 +153,10 @@ class Tables(Protocol):
         """Add to the outbox."""
         ...
 
+    def keep(self, key: Key, addresses: Sequence[bytes]) -> None:
+        """An execution refers to these blobs from now on. Raises `StoreError` if one is missing."""
+        ...
+
     def end_running(self, batch: Batch) -> None:
         """Forget the running steps that the batch's events end."""
         ...
@@ -236,14 +240,18 @@ class Router:
             return Outcome.CONFLICT
         tables.append(batch)
         tables.end_running(batch)
+        if batch.blobs:
+            tables.keep(batch.key, batch.blobs)
         if batch.taken:
             tables.take(batch.key, batch.run, batch.taken)
         self._tell(batch)
         if batch.closes is not None:
             tables.clear(batch.key, batch.run)
         for start in batch.starts:
+            tables.keep(start.key, start.blobs)
             self.post(_parcel_of_start(batch, start))
         for mail in batch.mail:
+            tables.keep(mail.receiver, mail.blobs)
             self.post(_parcel_of_mail(batch, mail))
         return Outcome.COMMITTED
 
@@ -340,6 +348,8 @@ class Router:
     def deposit_start(self, start: Start) -> Receipt:
         """A start by a client: idempotent by workflow and input."""
         created = self.start(start)
+        if created:
+            self.tables.keep(start.key, start.blobs)
         row = self.tables.row(start.key)
         assert row is not None
         same = created or (row.workflow == start.event.workflow and row.start_digest == start.digest)
@@ -360,6 +370,7 @@ class Router:
         if _refusal(receiver, mail.receiver_run) is not None:
             return Receipt("closed", self.tables.row(mail.receiver))
         self.put(receiver, mail.message_id, mail.event)
+        self.tables.keep(mail.receiver, mail.blobs)
         return Receipt("accepted", self.tables.row(mail.receiver), begun is not None and begun.created)
 
     def _deposit_answer(self, receiver: Receiver, answer: ev.ResolveRequested) -> Receipt:

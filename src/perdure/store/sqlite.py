@@ -29,6 +29,7 @@ from perdure.store.clock import system_clock_ms
 from perdure.store.protocol import (
     Advice,
     Batch,
+    Blob,
     Committed,
     Lease,
     Letter,
@@ -319,6 +320,17 @@ class SqliteStore:
                 self._writer.execute(SQL["dequeue"], row[:8])
             return router.woken
 
+    def put_blobs(self, blobs: Sequence[Blob]) -> None:
+        """See `Store.put_blobs`."""
+        with self._writing() as tables:
+            for each in blobs:
+                tables.put_blob(each)
+
+    def collect_blobs(self, before_ms: int, limit: int) -> int:
+        """See `Store.collect_blobs`."""
+        with self._writing() as tables:
+            return tables.collect(before_ms, limit)
+
     # --- reading ---
 
     def load(self, key: Key, run: str, position: int, limit: int) -> list[Recorded]:
@@ -394,6 +406,11 @@ class SqliteStore:
         """See `Store.unresolved`."""
         least = (-1, "", "", "", 0) if after is None else (*after.key, after.run, after.seq)
         return [unresolved_of(row) for row in self._all("unresolved", (*least, namespace, execution, limit))]
+
+    def blob(self, key: Key, address: bytes) -> bytes | None:
+        """See `Store.blob`."""
+        found = self._all("blob", (*key, address))
+        return found[0][0] if found else None
 
     def tail(self, shard: int, after: int, limit: int) -> list[tuple[int, Key, str, Recorded]]:
         """See `Store.tail`. `shard_pos` counts all shards of the file, so that it has gaps within one."""

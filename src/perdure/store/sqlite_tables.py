@@ -9,6 +9,7 @@ from __future__ import annotations
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+from perdure.core.errors import StoreError
 from perdure.store.queries import SQL, repeated
 from perdure.store.records import failure_bytes, header, plain, progress_bytes, row_of, seal, update_of
 from perdure.store.routing import ANSWERS, REJECTIONS, Parcel, Receiver, child_of, close_letter
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from perdure.core import events as ev
     from perdure.core.identity import Key
-    from perdure.store.protocol import Batch, Letter, Park, Row, Running, Start, UnresolvedRow, UpdateRow
+    from perdure.store.protocol import Batch, Blob, Letter, Park, Row, Running, Start, UnresolvedRow, UpdateRow
 
 _CHUNKS = (128, 32, 8, 1)  # rows a statement; few sizes, so that their prepared statements are kept
 _MOST_NUMBERS = 20_000
@@ -277,6 +278,27 @@ class SqliteTables:
         self._outbox_used = True
         sender, run, receiver, *told, event = parcel
         self._execute(SQL["queue"], (*sender, run, *receiver, *told, *seal(event)))
+
+    # --- blobs ---
+
+    def put_blob(self, blob: Blob) -> None:
+        """Store a blob, or make one that is there fresh again."""
+        number = self._one(SQL["put_blob"], (*blob.key, blob.address, self._now_ms()))
+        self._execute(SQL["put_blob_data"], (number, blob.data))
+
+    def keep(self, key: Key, addresses: Iterable[bytes]) -> None:
+        for address in addresses:
+            self._execute(SQL["keep_blob"], (*key, address))
+            if not self._connection.changes():
+                detail = f"a blob of execution {key.execution!r} is missing"
+                raise StoreError(path=self._connection.filename, detail=detail)
+
+    def collect(self, before_ms: int, limit: int) -> int:
+        """Delete blobs without an owner, the oldest first."""
+        found = self._execute(SQL["loose_blobs"], (before_ms, limit)).fetchall()
+        self._executemany(SQL["delete_blob_data"], found)
+        self._executemany(SQL["delete_blob"], found)
+        return len(found)
 
     # --- running steps ---
 

@@ -14,7 +14,7 @@ from typing import Any
 from perdure.core import events as ev
 from perdure.core.errors import PerdureError, StoreError
 from perdure.core.identity import Key
-from perdure.runtime.handle import Handle
+from perdure.runtime.handle import Handle, raise_if_error
 from perdure.store.protocol import Mail, Receipt, Start, Store
 from perdure.testing.kernel import Process
 from perdure.testing.ledger import Acknowledged, Ledger
@@ -101,7 +101,7 @@ class SimPort:
             return await asyncio.wait_for(self._through(self.rng.choice(workers), item), PATIENCE_S)
         starts = [item] if isinstance(item, Start) else []
         mail = [item] if isinstance(item, Mail) else []
-        return self.store.deposit(starts, mail)[0]
+        return raise_if_error(self.store.deposit(starts, mail)[0])
 
     async def _through(self, host: SimWorker, item: Start | Mail) -> Receipt:
         answered: asyncio.Future[Any] = self.process.create_future()

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
+from perdure.core.errors import PerdureError
 from perdure.core.events import Recorded
 from perdure.core.identity import Key
 from perdure.store.protocol import (
     Advice,
     Batch,
+    Blob,
     Committed,
     Lease,
     Letter,
@@ -88,7 +90,7 @@ class FaultyStore:
 
         return self._call("commit", write)
 
-    def deposit(self, starts: Sequence[Start] = (), mail: Sequence[Mail] = ()) -> list[Receipt]:
+    def deposit(self, starts: Sequence[Start] = (), mail: Sequence[Mail] = ()) -> Sequence[Receipt | PerdureError]:
         """See `Store.deposit`."""
         return self._call("deposit", lambda: self.inner.deposit(starts, mail))
 
@@ -147,6 +149,18 @@ class FaultyStore:
     def tail(self, shard: int, after: int, limit: int) -> list[tuple[int, Key, str, Recorded]]:
         """See `Store.tail`."""
         return self._call("tail", lambda: self.inner.tail(shard, after, limit))
+
+    def put_blobs(self, blobs: Sequence[Blob]) -> None:
+        """See `Store.put_blobs`."""
+        self._call("put_blobs", lambda: self.inner.put_blobs(blobs))
+
+    def blob(self, key: Key, address: bytes) -> bytes | None:
+        """See `Store.blob`."""
+        return self._call("blob", lambda: self.inner.blob(key, address))
+
+    def collect_blobs(self, before_ms: int, limit: int) -> int:
+        """See `Store.collect_blobs`."""
+        return self._call("collect_blobs", lambda: self.inner.collect_blobs(before_ms, limit))
 
     def changes(self) -> int:
         """See `Store.changes`."""

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 import msgspec
 
+from perdure.core import payload as limits
 from perdure.core.errors import DecodeError, EncodeError, PayloadTooLarge, UnsupportedType
-from perdure.core.events import Payload
+from perdure.core.payload import Payload
 from perdure.workflow.values_check import Rules, check_same
 from perdure.workflow.values_plain import NotPlain, canonical, pack, type_name, unpack, untag
 from perdure.workflow.values_types import Adapter, NotSupported, native_traits
@@ -26,9 +27,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-MAX_PAYLOAD_BYTES = 64 * 1024 * 1024
-"""A value that takes more is refused; read at each call."""
-
+MAX_PAYLOAD_BYTES = limits.MAX_PAYLOAD_BYTES  # read at each call
 DIGEST_BYTES = 16
 
 _encode = msgspec.msgpack.Encoder().encode

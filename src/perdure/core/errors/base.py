@@ -23,6 +23,10 @@ class PerdureError(Exception):
         space = "" if not cure or what.endswith("\n") else " "
         return f"{what}{space}{cure} [{self.code}: docs/errors/{self.code}.md]"
 
+    def brief(self) -> str:
+        """What may go into a log where values are encrypted: messages quote them."""
+        return f"{type(self).__name__} [{self.code}: docs/errors/{self.code}.md]"
+
     def __reduce__(self) -> tuple[Any, ...]:
         return (_rebuild, (type(self), self.fields))
 

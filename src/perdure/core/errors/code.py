@@ -131,3 +131,19 @@ class UnencodableResult(YourError):
     code = "P0205"
     text = "Step {name!r} at {location} ran, but its result cannot be recorded: {reason}\nThe result was: {value}\n"
     cure = "Return data of the annotated type. After the fix, `perdure resume` runs the step again."
+
+
+class KeyMissing(YourError):
+    """A value is encrypted, or would have to be, with a key that this process does not have. Fields: what, key."""
+
+    code = "P0206"
+    text = "{what}: encrypted with key {key!r}, which is not here."
+    cure = "Give this process a codec that has the key: what stalled for it goes on when an engine with it starts."
+
+
+class SecretInClear(EncodeError):
+    """A `Secret` is about to be recorded where nothing encrypts. Fields: what, path, reason, expected."""
+
+    code = "P0207"
+    text = "{what} cannot be encoded: {path} {reason}."
+    cure = "Nothing was recorded. Give engine and client a codec that encrypts: Engine(..., codec=...)."

@@ -243,6 +243,24 @@ SELECT min((
     ORDER BY wake_at_ms LIMIT 1
 )) FROM shard WHERE session = ?
 
+-- name: put_blob
+INSERT INTO blob (shard, namespace, execution, address, put_at_ms) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT (shard, namespace, execution, address) DO UPDATE SET put_at_ms = excluded.put_at_ms
+RETURNING blob
+-- name: put_blob_data
+INSERT INTO blob_data (blob, data) VALUES (?, ?) ON CONFLICT (blob) DO NOTHING
+-- name: keep_blob
+UPDATE blob SET owned = 1 WHERE shard = ? AND namespace = ? AND execution = ? AND address = ?
+-- name: blob
+SELECT data FROM blob JOIN blob_data USING (blob)
+WHERE shard = ? AND namespace = ? AND execution = ? AND address = ?
+-- name: loose_blobs
+SELECT blob FROM blob INDEXED BY blob_loose WHERE owned = 0 AND put_at_ms < ? ORDER BY put_at_ms LIMIT ?
+-- name: delete_blob_data
+DELETE FROM blob_data WHERE blob = ?
+-- name: delete_blob
+DELETE FROM blob WHERE blob = ?
+
 -- name: data_version
 PRAGMA data_version
 -- name: user_version

@@ -1,0 +1,118 @@
+"""An event's shape: what stays readable when its values are encrypted. Secret unless it is known to be shape.
+
+Shape is what tells people and tools what happened when and where: types, numbers, ids, names, code locations. All
+else (values, digests, failures, reasons) is what users' data may be in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from perdure.core import events as ev
+from perdure.core.step_events import Resolution
+
+CLEAR_TEXT = frozenset(
+    {
+        "workflow",
+        "run",
+        "lane",
+        "on_parent_close",
+        "request_id",
+        "message_id",
+        "update_id",
+        "sender",
+        "sender_run",
+        "name",
+    }
+    | {"location", "execution", "receiver", "endpoint", "service", "operation"}
+)
+"""Fields of text that are shape. A field that is not named here is secret."""
+
+HIDDEN = ev.Payload(b"", "sealed")
+_HIDDEN_TEXT = "sealed"
+_NO_FAILURE = ev.FailureInfo("", "")
+
+Hide: TypeAlias = Callable[[Any], Any]
+
+
+def _hide_note(resolution: Resolution) -> Resolution:
+    return msgspec.structs.replace(resolution, note=resolution.note and _HIDDEN_TEXT)
+
+
+_HIDE: list[tuple[set[Any], Hide]] = [
+    ({ev.Payload}, lambda _: HIDDEN),
+    ({ev.FailureInfo}, lambda _: _NO_FAILURE),
+    ({ev.FailureInfo, ...}, lambda _: ()),
+    ({Resolution}, _hide_note),
+    ({bytes}, lambda _: b""),
+    ({str}, lambda _: _HIDDEN_TEXT),
+]
+_SHAPE = {int, bool, float, ev.Parent, ev.Unfinished, ...}
+
+
+def _hide(name: str, hint: Any) -> Hide | None:
+    """What puts a placeholder into this field; None if the field is shape itself."""
+    parts = set(get_args(hint) or (hint,)) - {type(None)}
+    if get_origin(hint) is Literal or parts <= _SHAPE or name in CLEAR_TEXT:
+        return None
+    for types, hide in _HIDE:
+        if parts == types:
+            return hide
+    raise AssertionError(f"field {name!r} of an event has type {hint}: say in core/shape.py whether it is shape")
+
+
+def _secrets(kind: type[ev.Event]) -> tuple[tuple[str, Hide], ...]:
+    found = [(name, _hide(name, hint)) for name, hint in get_type_hints(kind).items() if name != "sealed"]
+    return tuple((name, hide) for name, hide in found if hide is not None)
+
+
+EVENT_TYPES: tuple[type[ev.Event], ...] = tuple(
+    kind for union in get_args(ev.AnyEvent) for kind in (get_args(union) or (union,))
+)
+SECRETS: dict[type, tuple[tuple[str, Hide], ...]] = {kind: _secrets(kind) for kind in EVENT_TYPES}
+"""By type of event: its secret fields, and what puts a placeholder for its value into each."""
+
+PAYLOADS: dict[type, tuple[str, ...]] = {
+    kind: tuple(name for name, hint in get_type_hints(kind).items() if ev.Payload in (hint, *get_args(hint)))
+    for kind in EVENT_TYPES
+}
+"""By type of event: its fields that hold a payload."""
+
+
+def hidden_in(event: ev.AnyEvent) -> dict[str, Any]:
+    """What stands for each value that the event has; what is absent stays absent."""
+    values = [(name, hide, getattr(event, name)) for name, hide in SECRETS[type(event)]]
+    return {name: hide(value) for name, hide, value in values if value}
+
+
+def shape_of(event: ev.AnyEvent, sealed: ev.Payload | None = None) -> ev.AnyEvent:
+    """The event with placeholders for its values.
+
+    >>> shape_of(ev.CancelRequested("m1", reason="fraud by K.")).reason
+    'sealed'
+    """
+    return msgspec.structs.replace(event, **hidden_in(event), sealed=sealed)
+
+
+def not_here(key_id: str) -> str:
+    """What stands for a text whose key is missing."""
+    return f"encrypted with key {key_id!r}, which is not here"
+
+
+def unreadable_failure(key_id: str) -> ev.FailureInfo:
+    """What stands for a failure whose key is missing."""
+    return ev.FailureInfo("?", not_here(key_id))
+
+
+def unreadable(shape: ev.AnyEvent, key_id: str) -> ev.AnyEvent:
+    """A shape as people see it where the key is missing: it says so in the place of each value."""
+    told: dict[type, Any] = {
+        ev.Payload: ev.Payload(b"", HIDDEN.content_type, key_id),
+        ev.FailureInfo: unreadable_failure(key_id),
+        str: not_here(key_id),
+    }
+    found = {name: getattr(shape, name) for name, _ in SECRETS[type(shape)]}
+    return msgspec.structs.replace(shape, **{n: told[type(v)] for n, v in found.items() if v and type(v) in told})
