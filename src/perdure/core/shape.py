@@ -7,29 +7,19 @@ else (values, digests, failures, reasons) is what users' data may be in.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeAlias, get_args, get_origin
 
 import msgspec
 
 from perdure.core import events as ev
 from perdure.core.step_events import Resolution
 
-CLEAR_TEXT = frozenset(
-    {
-        "workflow",
-        "run",
-        "lane",
-        "on_parent_close",
-        "request_id",
-        "message_id",
-        "update_id",
-        "sender",
-        "sender_run",
-        "name",
-    }
-    | {"location", "execution", "receiver", "endpoint", "service", "operation"}
+CLEAR = frozenset(
+    {"workflow", "run", "lane", "on_parent_close", "request_id", "message_id", "update_id", "sender", "sender_run"}
+    | {"name", "location", "execution", "receiver", "endpoint", "service", "operation"}
+    | {"attributes", "changed", "removed"}  # search attributes, which the database must be able to compare
 )
-"""Fields of text that are shape. A field that is not named here is secret."""
+"""Fields that are shape though their type could hold a value. What is not named here is secret."""
 
 HIDDEN = ev.Payload(b"", "sealed")
 _HIDDEN_TEXT = "sealed"
@@ -47,25 +37,27 @@ _HIDE: list[tuple[set[Any], Hide]] = [
     ({ev.FailureInfo}, lambda _: _NO_FAILURE),
     ({ev.FailureInfo, ...}, lambda _: ()),
     ({Resolution}, _hide_note),
+    ({str, ev.Payload}, lambda named: dict.fromkeys(named, HIDDEN)),
     ({bytes}, lambda _: b""),
     ({str}, lambda _: _HIDDEN_TEXT),
 ]
 _SHAPE = {int, bool, float, ev.Parent, ev.Unfinished, ...}
 
 
-def _hide(name: str, hint: Any) -> Hide | None:
+def _hide(field: msgspec.structs.FieldInfo) -> Hide | None:
     """What puts a placeholder into this field; None if the field is shape itself."""
-    parts = set(get_args(hint) or (hint,)) - {type(None)}
-    if get_origin(hint) is Literal or parts <= _SHAPE or name in CLEAR_TEXT:
+    parts = set(get_args(field.type) or (field.type,)) - {type(None)}
+    if get_origin(field.type) is Literal or parts <= _SHAPE or field.name in CLEAR:
         return None
     for types, hide in _HIDE:
         if parts == types:
             return hide
-    raise AssertionError(f"field {name!r} of an event has type {hint}: say in core/shape.py whether it is shape")
+    assert not field.required, f"field {field.name!r} has type {field.type}: say in core/shape.py how it is hidden"
+    return lambda _: field.default if field.default is not msgspec.NODEFAULT else field.default_factory()
 
 
 def _secrets(kind: type[ev.Event]) -> tuple[tuple[str, Hide], ...]:
-    found = [(name, _hide(name, hint)) for name, hint in get_type_hints(kind).items() if name != "sealed"]
+    found = [(field.name, _hide(field)) for field in msgspec.structs.fields(kind) if field.name != "sealed"]
     return tuple((name, hide) for name, hide in found if hide is not None)
 
 
@@ -76,7 +68,7 @@ SECRETS: dict[type, tuple[tuple[str, Hide], ...]] = {kind: _secrets(kind) for ki
 """By type of event: its secret fields, and what puts a placeholder for its value into each."""
 
 PAYLOADS: dict[type, tuple[str, ...]] = {
-    kind: tuple(name for name, hint in get_type_hints(kind).items() if ev.Payload in (hint, *get_args(hint)))
+    kind: tuple(field.name for field in msgspec.structs.fields(kind) if field.type in (ev.Payload, ev.Payload | None))
     for kind in EVENT_TYPES
 }
 """By type of event: its fields that hold a payload."""
@@ -115,4 +107,6 @@ def unreadable(shape: ev.AnyEvent, key_id: str) -> ev.AnyEvent:
         str: not_here(key_id),
     }
     found = {name: getattr(shape, name) for name, _ in SECRETS[type(shape)]}
-    return msgspec.structs.replace(shape, **{n: told[type(v)] for n, v in found.items() if v and type(v) in told})
+    said = {name: told[type(value)] for name, value in found.items() if value and type(value) in told}
+    memo = {name: dict.fromkeys(value, told[ev.Payload]) for name, value in found.items() if isinstance(value, dict)}
+    return msgspec.structs.replace(shape, **said, **memo)
