@@ -17,7 +17,7 @@ PUBLIC = "perdure"
 
 # A part may import itself and these: modules of ours, by prefix. The part "" is the modules at the package's root.
 MAY_IMPORT = {
-    "": [PUBLIC, "perdure.core", "perdure.workflow", "perdure.runtime", "perdure.store"],
+    "": [PUBLIC, "perdure.core", "perdure.workflow", "perdure.runtime", "perdure.store", "perdure.linting"],
     "core": [],
     "workflow": ["perdure.core"],
     "runtime": [
@@ -29,6 +29,7 @@ MAY_IMPORT = {
         "perdure.store.sealing",
     ],
     "store": ["perdure.core"],
+    "linting": ["perdure.core", "perdure.workflow"],
     "rpc": [PUBLIC],
     # The simulator drives the production code itself, not what users see of it.
     "testing": [PUBLIC, "perdure.core", "perdure.workflow", "perdure.runtime", "perdure.store"],
@@ -56,7 +57,7 @@ CORE_MAY_IMPORT = {
 }
 CORE_MAY_NOT_CALL = {"breakpoint", "input", "open", "print"}
 THIRD_PARTY = {
-    "msgspec": {"", "core", "workflow", "runtime", "store", "testing", "cli"},
+    "msgspec": {"", "core", "workflow", "runtime", "store", "linting", "testing", "cli"},
     "apsw": {"store"},
     "cryptography": {""},  # perdure.encryption, when it is used
     "click": {"cli"},

@@ -19,6 +19,7 @@ from perdure.core.errors import (
     UnknownOutcome,
 )
 from perdure.core.retry import Retry
+from perdure.linting import Finding, lint
 from perdure.runtime.client import Client
 from perdure.runtime.engine import Engine, run
 from perdure.runtime.handle import Handle
@@ -56,6 +57,7 @@ __all__ = [
     "ExecutionNotFound",
     "ExecutionStalled",
     "ExecutionTerminated",
+    "Finding",
     "Handle",
     "Happened",
     "MessageNotDelivered",
@@ -73,6 +75,7 @@ __all__ = [
     "current_step",
     "external",
     "info",
+    "lint",
     "now",
     "random",
     "receive",

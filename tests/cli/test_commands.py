@@ -316,6 +316,61 @@ def test_no_directory_of_this_machine_is_told(project: Project) -> None:
     assert tidy('File "/usr/lib/python3/json/decoder.py", line 3') == 'File "decoder.py", line 3'
 
 
+# --- lint ---
+
+HASTY = """
+import perdure
+from datetime import datetime
+
+@perdure.workflow
+async def hasty() -> str:
+    return str(datetime.now())
+
+@perdure.workflow
+async def calm() -> str:
+    return perdure.now().isoformat()
+"""
+
+
+def test_lint_tells_the_place_and_the_cure_and_ends_with_1(cli: Cli, project: Project) -> None:
+    project.write("hasty.py", HASTY)
+    told = cli("lint", "hasty.py")
+    assert told.code == 1
+    assert told.out.startswith("hasty.py:7:16: L001 datetime.datetime.now() reads the wall clock")
+    assert "Use perdure.now(), or take the time in a step." in told.out
+    assert told.err == "1 finding in 1 file.\n"
+    assert cli("lint", "hasty.py:calm").code == 0
+    assert cli("lint", "hasty:hasty").code == 1
+    assert cli("lint", "agent.py", "hasty.py").err == "1 finding in 1 file.\n"
+    clean = cli("lint", "agent.py")
+    assert (clean.code, clean.out, clean.err) == (0, "", "Nothing found.\n")
+
+
+def test_lint_as_json_is_a_finding_a_line_with_the_documented_fields(cli: Cli, project: Project) -> None:
+    project.write("hasty.py", HASTY)
+    told = cli("lint", "hasty.py", "--json")
+    (finding,) = told.lines()
+    assert told.code == 1
+    assert {key: finding[key] for key in ("code", "file", "line", "column", "function")} == {
+        "code": "L001",
+        "file": "hasty.py",
+        "line": 7,
+        "column": 16,
+        "function": "hasty",
+    }
+    assert [name for name in finding if f"`{name}`" not in section("lint")] == []
+    assert cli("lint", "agent.py", "--json").out == ""
+
+
+def test_lint_of_what_holds_nothing_or_cannot_be_imported_is_wrong_use(cli: Cli, project: Project) -> None:
+    project.write("empty.py", "")
+    for target, said in {"empty.py": "no workflow", "nowhere.py": "no file", "agent.py:gret": "Did you mean"}.items():
+        told = cli("lint", target)
+        assert told.code == 2
+        assert said in told.err
+    assert not list(project.path.glob("*.db*")), "it needs no store"
+
+
 # --- the reference page ---
 
 

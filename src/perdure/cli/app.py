@@ -22,6 +22,7 @@ _COMMANDS = {
     "signal": "perdure.cli.act:signal",
     "cancel": "perdure.cli.act:cancel",
     "resume": "perdure.cli.act:resume",
+    "lint": "perdure.cli.lint:lint",
 }
 
 

@@ -1,0 +1,73 @@
+"""State outside the run."""
+
+import contextvars
+from collections import Counter, defaultdict, deque
+
+import perdure
+from tests.linting.samples import helpers
+
+COUNT = 0
+SEEN: list[str] = []
+CACHE: dict[str, str] = {}
+QUEUE: deque[str] = deque()
+WORDS: Counter[str] = Counter()
+GROUPS = defaultdict(list)
+LIMITS = {"a": 1}
+CURRENT = contextvars.ContextVar("current", default="")
+
+
+class Settings:
+    retries = 3
+
+
+@perdure.workflow
+async def bad(topic: str) -> None:
+    global COUNT  # L008
+    COUNT += 1
+    SEEN.append(topic)  # L008
+    CACHE[topic] = topic  # L008
+    CACHE.update(a="b"), QUEUE.popleft(), WORDS.update([topic])  # L008 L008 L008
+    del CACHE[topic]  # L008
+    LIMITS["a"] += 1  # L008
+    Settings.retries = 4  # L008
+    helpers.prompt = topic  # L008
+    helpers.Agent.prompt = topic  # L008
+    SEEN[0], other = topic, 1  # L008
+    note(topic)
+
+
+def note(topic: str) -> None:
+    SEEN.append(topic)  # L008
+
+
+@perdure.workflow
+async def good(topic: str, extra: list[str]) -> list[str]:
+    SEEN = []
+    SEEN.append(topic)
+    extra.append(topic)
+    local: dict[str, str] = {}
+    local[topic] = topic
+    mine = Settings()
+    mine.retries = 4
+    total = 0
+
+    def inner() -> None:
+        nonlocal total
+        total += 1
+        local.update(a="b")
+        SEEN.append("x")
+
+    inner()
+    CURRENT.set(topic)
+    found = CACHE.get(topic, ""), LIMITS["a"], len(SEEN), Settings.retries
+    return [*SEEN, str(found), *sorted(CACHE)]
+
+
+@perdure.step
+async def remembers(topic: str) -> None:
+    SEEN.append(topic)
+
+
+@perdure.workflow
+async def allowed(topic: str) -> None:
+    SEEN.append(topic)  # perdure: allow L008
