@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-versions lint format cover sim crash bench clean
+.PHONY: help demo test test-fast test-versions lint format cover sim crash docs bench clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 24
@@ -49,6 +49,9 @@ sim: $(VENV)/.dev-stamp ## the simulator: make sim SEEDS=20000
 
 crash: $(VENV)/.dev-stamp ## kill -9 a worker again and again: make crash KILLS=200
 	$(BIN)/python -m tests.crash.campaign --kills $(KILLS) $(ARGS)
+
+docs: $(VENV)/.dev-stamp ## the documentation as a site, in .cache/site
+	$(BIN)/sphinx-build -W --keep-going -q docs .cache/site
 
 bench: $(VENV)/.run-stamp .venv-dbos/.stamp .venv-langgraph/.stamp ## speed, beside DBOS, LangGraph and the limit of the disk
 	$(BIN)/python benchmarks/bench.py $(ARGS)
