@@ -34,7 +34,7 @@ from perdure.store.protocol import (
     UpdateRow,
 )
 from perdure.store.records import journal, letter, recorded, unseal
-from perdure.store.routing import Router, is_open
+from perdure.store.routing import Router
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -185,15 +185,10 @@ class MemoryStore:
             receipts = [router.deposit_start(each) for each in starts]
             return receipts + [router.deposit_mail(each) for each in mail]
 
-    def resume(self, key: Key) -> Receipt:
+    def resume(self, key: Key, message_id: str = "") -> Receipt:
         """See `Store.resume`."""
         with self._writing() as tables:
-            row = tables.row(key)
-            if row is None:
-                return Receipt("missing")
-            if row.status == "stalled":
-                tables.change(row, status="active", recoveries=0, wake_at_ms=None, waits_for="", problem="")
-            return Receipt("accepted" if is_open(row.status) else "closed", tables.row(key))
+            return Router(tables, direct=True).resume(key, message_id)
 
     def deliver(self, session: Session, limit: int) -> list[Key]:
         """See `Store.deliver`."""
@@ -247,6 +242,13 @@ class MemoryStore:
         with self._reading() as world:
             waiting = world.inboxes[world.numbers[key]] if key in world.rows else []
             found = [each for each in waiting if each.arrival > after]
+            return [letter((each.arrival, each.message_id, *each.body)) for each in found[:limit]]
+
+    def requests(self, key: Key, limit: int) -> list[Letter]:
+        """See `Store.requests`."""
+        with self._reading() as world:
+            waiting = world.inboxes[world.numbers[key]] if key in world.rows else []
+            found = [each for each in waiting if each.request]
             return [letter((each.arrival, each.message_id, *each.body)) for each in found[:limit]]
 
     def ready(self, session: Session, now_ms: int, after: Key | None, limit: int) -> list[Row]:

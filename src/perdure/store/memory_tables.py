@@ -12,7 +12,7 @@ import msgspec
 from perdure.core.errors import StoreError
 from perdure.store.protocol import Batch, Blob, Letter, Park, Row, Running, Start, UnresolvedRow, UpdateRow
 from perdure.store.records import Body, EventRow, header, plain, seal
-from perdure.store.routing import ANSWERS, REJECTIONS, Parcel, Receiver, child_of, close_letter, is_open
+from perdure.store.routing import ANSWERS, REJECTIONS, Parcel, Receiver, asks, child_of, close_letter, is_open
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -27,6 +27,7 @@ class Posted(NamedTuple):
     arrival: int
     message_id: str
     body: Body
+    request: bool = False  # whether it `asks`
 
 
 class Queued(NamedTuple):
@@ -168,15 +169,24 @@ class MemoryTables:
         if found is None or found[0].position != park.position or not is_open(found[0].status):
             return
         row, number = found
-        if park.status == "parked" and (row.status == "stalled" or self._world.inboxes[number]):
+        if park.status != "stalled" and (row.status == "stalled" or self._waits(number, park)):
             return
         told = {"waits_for": plain(park.waits_for), "problem": plain(park.problem)}
         self.change(row, status=park.status, wake_at_ms=park.wake_at_ms, **told)
 
+    def _waits(self, number: int, park: Park) -> bool:
+        letters = self._world.inboxes[number]
+        return any(each.request for each in letters) if park.status == "paused" else bool(letters)
+
     def wake(self, receiver: Receiver) -> None:
         row = self._world.rows[receiver.key]
-        if row.status in ("parked", "stalled"):
+        if row.status in ("parked", "paused", "stalled"):
             self.change(row, status="active", wake_at_ms=None, waits_for="", problem="")
+
+    def unstall(self, key: Key) -> None:
+        row = self._world.rows.get(key)
+        if row is not None and row.status == "stalled":
+            self.change(row, status="active", recoveries=0, wake_at_ms=None, waits_for="", problem="")
 
     # --- letters ---
 
@@ -212,7 +222,7 @@ class MemoryTables:
         if any(each.message_id == message_id for each in letters):
             return
         arrival = letters[-1].arrival + 1 if letters else 1
-        self._set_inbox(receiver.number, [*letters, Posted(arrival, message_id, seal(event))])
+        self._set_inbox(receiver.number, [*letters, Posted(arrival, message_id, seal(event), asks(event))])
 
     def bury(self, key: Key, message_id: str, event: ev.AnyEvent) -> None:
         self._bury(key, message_id, seal(event))

@@ -16,8 +16,8 @@ from perdure.core.errors import PerdureError
 from perdure.core.events import AnyEvent, ExecutionStarted, FailureInfo, Payload, Recorded, SignalReceived, Usage
 from perdure.core.identity import Key
 
-Status: TypeAlias = Literal["active", "parked", "stalled", "completed", "failed", "cancelled", "terminated"]
-OPEN_STATUSES: tuple[Status, ...] = ("active", "parked", "stalled")
+Status: TypeAlias = Literal["active", "parked", "paused", "stalled", "completed", "failed", "cancelled", "terminated"]
+OPEN_STATUSES: tuple[Status, ...] = ("active", "parked", "paused", "stalled")
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -162,14 +162,15 @@ class Batch(msgspec.Struct, gc=False):
 class Park(msgspec.Struct, frozen=True):
     """Advice about an idle execution, applied only if its journal still is `position` events long and it is open.
 
-    It does not park (nor does it change anything) while a letter waits in the inbox, unless `status` is `stalled`; nor
-    does it hide a stall: what stalled stays so until a batch, a request to terminate, or `resume`.
+    It does not park (nor does it change anything) while a letter waits in the inbox, unless `status` is `stalled`, or
+    `paused` and none of them is a request to pause, resume or terminate; nor does it hide a stall: what stalled stays
+    so until a batch, a request to terminate, or `resume`; what is paused until a batch or one of those requests.
     """
 
     key: Key
     run: str
     position: int
-    status: Literal["parked", "stalled"] = "parked"
+    status: Literal["parked", "paused", "stalled"] = "parked"
     wake_at_ms: int | None = None
     waits_for: str = ""
     problem: str = ""
@@ -283,8 +284,11 @@ class Store(Protocol):
         """
         ...
 
-    def resume(self, key: Key) -> Receipt:
-        """Make a stalled execution active again and reset its `recoveries`. Durable; idempotent."""
+    def resume(self, key: Key, message_id: str = "") -> Receipt:
+        """Make a stalled execution active again and reset its `recoveries`; with a message id, end its pause as well.
+
+        For that, `ResumeRequested` goes into its inbox. Durable; idempotent by message id.
+        """
         ...
 
     def deliver(self, session: Session, limit: int) -> list[Key]:
@@ -305,6 +309,10 @@ class Store(Protocol):
 
     def inbox(self, key: Key, limit: int, after: int = 0) -> list[Letter]:
         """Up to `limit` waiting letters in order of arrival, from above that `arrival` on. Read-only."""
+        ...
+
+    def requests(self, key: Key, limit: int) -> list[Letter]:
+        """Those of the waiting letters that ask to pause, resume or terminate. Read-only."""
         ...
 
     def ready(self, session: Session, now_ms: int, after: Key | None, limit: int) -> list[Row]:

@@ -114,7 +114,11 @@ class Tables(Protocol):
         ...
 
     def wake(self, receiver: Receiver) -> None:
-        """Make a parked or stalled row active."""
+        """Make a parked, paused or stalled row active."""
+        ...
+
+    def unstall(self, key: Key) -> None:
+        """Make a stalled row active, and forget its recoveries."""
         ...
 
     def bury(self, key: Key, message_id: str, event: ev.AnyEvent) -> None:
@@ -170,6 +174,23 @@ class Tables(Protocol):
         ...
 
 
+def asks(event: ev.AnyEvent) -> bool:
+    """Whether it must be found behind any number of other letters: a request to pause, resume or terminate."""
+    return isinstance(event, ev.PauseRequested | ev.ResumeRequested | ev.TerminateRequested)
+
+
+def wakes(status: Status, event: ev.AnyEvent) -> bool:
+    """Whether a letter makes a row of this status active. To terminate, code that stalled is not needed."""
+    if status == "stalled":
+        return isinstance(event, ev.TerminateRequested)
+    return status != "paused" or asks(event)
+
+
+def parent_of(start: Start) -> str | None:
+    """The execution that started it."""
+    return None if start.event.parent is None else start.event.parent.execution
+
+
 def child_of(start: Start) -> str:
     """Who started it, as the row tells: execution/run/seq. Empty if it is no child."""
     parent = start.event.parent
@@ -186,8 +207,8 @@ def worth_keeping(event: ev.AnyEvent) -> bool:
 
     Requests to end what has ended, answers to a run that no longer asks, and updates, whose callers are told, are moot.
     """
-    moot = ev.CommandEvent | ev.ExecutionStarted | ev.CancelRequested | ev.TerminateRequested | ev.UpdateRequested
-    return not isinstance(event, moot)
+    moot = ev.CommandEvent | ev.ExecutionStarted | ev.CancelRequested | ev.UpdateRequested
+    return not isinstance(event, moot) and not asks(event)
 
 
 def letter_of(body: Body | list[Any]) -> ev.AnyEvent | None:
@@ -329,9 +350,9 @@ class Router:
         return True
 
     def put(self, receiver: Receiver, message_id: str, event: ev.AnyEvent) -> None:
-        """Into the inbox; a parked receiver wakes. To terminate, a stalled one wakes too: no new code is needed."""
+        """Into the inbox; the receiver wakes, if this is something that it may act on."""
         self.tables.put(receiver, message_id, event)
-        if receiver.status == "stalled" and not isinstance(event, ev.TerminateRequested):
+        if not wakes(receiver.status, event):
             return
         if receiver.status != "active":
             self.tables.wake(receiver)
@@ -354,6 +375,16 @@ class Router:
         assert row is not None
         same = created or (row.workflow == start.event.workflow and row.start_digest == start.digest)
         return Receipt("accepted" if same else "exists", row, created)
+
+    def resume(self, key: Key, message_id: str) -> Receipt:
+        """See `Store.resume`. What is parked is neither stalled nor paused, nor is it asked to be."""
+        self.tables.unstall(key)
+        receiver = self.tables.find(key)
+        if receiver is None:
+            return Receipt("missing")
+        if message_id and receiver.status in ("active", "paused"):
+            self.put(receiver, message_id, ev.ResumeRequested(message_id))
+        return Receipt("accepted" if is_open(receiver.status) else "closed", self.tables.row(key))
 
     def deposit_mail(self, mail: Mail) -> Receipt:
         """A message by a client, who is told at once if there is no open receiver: nothing is kept then."""

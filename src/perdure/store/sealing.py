@@ -191,9 +191,9 @@ class SealedStore:
         [receipt] = self.inner.deposit([], [_replace(sealed, start=None)])  # to the receiver that there is
         return self._receipt(receipt, None, sealed)
 
-    def resume(self, key: Key) -> Receipt:
+    def resume(self, key: Key, message_id: str = "") -> Receipt:
         """See `Store.resume`."""
-        receipt = self.inner.resume(key)
+        receipt = self.inner.resume(key, message_id)
         return receipt if receipt.row is None else _replace(receipt, row=self._row(receipt.row))
 
     # --- reading ---
@@ -243,6 +243,10 @@ class SealedStore:
     def inbox(self, key: Key, limit: int, after: int = 0) -> list[Letter]:
         """See `Store.inbox`."""
         return [self._letter(each, key) for each in self.inner.inbox(key, limit, after)]
+
+    def requests(self, key: Key, limit: int) -> list[Letter]:
+        """See `Store.requests`."""
+        return [self._letter(each, key) for each in self.inner.requests(key, limit)]
 
     def dead_letters(self, key: Key, limit: int) -> list[Letter]:
         """See `Store.dead_letters`."""

@@ -45,7 +45,7 @@ from perdure.store.protocol import (
 )
 from perdure.store.queries import SQL
 from perdure.store.records import journal, letter, recorded, row_of, running_of, unresolved_of, unseal, update_of
-from perdure.store.routing import Parcel, Router, is_open
+from perdure.store.routing import Parcel, Router
 from perdure.store.sqlite_tables import Overtaken, SqliteTables
 
 if TYPE_CHECKING:
@@ -299,14 +299,10 @@ class SqliteStore:
             receipts = [router.deposit_start(each) for each in starts]
             return receipts + [router.deposit_mail(each) for each in mail]
 
-    def resume(self, key: Key) -> Receipt:
+    def resume(self, key: Key, message_id: str = "") -> Receipt:
         """See `Store.resume`."""
         with self._writing() as tables:
-            self._writer.execute(SQL["resume"], key)
-            row = tables.row(key)
-            if row is None:
-                return Receipt("missing")
-            return Receipt("accepted" if is_open(row.status) else "closed", row)
+            return Router(tables, direct=True).resume(key, message_id)
 
     def deliver(self, session: Session, limit: int) -> list[Key]:
         """See `Store.deliver`."""
@@ -360,6 +356,10 @@ class SqliteStore:
     def inbox(self, key: Key, limit: int, after: int = 0) -> list[Letter]:
         """See `Store.inbox`."""
         return [letter(row) for row in self._all("inbox", (*key, after, limit))]
+
+    def requests(self, key: Key, limit: int) -> list[Letter]:
+        """See `Store.requests`."""
+        return [letter(row) for row in self._all("requests", (*key, limit))]
 
     def ready(self, session: Session, now_ms: int, after: Key | None, limit: int) -> list[Row]:
         """See `Store.ready`."""

@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING, Any
 from perdure.core.errors import StoreError
 from perdure.store.queries import SQL, repeated
 from perdure.store.records import failure_bytes, header, plain, progress_bytes, row_of, seal, update_of
-from perdure.store.routing import ANSWERS, REJECTIONS, Parcel, Receiver, child_of, close_letter
+from perdure.store.routing import (
+    ANSWERS,
+    REJECTIONS,
+    Parcel,
+    Receiver,
+    asks,
+    child_of,
+    close_letter,
+    is_open,
+    parent_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,6 +35,7 @@ if TYPE_CHECKING:
 
 _CHUNKS = (128, 32, 8, 1)  # rows a statement; few sizes, so that their prepared statements are kept
 _MOST_NUMBERS = 20_000
+_PARK = {"parked": "park", "paused": "pause", "stalled": "stall"}
 _ALL = -1  # LIMIT without a limit
 
 
@@ -159,8 +170,8 @@ class SqliteTables:
 
     def insert(self, start: Start, position: int) -> bool:
         event = start.event
-        columns = (event.run, event.lane, event.workflow, position, start.digest, self._now_ms(), child_of(start))
-        self._execute(SQL["put_execution"], (*start.key, *columns))
+        columns = (event.run, event.lane, event.workflow, position, start.digest, self._now_ms())
+        self._execute(SQL["put_execution"], (*start.key, *columns, child_of(start), parent_of(start)))
         return self._connection.changes() == 1
 
     def holds(self, batch: Batch) -> bool:
@@ -202,12 +213,15 @@ class SqliteTables:
     def park(self, park: Park) -> None:
         self._advance_gathered()
         number = self._number(park.key, park.run)
-        query = SQL["stall"] if park.status == "stalled" else SQL["park"]
+        query = SQL[_PARK[park.status]]
         told = (park.wake_at_ms, plain(park.waits_for), plain(park.problem))
         self._execute(query, (*told, number, park.position))
 
     def wake(self, receiver: Receiver) -> None:
         self._execute(SQL["wake"], (receiver.number,))
+
+    def unstall(self, key: Key) -> None:
+        self._execute(SQL["resume"], key)
 
     # --- letters ---
 
@@ -233,7 +247,7 @@ class SqliteTables:
             self._execute(SQL["end_all_running"], (number,))
 
     def put(self, receiver: Receiver, message_id: str, event: ev.AnyEvent) -> None:
-        self._execute(SQL["put_letter"], (receiver.number, message_id, *seal(event)))
+        self._execute(SQL["put_letter"], (receiver.number, message_id, *seal(event), asks(event)))
 
     def bury(self, key: Key, message_id: str, event: ev.AnyEvent) -> None:
         self._execute(SQL["bury"], (*key, message_id, *seal(event)))
@@ -312,7 +326,7 @@ class SqliteTables:
 
     def note_running(self, running: Running) -> None:
         found = self.find(running.key)
-        if found is None or found.run != running.run or found.status not in ("active", "parked", "stalled"):
+        if found is None or found.run != running.run or not is_open(found.status):
             return
         self._running_used = True
         told = (running.seq, running.name, running.attempt, running.started_at_ms, progress_bytes(running))

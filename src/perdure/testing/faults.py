@@ -94,9 +94,9 @@ class FaultyStore:
         """See `Store.deposit`."""
         return self._call("deposit", lambda: self.inner.deposit(starts, mail))
 
-    def resume(self, key: Key) -> Receipt:
+    def resume(self, key: Key, message_id: str = "") -> Receipt:
         """See `Store.resume`."""
-        return self._call("resume", lambda: self.inner.resume(key))
+        return self._call("resume", lambda: self.inner.resume(key, message_id))
 
     def deliver(self, session: Session, limit: int) -> list[Key]:
         """See `Store.deliver`."""
@@ -109,6 +109,10 @@ class FaultyStore:
     def inbox(self, key: Key, limit: int, after: int = 0) -> list[Letter]:
         """See `Store.inbox`."""
         return self._call("inbox", lambda: self.inner.inbox(key, limit, after))
+
+    def requests(self, key: Key, limit: int) -> list[Letter]:
+        """See `Store.requests`."""
+        return self._call("requests", lambda: self.inner.requests(key, limit))
 
     def ready(self, session: Session, now_ms: int, after: Key | None, limit: int) -> list[Row]:
         """See `Store.ready`."""

@@ -57,13 +57,13 @@ UPDATE execution SET position = ?, recoveries = 0 WHERE number = ? AND position 
 -- name: advance_idle
 UPDATE execution
 SET position = ?, recoveries = 0, status = 'active', wake_at_ms = NULL, waits_for = '', problem = ''
-WHERE number = ? AND position = ? AND status IN ('parked', 'stalled')
+WHERE number = ? AND position = ? AND status IN ('parked', 'paused', 'stalled')
 -- name: advance_closing
 UPDATE execution
 SET position = ?, recoveries = 0, status = ?, closed_at_ms = ?, wake_at_ms = NULL, waits_for = '', problem = ''
-WHERE number = ? AND position = ? AND status IN ('active', 'parked', 'stalled')
+WHERE number = ? AND position = ? AND status IN ('active', 'parked', 'paused', 'stalled')
 -- name: at_position
-SELECT 1 FROM execution WHERE number = ? AND position = ? AND status IN ('active', 'parked', 'stalled')
+SELECT 1 FROM execution WHERE number = ? AND position = ? AND status IN ('active', 'parked', 'paused', 'stalled')
 -- name: advance_many
 UPDATE execution SET position = batch.column1, recoveries = 0 FROM (VALUES (?, ?, ?)) AS batch
 WHERE number = batch.column2 AND position = batch.column3 AND status = 'active'
@@ -71,25 +71,30 @@ WHERE number = batch.column2 AND position = batch.column3 AND status = 'active'
 UPDATE execution
 SET position = batch.column1, recoveries = 0, status = 'active', wake_at_ms = NULL, waits_for = '', problem = ''
 FROM (VALUES (?, ?, ?)) AS batch
-WHERE number = batch.column2 AND position = batch.column3 AND status IN ('parked', 'stalled')
+WHERE number = batch.column2 AND position = batch.column3 AND status IN ('parked', 'paused', 'stalled')
 -- name: append_event
 INSERT INTO event (shard_pos, number, position, shard, format, at_ms, session, trace_parent, usage, checksum, body)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 -- name: put_execution
 INSERT INTO execution
-(shard, namespace, execution, run, lane, workflow, status, position, start_digest, created_at_ms, parent)
-VALUES (?, ?, ?, ?, ?, ?, 'active', ?, ?, ?, ?)
+(shard, namespace, execution, run, lane, workflow, status, position, start_digest, created_at_ms, parent,
+ parent_execution)
+VALUES (?, ?, ?, ?, ?, ?, 'active', ?, ?, ?, ?, ?)
 ON CONFLICT DO NOTHING
 -- name: wake
 UPDATE execution SET status = 'active', wake_at_ms = NULL, waits_for = '', problem = ''
-WHERE number = ? AND status IN ('parked', 'stalled')
+WHERE number = ? AND status IN ('parked', 'paused', 'stalled')
 -- name: park
 UPDATE execution SET status = 'parked', wake_at_ms = ?, waits_for = ?, problem = ?
 WHERE number = ? AND position = ? AND status IN ('active', 'parked')
 AND NOT EXISTS (SELECT 1 FROM inbox WHERE inbox.number = execution.number)
+-- name: pause
+UPDATE execution SET status = 'paused', wake_at_ms = ?, waits_for = ?, problem = ?
+WHERE number = ? AND position = ? AND status IN ('active', 'parked', 'paused')
+AND NOT EXISTS (SELECT 1 FROM inbox WHERE inbox.number = execution.number AND request = 1)
 -- name: stall
 UPDATE execution SET status = 'stalled', wake_at_ms = ?, waits_for = ?, problem = ?
-WHERE number = ? AND position = ? AND status IN ('active', 'parked', 'stalled')
+WHERE number = ? AND position = ? AND status IN ('active', 'parked', 'paused', 'stalled')
 -- name: resume
 UPDATE execution SET status = 'active', recoveries = 0, wake_at_ms = NULL, waits_for = '', problem = ''
 WHERE shard = ? AND namespace = ? AND execution = ? AND status = 'stalled'
@@ -97,8 +102,8 @@ WHERE shard = ? AND namespace = ? AND execution = ? AND status = 'stalled'
 -- name: receiver
 SELECT number, run, status, parent FROM execution WHERE shard = ? AND namespace = ? AND execution = ?
 -- name: put_letter
-INSERT INTO inbox (number, arrival, message_id, format, checksum, body)
-VALUES (?1, coalesce((SELECT max(arrival) FROM inbox WHERE number = ?1), 0) + 1, ?2, ?3, ?4, ?5)
+INSERT INTO inbox (number, arrival, message_id, format, checksum, body, request)
+VALUES (?1, coalesce((SELECT max(arrival) FROM inbox WHERE number = ?1), 0) + 1, ?2, ?3, ?4, ?5, ?6)
 ON CONFLICT (number, message_id) DO NOTHING
 -- name: letters
 SELECT arrival, message_id, format, checksum, body FROM inbox WHERE number = ? ORDER BY arrival LIMIT ?
@@ -203,6 +208,9 @@ FROM event WHERE number = ? AND position >= ? ORDER BY position LIMIT ?
 -- name: inbox
 SELECT arrival, message_id, format, checksum, body FROM inbox JOIN execution USING (number)
 WHERE shard = ? AND namespace = ? AND execution = ? AND arrival > ? ORDER BY arrival LIMIT ?
+-- name: requests
+SELECT arrival, message_id, format, checksum, body FROM inbox JOIN execution USING (number)
+WHERE shard = ? AND namespace = ? AND execution = ? AND request = 1 ORDER BY arrival LIMIT ?
 -- name: tail
 SELECT shard_pos, namespace, execution, run,
        event.position, at_ms, session, trace_parent, usage, format, checksum, body
