@@ -11,13 +11,16 @@ import contextlib
 import gc
 import http.client
 import importlib
+import inspect
 import io
 import logging
 import multiprocessing
 import os
+import pickle
 import random
 import re
 import secrets
+import signal
 import socket
 import subprocess
 import sys
@@ -553,6 +556,38 @@ def test_a_finaliser_that_happens_to_run_in_a_workflow_sees_the_world(tmp_path: 
     assert not Path(name).exists()
 
 
+def test_a_signal_handler_that_runs_on_top_of_a_workflow_sees_the_world(tmp_path: Path) -> None:
+    """A refusal would hit the workflow that happened to run."""
+
+    class Handler:
+        def __init__(self) -> None:
+            self.file = tmp_path / "method"
+
+        def method(self, *_: object) -> None:
+            self.file.write_text("was here", "utf-8")
+
+    def function(*_: object) -> None:
+        (tmp_path / "function").write_text("was here", "utf-8")
+
+    @workflow
+    async def interrupted() -> str:
+        signal.raise_signal(signal.SIGUSR1)
+        signal.raise_signal(signal.SIGUSR2)
+        try:
+            (tmp_path / "workflow").write_text("was here", "utf-8")
+        except NotDeterministic:
+            return "refused"
+        return "went through"
+
+    before = [signal.signal(signal.SIGUSR1, function), signal.signal(signal.SIGUSR2, Handler().method)]
+    try:
+        assert drive(interrupted, evict=0).value == "refused"
+    finally:
+        signal.signal(signal.SIGUSR1, before[0])
+        signal.signal(signal.SIGUSR2, before[1])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["function", "method"]
+
+
 def test_what_is_installed_may_be_read() -> None:
     """Data that comes with a package changes no more often than its code; time zones are such data."""
 
@@ -660,6 +695,14 @@ def test_a_replaced_function_looks_like_the_real_one(unguarded: None) -> None:
         time.time(1)  # type: ignore[call-arg]
     with pytest.raises(TypeError):
         time.sleep()  # type: ignore[call-arg]
+
+
+def test_replaced_functions_are_pickled_by_name_as_the_real_ones() -> None:
+    """A step may hand them to a process of its own."""
+    functions = [each for owner, _, _, each in guards._installed if inspect.ismodule(owner)]
+    assert len(functions) > 60
+    for each in functions:
+        assert pickle.loads(pickle.dumps(each)) is each  # noqa: S301 - our own
 
 
 def test_a_forked_child_begins_outside(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import io
 import os
 import random
 import secrets
+import signal
 import socket
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from pathlib import Path
 from threading import get_ident
+from types import ModuleType
 from typing import Any
 
 from perdure.workflow.location import MOVE_INTO_A_STEP, frames_of_the_workflow, is_installed, refusal
@@ -36,10 +38,14 @@ Bits = Callable[[int], int]
 # Modules below which everything sees the world: they run inside workflows, but are no part of what replay repeats.
 # An import happens once in a process; a log tells the real time; a debugger asks a person.
 WORLDLY = frozenset(
-    {"bdb", "importlib", "linecache", "logging", "mimetypes", "tokenize", "warnings", "weakref", "zoneinfo"}
+    {"importlib", "linecache", "logging", "mimetypes", "tokenize", "warnings", "weakref", "zoneinfo"}
+    | {"bdb", "debugpy", "_pydev_bundle", "_pydevd_bundle"}
 )
 # Modules which see the world themselves, but not what they call in turn: it may be the workflow, wrapped for tracing.
-OBSERVERS = frozenset({"asyncio.base_events", "ddtrace", "loguru", "opentelemetry", "sentry_sdk", "structlog"})
+OBSERVERS = frozenset(
+    {"asyncio.base_events", "ddtrace", "langfuse", "langsmith", "loguru", "newrelic", "opentelemetry", "posthog"}
+    | {"prometheus_client", "sentry_sdk", "structlog"}
+)
 
 SLEEP = "Write `await asyncio.sleep(...)`, a durable timer: this would stop every execution of the worker."
 MEASURE = "It would be another on every replay: measure inside a step."
@@ -76,6 +82,15 @@ def _is_worldly(module: str) -> bool:
     return module.partition(".")[0] in WORLDLY or module.startswith("_frozen_importlib")
 
 
+def _is_in_a_signal_handler() -> bool:
+    """Python runs them on top of whatever is running. Asked only before a refusal, which would hit the wrong one."""
+    if threading.current_thread() is not threading.main_thread():
+        return False
+    handlers = (signal.getsignal(number) for number in signal.valid_signals())
+    codes = {getattr(getattr(handler, "__func__", handler), "__code__", None) for handler in handlers} - {None}
+    return any(frame.f_code in codes for frame in frames_of_the_workflow(sys._getframe(1)))
+
+
 # --- kinds of guards: each makes the function that stands in for a real one ------------------------------------------
 
 
@@ -107,7 +122,7 @@ def _answers(answer: Function, real: Function) -> Function:
 
 def _refuses(what: str, fix: str = MOVE_INTO_A_STEP, unless: Function | None = None) -> Function:
     def answer(loop: DeterministicLoop, real: Function, *args: Any, **kwargs: Any) -> Any:
-        if unless is not None and unless(*args, **kwargs):
+        if (unless is not None and unless(*args, **kwargs)) or _is_in_a_signal_handler():
             return real(*args, **kwargs)
         raise refusal(what, loop.waiting_tasks(), fix)
 
@@ -200,8 +215,9 @@ def _uuid7(bits: Bits, now_ms: int) -> int:
 
 def _chance() -> Iterator[tuple[Any, str, Function]]:
     generator = random.random.__self__  # type: ignore[attr-defined]
+    yield random, "random", partial(_tells, lambda loop: loop.host.random.random())
     for name in random.__all__:
-        if getattr(getattr(random, name), "__self__", None) is generator and name not in {"seed", "setstate"}:
+        if getattr(getattr(random, name), "__self__", None) is generator and name not in {"random", "seed", "setstate"}:
             yield random, name, _from_runs_generator(name)
     yield random, "seed", _refuses("random.seed", OWN_SEED)
     yield random, "setstate", _refuses("random.setstate", OWN_SEED)
@@ -259,6 +275,8 @@ def install() -> None:
         real = getattr(owner, name, None)
         if real is not None:  # not every system and version has all of them
             guarded = made.setdefault(real, made.get(real) or make(real))
+            if isinstance(owner, ModuleType):  # as methods of a hidden instance are not: so that it can be pickled
+                guarded.__module__, guarded.__qualname__ = owner.__name__, name
             setattr(owner, name, guarded)
             _installed.append((owner, name, real, guarded))
 
