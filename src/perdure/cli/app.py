@@ -19,10 +19,16 @@ _COMMANDS = {
     "worker": "perdure.cli.worker:worker",
     "ls": "perdure.cli.look:ls",
     "show": "perdure.cli.look:show",
+    "journal": "perdure.cli.carry:journal",
+    "stalled": "perdure.cli.look:stalled",
     "signal": "perdure.cli.act:signal",
     "cancel": "perdure.cli.act:cancel",
     "resume": "perdure.cli.act:resume",
     "lint": "perdure.cli.lint:lint",
+    "check": "perdure.cli.check:check",
+    "export": "perdure.cli.carry:export_",
+    "import": "perdure.cli.carry:import_",
+    "doctor": "perdure.cli.doctor:doctor",
 }
 
 

@@ -21,7 +21,7 @@ from perdure.cli.problems import Problem
 @click.argument("targets", metavar="MODULE[:WORKFLOW]...", nargs=-1, required=True)
 @shared_options
 def lint(targets: tuple[str, ...]) -> int:
-    """Tell what in the source of workflows may go another way on replay.
+    """Tell what in the source may go astray on replay.
 
     A MODULE is an import path or the path of a .py file: all its workflows and steps; with :WORKFLOW that one only.
     Functions that a workflow calls are looked through as well. Nothing is run but the import. A comment

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, cast, get_args
 
 import click
+from rich.text import Text
 
 import perdure
 from perdure import journal as jn
@@ -14,7 +15,7 @@ from perdure.cli import shapes
 from perdure.cli.listing import Listing
 from perdure.cli.options import Settings, shared_options
 from perdure.cli.options import settings as current
-from perdure.cli.output import console, print_json, say
+from perdure.cli.output import command_line, console, print_json, say
 from perdure.cli.problems import nearest, tidy
 from perdure.cli.talk import client_of, go, known, rows_of, worker_runs
 from perdure.cli.timeline import timeline
@@ -76,6 +77,29 @@ async def _ls(settings: Settings, statuses: Sequence[jn.Status], workflow: str, 
 async def _other_workflow(client: perdure.Client, name: str) -> str:
     names = {row.workflow async for page in rows_of(client) for row in page}
     return nearest(name, names) if name not in names else ""
+
+
+@click.command()
+@shared_options
+def stalled() -> None:
+    """List what stalled, with why, and how to go on."""
+    go(_stalled(current()))
+
+
+async def _stalled(settings: Settings) -> None:
+    out, count = console(), 0
+    async with client_of(settings) as client:
+        async for page in rows_of(client, status=["stalled"]):
+            count += len(page)
+            for row in page:
+                if settings.json:
+                    print_json(shapes.of_row(row))
+                    continue
+                out.print(Text.assemble((row.key.execution, "bold"), f"  {row.workflow}, after {row.position} events"))
+                out.print(Text("    " + tidy(row.problem).replace("\n", "\n    ")))
+                out.print(Text(f"    {command_line(settings, 'resume', row.key.execution)}", "dim"))
+    if not settings.json:
+        say(f"{count:,} stalled." if count else "Nothing is stalled.", "dim")
 
 
 @click.command()

@@ -9,19 +9,24 @@ import base64
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from perdure.core import events as ev
 from perdure.core.errors import CorruptJournal, NondeterminismError, PerdureError
 from perdure.core.format import FORMAT, decode_event, encode_event
+from perdure.core.identity import DEFAULT_LANE, DEFAULT_NAMESPACE, ExecutionId, Key, checked_id, shard_of
 from perdure.core.table import RunState
 from perdure.runtime.handle import Handle
+from perdure.runtime.outgoing import start_digest
+from perdure.store.open import open_store, sealed
+from perdure.store.protocol import Batch, NewEvent, Outcome, Start, Status
 from perdure.testing.transcript import transcript
 from perdure.workflow import ordered
 from perdure.workflow.definitions import Workflow
 from perdure.workflow.execution import Execution
 
 KIND = "perdure journal"
+RESTORED_AT_ONCE = 1_000
 
 
 async def record(handle: Handle[Any], path: str | Path) -> None:
@@ -34,10 +39,14 @@ async def record(handle: Handle[Any], path: str | Path) -> None:
     Example:
         await record(handle, "tests/journals/report-1.jsonl")
     """
+    Path(path).write_text("\n".join(await lines_of(handle)) + "\n", encoding="utf-8")
+
+
+async def lines_of(handle: Handle[Any]) -> list[str]:
+    """The lines of such a file. Raises `ExecutionNotFound`."""
     row, journal = await handle.describe(), await handle.journal()
     header = {"kind": KIND, "format": FORMAT, "execution": handle.id, "run": row.run, "workflow": row.workflow}
-    lines = [json.dumps(header), *(json.dumps(_told(recorded)) for recorded in journal)]
-    Path(path).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return [json.dumps(header), *(json.dumps(_told(recorded)) for recorded in journal)]
 
 
 def _told(recorded: ev.Recorded) -> dict[str, Any]:
@@ -58,14 +67,21 @@ def load(path: str | Path) -> tuple[dict[str, Any], list[ev.Recorded]]:
         CorruptJournal: it is none, or damaged; with the line.
         JournalFromTheFuture: a newer Perdure wrote it.
     """
-    lines = Path(path).read_text(encoding="utf-8").splitlines()
+    try:
+        return parse(Path(path).read_text(encoding="utf-8").splitlines())
+    except CorruptJournal as error:
+        raise CorruptJournal(detail=f"{path}: {error.fields['detail']}") from error
+
+
+def parse(lines: Sequence[str]) -> tuple[dict[str, Any], list[ev.Recorded]]:
+    """The same for lines at hand. Raises as `load`."""
     try:
         header = json.loads(lines[0]) if lines else {}
-        if header.get("kind") != KIND:
-            raise CorruptJournal(detail=f"{path} holds no golden journal")
+        if header.get("kind") != KIND or not {"execution", "workflow"} <= header.keys():
+            raise CorruptJournal(detail="this is no exported journal")
         return header, [_recorded(json.loads(line)) for line in lines[1:]]
-    except (ValueError, KeyError, AttributeError) as error:
-        raise CorruptJournal(detail=f"{path} is damaged: {error}") from error
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise CorruptJournal(detail=f"an exported journal is damaged: {error}") from error
 
 
 def _recorded(told: dict[str, Any]) -> ev.Recorded:
@@ -101,6 +117,65 @@ def replay_events(workflow: Workflow[..., Any], execution_id: str, journal: Sequ
             execution.take()
     finally:
         execution.evict()
+
+
+class Restoring:
+    """A store that journals are brought into, in the place of its engine. A context manager.
+
+    Raises:
+        StoreBusy: an engine works on it.
+        StoreError: it cannot be opened.
+    """
+
+    def __init__(self, store: str | None = None) -> None:
+        self._path = store
+
+    def __enter__(self) -> Self:
+        self._store = sealed(open_store(self._path), None)
+        try:
+            self._session = self._store.open_session("import", (DEFAULT_LANE,), "")
+        except BaseException:
+            self._store.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._store.close_session(self._session)
+        self._store.close()
+
+    def restore(self, execution_id: str, journal: Sequence[ev.Recorded]) -> bool:
+        """Write it as it was; False if the id is taken. What is unfinished goes on with the next worker.
+
+        Raises:
+            CorruptJournal: it does not begin with a start.
+            InvalidId: the id.
+        """
+        started = journal[0].event if journal else None
+        if not isinstance(started, ev.ExecutionStarted):
+            raise CorruptJournal(detail=f"the journal of {execution_id!r} does not begin with a start")
+        shard = shard_of(DEFAULT_NAMESPACE, checked_id(execution_id), self._store.shards)
+        key = Key(shard, DEFAULT_NAMESPACE, ExecutionId(execution_id))
+        for position in range(0, len(journal), RESTORED_AT_ONCE):
+            part = journal[position : position + RESTORED_AT_ONCE]
+            batch = Batch(
+                key=key,
+                run=started.run,
+                expected=position,
+                events=[NewEvent(each.event, each.at_ms, each.trace_parent, each.usage) for each in part],
+                create=Start(key, started, start_digest(started)) if position == 0 else None,
+                closes=CLOSES.get(type(part[-1].event)),
+            )
+            if self._store.commit(self._session, [batch]).outcomes != [Outcome.COMMITTED]:
+                return False
+        return True
+
+
+CLOSES: dict[type, Status] = {
+    ev.ExecutionCompleted: "completed",
+    ev.ExecutionFailed: "failed",
+    ev.ExecutionCancelled: "cancelled",
+    ev.ExecutionTerminated: "terminated",
+}
 
 
 def disagreement(

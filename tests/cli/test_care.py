@@ -1,0 +1,130 @@
+"""check, stalled, journal, export, import and doctor: what one who looks after executions uses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tests.cli.conftest import Cli, Project
+
+from perdure.cli.options import Exit
+
+CHANGED = """
+import perdure
+from perdure import step, workflow
+
+@step
+async def shout(word: str) -> str:
+    return word.upper()
+
+@workflow
+async def greet(name: str, *, times: int = 1) -> list[str]:
+    return [await shout(name) for _ in range(times)]
+"""
+
+
+def greeted(cli: Cli, *names: str) -> None:
+    for name in names:
+        assert cli("run", "agent.py:greet", "--input", json.dumps(name), "--id", name).code == 0
+
+
+def test_check_passes_unchanged_code_and_tells_why_changed_code_would_disagree(cli: Cli, project: Project) -> None:
+    greeted(cli, "ada", "bob")
+    fine = cli("check", "agent.py", "--json")
+    assert fine.code == Exit.OK
+    assert sorted((told["id"], told["goes_on"]) for told in fine.lines()) == [("ada", True), ("bob", True)]
+    project.write("changed.py", CHANGED)
+    bad = cli("check", "changed.py", "--json")
+    assert bad.code == Exit.FAILED
+    assert {(told["id"], told["goes_on"], told["code"]) for told in bad.lines()} == {
+        ("ada", False, "P0101"),
+        ("bob", False, "P0101"),
+    }
+    shown = cli("check", "changed.py")
+    assert "does not replay" in shown.out
+    assert "look_up" in shown.out
+    assert "2 disagree" in shown.err
+
+
+def test_check_looks_at_no_more_closed_ones_than_asked_and_needs_a_workflow(cli: Cli, project: Project) -> None:
+    greeted(cli, "ada", "bob")
+    assert len(cli("check", "agent.py", "--closed", "1", "--json").lines()) == 1
+    project.write("empty.py", "x = 1\n")
+    assert cli("check", "empty.py").code == Exit.USAGE
+
+
+def test_a_journal_is_printed_event_by_event(cli: Cli) -> None:
+    greeted(cli, "ada")
+    told = cli("journal", "ada", "--json").lines()
+    assert [each["type"] for each in told] == [
+        "ExecutionStarted",
+        "ExecutionClaimed",
+        "StepCompleted",
+        "ExecutionCompleted",
+    ]
+    part = cli("journal", "ada", "--from", "2", "--limit", "1")
+    assert "StepCompleted" in part.out
+    assert "1 more: --from 3" in part.err
+    assert cli("journal", "nobody").code == Exit.NOT_FOUND
+
+
+def test_executions_are_carried_to_another_store_and_are_the_same_there(cli: Cli, project: Project) -> None:
+    greeted(cli, "ada", "bob")
+    assert cli("export", "--all", "-o", "all.jsonl").code == 0
+    here = cli("journal", "ada", "--json").lines()
+    brought = cli("import", "all.jsonl", "--store", "other.db", "--json")
+    assert (brought.code, brought.json()) == (0, {"imported": 2, "taken": []})
+    there = cli("journal", "ada", "--json", "--store", "other.db").lines()
+    unlike = {"session", "fingerprint"}
+    assert [{k: v for k, v in each.items() if k not in unlike} for each in there] == [
+        {k: v for k, v in each.items() if k not in unlike} for each in here
+    ]
+    again = cli("import", "all.jsonl", "--store", "other.db", "--json")
+    assert (again.code, sorted(again.json()["taken"])) == (Exit.REFUSED, ["ada", "bob"])
+    assert cli("run", "agent.py:greet", "--id", "ada", "--store", "other.db").json() == ["ADA"]
+    assert len(project.ledger()) == 2  # nothing ran again
+
+
+@pytest.mark.parametrize("text", ["", "no json\n", '{"kind": "perdure journal"}\n', '{"kind": 1}\n'])
+def test_what_was_not_exported_is_refused(cli: Cli, project: Project, text: str) -> None:
+    project.write("bad.jsonl", text)
+    told = cli("import", "bad.jsonl", "--store", "other.db")
+    assert told.code not in {0, Exit.BUG}
+    assert told.err.startswith("Error: ")
+
+
+def test_export_wants_ids_or_all(cli: Cli) -> None:
+    greeted(cli, "ada")
+    assert cli("export").code == Exit.USAGE
+    assert cli("export", "ada", "--all").code == Exit.USAGE
+    [header, *events] = cli("export", "ada").lines()
+    assert (header["execution"], len(events)) == ("ada", 4)
+
+
+def test_stalled_tells_why_and_how_to_go_on(cli: Cli, project: Project) -> None:
+    project.write("stuck.py", "import perdure\n@perdure.workflow\nasync def stuck() -> None:\n    open('x')\n")
+    assert cli("run", "stuck.py:stuck", "--id", "s").code == Exit.STALLED
+    told = cli("stalled")
+    assert "Move this into a step" in told.out
+    assert "perdure resume s" in told.out
+    assert cli("stalled", "--json").json()["id"] == "s"
+
+
+def test_doctor_is_content_with_a_sound_store_and_finds_a_damaged_one(cli: Cli, project: Project) -> None:
+    greeted(cli, "ada")
+    told = cli("doctor", "--json")
+    assert told.code == 0
+    found = {each["what"]: each for each in told.lines()}
+    assert found["File"]["found"].endswith("sound")
+    assert found["Executions"]["found"] == "1 completed"
+    assert cli("doctor", "--store", "missing.db").code == Exit.STORE
+    file = Path("perdure.db")
+    data = bytearray(file.read_bytes())
+    data[4096:8192] = b"\xff" * 4096
+    file.write_bytes(data)
+    for log in Path().glob("perdure.db-*"):
+        log.unlink()
+    broken = cli("doctor")
+    assert broken.code == Exit.STORE
+    assert "Restore" in broken.out
