@@ -35,7 +35,7 @@ MAY_IMPORT = {
     "testing": [PUBLIC, "perdure.core", "perdure.workflow", "perdure.runtime", "perdure.store"],
     "integrations": [PUBLIC],
     "dashboard": [PUBLIC, "perdure.store.reader"],
-    "cli": [PUBLIC, "perdure.store.reader"],
+    "cli": [PUBLIC, "perdure.store.reader", "perdure.testing.golden"],
 }
 
 # Beside ours: what core may import at all (it is pure), and who may import which third-party package.

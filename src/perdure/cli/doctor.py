@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import apsw
 import click
 from rich.text import Text
 
@@ -22,7 +21,7 @@ from perdure.cli.options import settings as current
 from perdure.cli.output import command_line, console, print_json
 from perdure.cli.problems import problem_of, tidy
 from perdure.cli.talk import client_of, go, rows_of
-from perdure.store.reader import local_owner
+from perdure.store.reader import integrity, local_owner, sqlite_version
 
 LITTLE_SPACE = 100 * 2**20
 BIG_LOG = 256 * 2**20
@@ -58,7 +57,7 @@ def doctor() -> int:
 
 def _machine() -> Iterator[Finding]:
     yield Finding("Perdure", f"{perdure.__version__}, Python {platform.python_version()}, {platform.system()}")
-    version = apsw.sqlite_lib_version()
+    version = sqlite_version()
     well = tuple(int(part) for part in version.split(".")) >= OLDEST_SQLITE
     yield Finding("SQLite", version, well, "" if well else "Update apsw: older ones have a bug that damages the log.")
     supported = sys.version_info >= (3, 11)
@@ -91,15 +90,7 @@ def _disk(settings: Settings) -> Iterator[Finding]:
 
 
 def _integrity(path: Path) -> Finding:
-    """SQLite's own check, on a connection that cannot write."""
-    try:
-        connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
-        try:
-            found = str(connection.pragma("quick_check"))
-        finally:
-            connection.close()
-    except apsw.Error as error:
-        found = str(error)
+    found = integrity(str(path))
     size = path.stat().st_size / 2**20
     cure = "" if found == "ok" else "Restore the newest copy; docs/errors/P0402.md says how."
     return Finding("File", f"{size:,.1f} MiB, {'sound' if found == 'ok' else found}", found == "ok", cure)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 
+import apsw
+
 from perdure.store.open import DEFAULT_PATH, local_owner, open_store
 from perdure.store.protocol import Row, Store
 
-__all__ = ["ended_cleanly", "local_owner", "open_existing", "runs_alone", "store_name"]
+__all__ = ["ended_cleanly", "integrity", "local_owner", "open_existing", "runs_alone", "sqlite_version", "store_name"]
 
 
 def store_name(given: str | None) -> str:
@@ -35,3 +37,20 @@ def runs_alone(store: Store, row: Row) -> bool:
     """Whether no other execution's steps may run beside it now, because its worker died too often with it."""
     told = [each for each in store.running(row.key) if each.seq == 0 and each.run == row.run]
     return row.status == "active" and any(each.attempt == row.recoveries for each in told)
+
+
+def sqlite_version() -> str:
+    """Of the SQLite that stores are kept with."""
+    return apsw.sqlite_lib_version()
+
+
+def integrity(path: str) -> str:
+    """What SQLite's own quick check says of a file: "ok", or what is wrong. Writes nothing."""
+    try:
+        connection = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READONLY)
+        try:
+            return str(connection.pragma("quick_check"))
+        finally:
+            connection.close()
+    except apsw.Error as error:
+        return str(error)
