@@ -379,7 +379,7 @@ def section(name: str) -> str:
 
 
 def test_every_option_is_documented_and_every_documented_option_exists() -> None:
-    shared = {"--store", "--json", "--help", "--version"}
+    shared = {"--store", "--codec", "--json", "--help", "--version"}
     ctx = click.Context(commands)
     for name in commands.list_commands(ctx):
         command = commands.get_command(ctx, name)

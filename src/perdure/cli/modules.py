@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -90,6 +91,25 @@ def _load_alone(name: str, path: Path) -> ModuleType:
         del sys.modules[name]
         raise
     return module
+
+
+def find_codec(given: str | None) -> Any:
+    """The codec at MODULE:NAME, or what the function there returns; by default of `PERDURE_CODEC`, if that is set.
+
+    Raises:
+        Problem: there is none.
+    """
+    target = given or os.environ.get("PERDURE_CODEC")
+    if not target:
+        return None
+    module_name, _, name = target.rpartition(":")
+    if not module_name or not name:
+        raise Problem(f"{target!r} names no codec.", hint="Write MODULE:NAME, as in keys.py:ring.")
+    module = load_module(module_name)
+    found = getattr(module, name, None)
+    if found is None:
+        raise Problem(f"{module_name} has no {name!r}.", hint=nearest(name, vars(module)))
+    return found if hasattr(found, "encrypt") else found()
 
 
 def workflows_of(module: ModuleType) -> dict[str, AnyWorkflow]:

@@ -1,4 +1,4 @@
-"""What all commands share: the exit codes, and `--store` and `--json`, before or after the command's name."""
+"""What all commands share: the exit codes, and the options that stand before or after the command's name."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ class Settings:
 
     def __init__(self) -> None:
         self.store: str | None = None
+        self.codec: str | None = None
         self.json = False
 
     @property
@@ -52,19 +53,31 @@ def _set_store(ctx: click.Context, _: click.Parameter, value: str | None) -> Non
         settings(ctx).store = value
 
 
+def _set_codec(ctx: click.Context, _: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        settings(ctx).codec = value
+
+
 def _set_json(ctx: click.Context, _: click.Parameter, value: bool) -> None:  # noqa: FBT001 - click calls it so
     if value:
         settings(ctx).json = True
 
 
 def shared_options(command: Command) -> Command:
-    """Give a command `--store` and `--json`."""
+    """Give a command `--store`, `--codec` and `--json`."""
     store = click.option(
         "--store",
         metavar="PATH",
         callback=_set_store,
         expose_value=False,
         help="SQLite file of the store. Default: $PERDURE_STORE, else perdure.db in this directory.",
+    )
+    codec = click.option(
+        "--codec",
+        metavar="MODULE:NAME",
+        callback=_set_codec,
+        expose_value=False,
+        help="What encrypts and decrypts values: an object, or a function that makes it. Default: $PERDURE_CODEC.",
     )
     as_json = click.option(
         "--json",
@@ -73,4 +86,4 @@ def shared_options(command: Command) -> Command:
         expose_value=False,
         help="Print JSON: one object, or one a line for lists.",
     )
-    return store(as_json(command))
+    return store(codec(as_json(command)))

@@ -13,7 +13,7 @@ from rich.text import Text
 
 import perdure
 from perdure.cli.inputs import arguments
-from perdure.cli.modules import AnyWorkflow, find_workflow
+from perdure.cli.modules import AnyWorkflow, find_codec, find_workflow
 from perdure.cli.options import Exit, Settings, shared_options
 from perdure.cli.options import settings as current
 from perdure.cli.output import command_line, console, print_json, print_result, say
@@ -108,7 +108,7 @@ async def _run(settings: Settings, wanted: Wanted) -> Any:
                 return await _to_the_end(engine, settings, wanted, stopper)
         except perdure.StoreBusy:
             pass
-        async with perdure.Client(settings.store) as client:
+        async with perdure.Client(settings.store, codec=find_codec(settings.codec)) as client:
             say(f"A worker runs on {settings.store_name}: it does the work.", "dim")
             work = asyncio.ensure_future(_to_the_end(client, settings, wanted, stopper))
             gone = asyncio.ensure_future(_owner_gone(client))
@@ -123,7 +123,7 @@ async def _run(settings: Settings, wanted: Wanted) -> Any:
 
 @contextlib.asynccontextmanager
 async def _engine(settings: Settings, wanted: Wanted, stopper: Stopper) -> AsyncIterator[perdure.Engine]:
-    engine = perdure.Engine(settings.store, workflows=[wanted.workflow])
+    engine = perdure.Engine(settings.store, workflows=[wanted.workflow], codec=find_codec(settings.codec))
     await stopper.unless_stopped(engine.__aenter__())
     try:
         yield engine

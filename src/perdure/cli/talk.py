@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import perdure
+from perdure.cli.modules import find_codec
 from perdure.cli.options import Settings
 from perdure.cli.problems import nearest, problem_of
 from perdure.journal import Row, Status
@@ -26,9 +27,10 @@ def go(work: Coroutine[Any, Any, T]) -> T:
 @asynccontextmanager
 async def client_of(settings: Settings) -> AsyncIterator[perdure.Client]:
     """A client of the store; the file must exist."""
+    codec = find_codec(settings.codec)
     store = await asyncio.to_thread(open_existing, settings.store)
     try:
-        async with perdure.Client(store) as client:
+        async with perdure.Client(store, codec=codec) as client:
             yield client
     finally:
         await asyncio.to_thread(store.close)

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 import perdure
-from perdure.cli.modules import load_module, workflows_of
+from perdure.cli.modules import find_codec, load_module, workflows_of
 from perdure.cli.options import Settings, shared_options
 from perdure.cli.options import settings as current
 from perdure.cli.output import print_json, say
@@ -51,7 +51,13 @@ def worker(modules: tuple[str, ...], *, wait: bool, shutdown_timeout: float) -> 
 async def _serve(
     settings: Settings, workflows: list[perdure.Workflow[..., Any]], *, wait: bool, shutdown_timeout: float
 ) -> None:
-    engine = perdure.Engine(settings.store, workflows=workflows, wait=wait, shutdown_timeout=shutdown_timeout)
+    engine = perdure.Engine(
+        settings.store,
+        workflows=workflows,
+        wait=wait,
+        shutdown_timeout=shutdown_timeout,
+        codec=find_codec(settings.codec),
+    )
     stopper = Stopper(lambda: _tell(settings, "stopping", "Stopping: running steps may finish. Again to stop at once."))
     with contextlib.suppress(Stopped):
         async with _entered(engine, stopper, settings):

@@ -21,6 +21,7 @@ from perdure.core.errors import (
     DecodeError,
     EncodeError,
     InvalidDefinition,
+    KeyMissing,
     PayloadTooLarge,
     UnsupportedType,
     WrongArguments,
@@ -230,6 +231,7 @@ class Arguments:
 
         Raises:
             DecodeError: what was recorded does not fit the function any more.
+            KeyMissing: it is encrypted.
         """
         if not self._built:
             self._ensure_built()
@@ -253,9 +255,9 @@ class Arguments:
 
     def _recorded_parts(self, payload: Payload, what: str) -> Mapping[str, msgspec.Raw]:
         """The encoded arguments by name; a JSON object does as well, as people and other languages write it."""
+        if payload.key_id:
+            raise KeyMissing(what=what, key=payload.key_id)
         try:
-            if payload.key_id:
-                raise ValueError(f"they are encrypted with key {payload.key_id!r}")  # noqa: TRY301 - as the others
             if payload.content_type == "msgpack":
                 return _read_parts(payload.data)
             if payload.content_type == "json":

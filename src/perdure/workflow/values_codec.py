@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 import msgspec
 
 from perdure.core import payload as limits
-from perdure.core.errors import DecodeError, EncodeError, PayloadTooLarge, UnsupportedType
+from perdure.core.errors import DecodeError, EncodeError, KeyMissing, PayloadTooLarge, UnsupportedType
 from perdure.core.payload import Payload
 from perdure.workflow.values_check import Rules, check_same
 from perdure.workflow.values_plain import NotPlain, canonical, pack, type_name, unpack, untag
@@ -209,6 +209,7 @@ class Codec(Generic[T]):
 
         Raises:
             DecodeError: it does not fit the type; the message has the path.
+            KeyMissing: it is encrypted.
         """
         try:
             if not self._built:
@@ -217,6 +218,8 @@ class Codec(Generic[T]):
         except MemoryError:
             raise
         except NotPlain as problem:
+            if payload.key_id:
+                raise KeyMissing(what=what, key=payload.key_id) from None
             reason = f"{problem.path} {problem.reason}"
         except RecursionError:
             reason = f"$ {TOO_DEEP}"
@@ -265,8 +268,6 @@ def _may_hold_times(data: bytes) -> bool:
 
 
 def _unreadable(payload: Payload) -> str:
-    if payload.key_id:
-        return f"is encrypted with key {payload.key_id!r}"
     if payload.content_type == "text":
         return "is only a preview, cut for people to read"
     return f"has the unknown content type {payload.content_type!r}"

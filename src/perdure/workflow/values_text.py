@@ -64,7 +64,8 @@ def short_repr(value: Any) -> str:
 
 def _text(payload: Payload, limit: int) -> str:
     if payload.key_id:
-        return f"<encrypted with key {_one_line(payload.key_id)}, {len(payload.data)} bytes>"
+        told = f"{len(payload.data)} bytes" if payload.data else "which is not here"
+        return f"<encrypted with key {_one_line(payload.key_id)}, {told}>"
     if payload.content_type != "msgpack":
         text = payload.data[: 4 * limit].decode("utf-8", "replace")
         return _cut(_one_line(text), limit)
