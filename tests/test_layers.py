@@ -17,7 +17,15 @@ PUBLIC = "perdure"
 
 # A part may import itself and these: modules of ours, by prefix. The part "" is the modules at the package's root.
 MAY_IMPORT = {
-    "": [PUBLIC, "perdure.core", "perdure.workflow", "perdure.runtime", "perdure.store", "perdure.linting"],
+    "": [
+        PUBLIC,
+        "perdure.cli",
+        "perdure.core",
+        "perdure.workflow",
+        "perdure.runtime",
+        "perdure.store",
+        "perdure.linting",
+    ],
     "core": [],
     "workflow": ["perdure.core"],
     "runtime": [
