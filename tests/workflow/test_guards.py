@@ -32,16 +32,20 @@ import urllib.request
 import uuid
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
-from tests.workflow.harness import EPOCH_MS, Run, drive, echo, explore, fails, log, replays_alike, signals
+from tests.workflow.harness import EPOCH_MS, Run, drive, echo, explore, fails, log, replay, replays_alike, signals
 
+from perdure.core import events as ev
 from perdure.core.errors import NotDeterministic, PerdureError
 from perdure.workflow import context, guards
 from perdure.workflow.definitions import step, workflow
 from perdure.workflow.loop import RUNNING
+from perdure.workflow.values import codec_for
 
 FUTURE = next(n for n, line in enumerate(Path(__file__).read_text("utf-8").splitlines(), 1) if "__future__" in line)
 YEAR_MS = 365 * 24 * 3_600_000
@@ -217,6 +221,55 @@ def test_uuids_of_later_pythons_are_laid_out_as_the_rfc_has_them() -> None:
     )
     drawn = {12: 0xCC3, 62: 0x18C4DC0C0C07398F}
     assert uuid.UUID(int=guards._uuid7(drawn.__getitem__, now_ms)) == uuid.UUID("017F22E2-79B0-7CC3-98C4-DC0C0C07398F")
+
+
+@dataclass
+class OldNote:
+    text: str
+
+
+@dataclass
+class Note(OldNote):
+    """A journal of the day before does not have what the factories make."""
+
+    at: float = field(default_factory=lambda: time.time())
+    id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    number: float = field(default_factory=lambda: random.random())
+
+
+def test_what_decoding_an_old_value_makes_up_is_the_runs_as_well() -> None:
+    """Values are decoded on every replay, and validators and factories are the user's code."""
+
+    @step
+    async def take_note() -> Note:
+        return Note("today")
+
+    @workflow
+    async def noting(first: Note) -> None:
+        log(first, await take_note(), random.random())
+
+    written = drive(noting, Note("today"), evict=0)
+    journal = []
+    for recorded in written.journal:
+        event = recorded.event
+        if isinstance(event, ev.ExecutionStarted):
+            old, _ = workflow(old_noting).arguments.encode((OldNote("yesterday"),), {}, "the input")
+            recorded = msgspec.structs.replace(recorded, event=msgspec.structs.replace(event, input=old))  # noqa: PLW2901
+        if isinstance(event, ev.StepCompleted):
+            old = codec_for(OldNote, "it").encode(OldNote("yesterday"), "it")
+            recorded = msgspec.structs.replace(recorded, event=msgspec.structs.replace(event, result=old))  # noqa: PLW2901
+        journal.append(recorded)
+    first, again = (replay(noting, journal[:-1]) for _ in range(2))
+    assert first.trace == again.trace  # type: ignore[attr-defined]
+    ((argument, result, _),) = first.trace  # type: ignore[attr-defined]
+    assert argument.text == result.text == "yesterday"
+    assert argument.id != result.id
+    assert result.at == first.now_ms / 1000
+    first.evict()
+    again.evict()
+
+
+async def old_noting(first: OldNote) -> None: ...
 
 
 # --- refusals --------------------------------------------------------------------------------------------------------

@@ -72,8 +72,7 @@ class Execution:
             YourError: the code's fault (nondeterminism, a spin, an undecodable value): the execution stalls.
             CorruptJournal: the journal's.
         """
-        self._apply(self.machine.feed(recorded))
-        self.loop.drain()
+        self.loop.drain(self._apply, self.machine.feed(recorded))
         if self.problem is not None:
             raise self.problem
         if self._main is not None and self._main.done() and not self._closing:

@@ -170,21 +170,22 @@ class DeterministicLoop(_Base):  # type: ignore[misc]
         """Let tasks of different runs hash differently: asyncio and anyio keep those of all loops in one table."""
         self.salt = int(run_digest[:8], 16) << 24
 
-    def drain(self) -> None:
-        """Run everything that is ready, and what that makes ready, until idle.
+    def drain(self, first: Callable[..., None], *args: Any) -> None:
+        """Call `first`, then run everything that is ready, and what that makes ready, until idle.
+
+        `first` is here because decoding a value runs the user's code as well: validators, default factories.
 
         Raises:
             SpinError: 100,000 callbacks ran without a new command, or a million in all.
         """
         ready = self._ready
-        if not ready and not self._at_next_event:
-            return
-        ready.extend(self._at_next_event)
-        self._at_next_event.clear()
-        self.turns.clear()
-        self._handles_since_command = 0
         outside = self._enter()
         try:
+            first(*args)
+            ready.extend(self._at_next_event)
+            self._at_next_event.clear()
+            self.turns.clear()
+            self._handles_since_command = 0
             self._run_ready(ready)
         finally:
             self._leave(*outside)
