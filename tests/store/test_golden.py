@@ -87,6 +87,18 @@ EVERY_EVENT: list[ev.AnyEvent] = [
         memo={"why": DATA},
         attributes={"tags": ev.Attribute("text", ("a", "b")), "paid": ev.Attribute("bool", True)},  # noqa: FBT003 - it
     ),
+    ev.RunForked("run-2", "other", "all", "run-1", (3, 4)),
+    ev.ContinuedAsNew("run-2", DATA, "write", (FAILURE,)),
+    ev.ExecutionStarted(
+        "research",
+        "run-2",
+        DATA,
+        version="2",
+        continued_from="run-1",
+        first_run="run-0",
+        children=(ev.EarlierChild("child-1", "run-3", "terminate"),),
+        execution="all",
+    ),
 ]
 SMALLEST = [
     ev.ExecutionStarted("w", "r", ev.Payload(b"")),

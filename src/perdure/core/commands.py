@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
+from perdure.core import events as ev
 from perdure.core.events import FailureInfo, Payload, SignalReceived
 
 
@@ -62,6 +63,7 @@ class StartChild(Command, kw_only=True, gc=False):
     on_parent_close: Literal["terminate", "cancel", "abandon"]
     target: Any
     digest: bytes = b""
+    derived: bool = False  # its id is a function of this run and `seq`: nobody chose it
 
 
 class SendMessage(Command, kw_only=True, gc=False):
@@ -94,14 +96,34 @@ class DropMessage(Command, kw_only=True, gc=False):
         return self.message.name
 
 
+class Continuing(msgspec.Struct, frozen=True, gc=False):
+    """How the next run begins, when a run continues as new."""
+
+    workflow: str
+    run: str
+    input: Payload
+    state: Payload | None
+    target: Any
+
+
 class CloseRun(Command, kw_only=True, gc=False):
-    """The workflow's coroutine ended: exactly one of result, failure, cancelled."""
+    """The workflow's coroutine ended: exactly one of result, failure, cancelled, continues."""
 
     result: Payload | None = None
     failure: FailureInfo | None = None
     cancelled: bool = False
+    continues: Continuing | None = None
     reason: str = ""
     lost_failures: tuple[FailureInfo, ...] = ()
+
+    @property
+    def ends_as(self) -> type[ev.ClosingEvent]:
+        """The type of the run's last event."""
+        if self.continues is not None:
+            return ev.ContinuedAsNew
+        if self.cancelled:
+            return ev.ExecutionCancelled
+        return ev.ExecutionFailed if self.failure is not None else ev.ExecutionCompleted
 
 
 AnyCommand: TypeAlias = RunStep | StartTimer | StartChild | SendMessage | CompleteUpdate | DropMessage | CloseRun

@@ -45,6 +45,8 @@ def describe_event(event: ev.Event) -> str:
             what = f"the end of the workflow: {event.failure.type}: {event.failure.message}"
         case ev.ExecutionCompleted():
             what = "the end of the workflow: it returned"
+        case ev.ContinuedAsNew():
+            what = "the end of the run: it continued as new"
         case ev.ExecutionCancelled():
             what = "the end of the workflow: it was cancelled"
         case ev.CommandEvent():
@@ -101,6 +103,8 @@ def _message(kind: str, name: str) -> str:
 
 
 def _ending(close: CloseRun) -> str:
+    if close.continues is not None:
+        return "it continues as new"
     if close.cancelled:
         return "it was cancelled"
     if close.failure is not None:

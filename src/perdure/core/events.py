@@ -16,6 +16,11 @@ from perdure.core.events_base import CommandEvent as CommandEvent
 from perdure.core.events_base import Event as Event
 from perdure.core.events_base import Parent as Parent
 from perdure.core.events_base import Unfinished as Unfinished
+from perdure.core.history_events import ContinuedAsNew as ContinuedAsNew
+from perdure.core.history_events import EarlierChild as EarlierChild
+from perdure.core.history_events import PatchMarked as PatchMarked
+from perdure.core.history_events import RunForked as RunForked
+from perdure.core.history_events import Snapshot as Snapshot
 from perdure.core.payload import FailureInfo as FailureInfo
 from perdure.core.payload import Payload as Payload
 from perdure.core.payload import Usage as Usage
@@ -49,6 +54,11 @@ class ExecutionStarted(Event, frozen=True):
     grace_ms: int = 0
     memo: dict[str, Payload] = msgspec.field(default_factory=dict)
     attributes: dict[str, Attribute] = msgspec.field(default_factory=dict)
+    version: str = ""  # of the workflow, as its code said when the run began
+    continued_from: str = ""  # the run before this one
+    first_run: str = ""  # of those that followed each other up to this one; empty: this one
+    children: tuple[EarlierChild, ...] = ()
+    execution: str = ""  # in a copy: the execution that it was copied from
 
 
 class ExecutionClaimed(Event, frozen=True):
@@ -99,24 +109,11 @@ class ExecutionTerminated(ClosingEvent, frozen=True):
     reason: str = ""
 
 
-class ContinuedAsNew(Event, frozen=True):
-    run: str
-    input: Payload
-
-
-class Snapshot(Event, frozen=True):
-    state: Payload
-
-
 class StatePublished(Event, frozen=True):
     """What `perdure.publish` was last given. No command: calls may be added and removed without a disagreement."""
 
     state: Payload
     number: int = 0  # of the call, from 1
-
-
-class PatchMarked(CommandEvent, frozen=True):
-    name: str
 
 
 class UpdateRequested(Event, frozen=True):
@@ -233,6 +230,7 @@ AnyEvent: TypeAlias = (
     | ExecutionTerminated
     | ContinuedAsNew
     | Snapshot
+    | RunForked
     | StatePublished
     | UpdateRequested
     | UpdateAccepted

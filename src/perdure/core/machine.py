@@ -173,6 +173,10 @@ class Machine:
             if event.kind == "cancel":
                 self.asked_to_cancel.add(event.receiver)
             return
+        if isinstance(event, ev.RunForked):  # senders number their messages to this run anew, and so does it
+            self.sent.clear()
+            self.received.clear()
+            return
         sender = getattr(event, "sender_run", "")
         if sender:
             self.received[sender] = getattr(event, "number", 0)
@@ -197,14 +201,7 @@ class Machine:
     def _check_close(self, event: ev.AnyEvent) -> None:
         for close in reversed(self.open.values()):
             if isinstance(close, CloseRun):
-                wanted = (
-                    ev.ExecutionCancelled
-                    if close.cancelled
-                    else ev.ExecutionFailed
-                    if close.failure is not None
-                    else ev.ExecutionCompleted
-                )
-                if isinstance(event, wanted):
+                if isinstance(event, close.ends_as):
                     return
                 raise NondeterminismError(**disagreement(self.position, event, close, self.open_commands()))
         raise NondeterminismError(**disagreement(self.position, event, None, self.open_commands()))
@@ -239,6 +236,7 @@ class Machine:
         if event.digest != command.digest and event.digest and command.digest:
             self._other_values(event, command, recorded)
         if type(event) is ev.StepCompleted:
+            self.facts.size += len(event.result.data)
             return
         if isinstance(event, ev.StepAttemptFailed) and isinstance(command, RunStep):
             command.attempt = event.attempt
@@ -257,8 +255,8 @@ class Machine:
 
 _GIVEN = (ev.StepEvent, ev.ChildInitiated, ev.MessageSent)
 _LETTERS = (ev.SignalReceived, ev.CancelRequested, ev.PauseRequested, ev.ResumeRequested)
-_MESSAGES = frozenset((ev.MessageSent, ev.ChildClosed, ev.UpdateAccepted, *_LETTERS))
-_BY_CODE = (ev.ExecutionCompleted, ev.ExecutionFailed, ev.ExecutionCancelled)
+_MESSAGES = frozenset((ev.MessageSent, ev.ChildClosed, ev.UpdateAccepted, ev.RunForked, *_LETTERS))
+_BY_CODE = (ev.ExecutionCompleted, ev.ExecutionFailed, ev.ExecutionCancelled, ev.ContinuedAsNew)
 
 _LEAVES = {State.STARTED: State.LEFT, State.UNKNOWN: State.LEFT_UNKNOWN}
 _BEGUN = frozenset((State.STARTED, State.LEFT))

@@ -17,6 +17,7 @@ from perdure.core.step_events import Resolution
 CLEAR = frozenset(
     {"workflow", "run", "lane", "on_parent_close", "request_id", "message_id", "update_id", "sender", "sender_run"}
     | {"name", "location", "execution", "receiver", "endpoint", "service", "operation"}
+    | {"version", "continued_from", "first_run", "from_execution", "from_run"}
     | {"attributes", "changed", "removed"}  # search attributes, which the database must be able to compare
 )
 """Fields that are shape though their type could hold a value. What is not named here is secret."""
@@ -41,7 +42,7 @@ _HIDE: list[tuple[set[Any], Hide]] = [
     ({bytes}, lambda _: b""),
     ({str}, lambda _: _HIDDEN_TEXT),
 ]
-_SHAPE = {int, bool, float, ev.Parent, ev.Unfinished, ...}
+_SHAPE = {int, bool, float, ev.Parent, ev.Unfinished, ev.EarlierChild, ...}
 
 
 def _hide(field: msgspec.structs.FieldInfo) -> Hide | None:

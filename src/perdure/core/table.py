@@ -86,6 +86,7 @@ _PAUSED, _CLOSED = RunState.PAUSED, RunState.CLOSED
 
 RUN: dict[tuple[RunState, type], RunState] = {
     (_NEW, ev.ExecutionStarted): _PENDING,
+    (_PENDING, ev.Snapshot): _PENDING,
     (_PENDING, ev.ExecutionClaimed): _RUNNING,
     (_PENDING, ev.ExecutionTerminated): _CLOSED,
     (_PENDING, ev.ExecutionCancelled): _CLOSED,  # before its code ever ran
@@ -95,15 +96,20 @@ RUN: dict[tuple[RunState, type], RunState] = {
     (_RUNNING, ev.StatePublished): _RUNNING,
     (_RUNNING, ev.AttributesSet): _RUNNING,
     (_RUNNING, ev.DeadlinePassed): _RUNNING,
+    (_RUNNING, ev.PatchMarked): _RUNNING,
+    (_RUNNING, ev.RunForked): _RUNNING,
     (_RUNNING, ev.PauseRequested): _PAUSED,
     (_PAUSED, ev.StatePublished): _PAUSED,
     (_PAUSED, ev.AttributesSet): _PAUSED,
+    (_PAUSED, ev.PatchMarked): _PAUSED,
+    (_PAUSED, ev.RunForked): _PAUSED,
     (_PAUSED, ev.ResumeRequested): _RUNNING,
     (_PAUSED, ev.ExecutionTerminated): _CLOSED,
     (_RUNNING, ev.ExecutionCompleted): _CLOSED,
     (_RUNNING, ev.ExecutionFailed): _CLOSED,
     (_RUNNING, ev.ExecutionCancelled): _CLOSED,
     (_RUNNING, ev.ExecutionTerminated): _CLOSED,
+    (_RUNNING, ev.ContinuedAsNew): _CLOSED,
 }
 
 

@@ -15,11 +15,13 @@ import msgspec
 from perdure.core.errors import CorruptJournal, OwnershipLost, StoreError
 from perdure.core.identity import DEFAULT_SHARDS, Key
 from perdure.store.clock import system_clock_ms
+from perdure.store.memory_runs import MemoryRuns
 from perdure.store.memory_tables import MemoryTables, Registration, World
 from perdure.store.protocol import (
     Advice,
     Batch,
     Blob,
+    Branch,
     Committed,
     Lease,
     Letter,
@@ -27,6 +29,7 @@ from perdure.store.protocol import (
     Receipt,
     Row,
     Running,
+    RunRow,
     Session,
     Start,
     Status,
@@ -88,11 +91,11 @@ class MemoryStore:
             yield self._world
 
     @contextmanager
-    def _writing(self, session: Session | None = None) -> Iterator[MemoryTables]:
+    def _writing(self, session: Session | None = None) -> Iterator[MemoryRuns]:
         with self._reading() as world:
             if session is not None:
                 self._check_fence(session)
-            tables = MemoryTables(world, 0 if session is None else session.session, self.now_ms)
+            tables = MemoryRuns(world, 0 if session is None else session.session, self.now_ms)
             try:
                 yield tables
             except BaseException:
@@ -190,6 +193,11 @@ class MemoryStore:
         with self._writing() as tables:
             return Router(tables, direct=True).resume(key, message_id)
 
+    def branch(self, branch: Branch) -> Receipt:
+        """See `Store.branch`."""
+        with self._writing() as tables:
+            return Router(tables, direct=True).branch(branch)
+
     def deliver(self, session: Session, limit: int) -> list[Key]:
         """See `Store.deliver`."""
         with self._writing(session) as tables:
@@ -226,16 +234,30 @@ class MemoryStore:
     def load(self, key: Key, run: str, position: int, limit: int) -> list[Recorded]:
         """See `Store.load`."""
         with self._reading() as world:
-            row = world.rows.get(key)
-            if row is None or row.run != run:
+            found = [(row.n, row.events) for row in self._runs(key) if row.run == run]
+            if not found:
                 return []
-            rows = world.journals[world.numbers[key]][position : position + limit]
-            if len(rows) < limit and position <= row.position != position + len(rows):
-                raise CorruptJournal(detail=f"execution {key.execution!r} has {row.position} events by its row")
+            number, end = found[0]
+            rows = world.journals[number][position : position + limit]
+            if len(rows) < limit and position <= end != position + len(rows):
+                raise CorruptJournal(detail=f"execution {key.execution!r} has {end} events by its row")
             return journal(rows, position, key, self._fingerprint)
 
+    def _runs(self, key: Key) -> list[RunRow]:
+        world, row = self._world, self._world.rows.get(key)
+        if row is None:
+            return []
+        began_at_ms, origin = world.began.get(key, (row.created_at_ms, ""))
+        current = (world.numbers[key], row.run, row.workflow, row.status, row.position, began_at_ms, row.closed_at_ms)
+        return [RunRow(*current, origin), *reversed(world.past.get(key, ()))]
+
+    def runs(self, key: Key, before: int | None, limit: int) -> list[RunRow]:
+        """See `Store.runs`."""
+        with self._reading():
+            return [row for row in self._runs(key) if before is None or row.n < before][:limit]
+
     def _fingerprint(self, session: int) -> str:
-        return self._world.sessions[session].fingerprint
+        return "" if not session else self._world.sessions[session].fingerprint
 
     def inbox(self, key: Key, limit: int, after: int = 0) -> list[Letter]:
         """See `Store.inbox`."""

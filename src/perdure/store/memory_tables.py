@@ -10,12 +10,24 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from perdure.core.errors import StoreError
-from perdure.store.protocol import Batch, Blob, Letter, Park, Row, Running, Start, UnresolvedRow, UpdateRow
+from perdure.store.protocol import (
+    Batch,
+    Blob,
+    Letter,
+    NewEvent,
+    Park,
+    Row,
+    Running,
+    RunRow,
+    Start,
+    UnresolvedRow,
+    UpdateRow,
+)
 from perdure.store.records import Body, EventRow, header, plain, seal
 from perdure.store.routing import ANSWERS, REJECTIONS, Parcel, Receiver, asks, child_of, close_letter, is_open
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from perdure.core import events as ev
     from perdure.core.identity import Key
@@ -73,6 +85,9 @@ class World:
         self.blobs: dict[tuple[Key, bytes], Kept] = {}
         self.sessions: dict[int, Registration] = {}
         self.owners: dict[int, int] = {}  # session by shard
+        self.began: dict[Key, tuple[int, str]] = {}  # the current run, if it is not the first: when, origin
+        self.past: dict[Key, list[RunRow]] = {}
+        self.received: set[tuple[Key, str]] = set()
 
 
 class MemoryTables:
@@ -94,7 +109,9 @@ class MemoryTables:
 
     def find(self, key: Key) -> Receiver | None:
         row = self._world.rows.get(key)
-        return None if row is None else Receiver(key, self._world.numbers[key], row.run, row.status, row.parent)
+        if row is None:
+            return None
+        return Receiver(key, self._world.numbers[key], row.run, row.status, row.parent, row.first_run)
 
     def row(self, key: Key) -> Row | None:
         return self._world.rows.get(key)
@@ -117,13 +134,18 @@ class MemoryTables:
         world, key, event = self._world, start.key, start.event
         if key in world.rows:
             return False
-        number = len(world.numbers) + 1
-        world.numbers[key] = number
-        world.journals[number], world.inboxes[number], world.running[number] = [], [], {}
+        world.numbers[key] = self._new_number()
         self._undo.append(lambda: world.numbers.pop(key))
         made = (event.run, event.lane, event.workflow, "active", position, bytes(start.digest), self._now_ms())
         self.set_row(Row(key, *made, parent=child_of(start)))  # type: ignore[arg-type]
         return True
+
+    def _new_number(self) -> int:
+        """The short name of a new run."""
+        world = self._world
+        number = len(world.journals) + 1
+        world.journals[number], world.inboxes[number], world.running[number] = [], [], {}
+        return number
 
     def _current(self, key: Key, run: str) -> tuple[Row, int] | None:
         row = self._world.rows.get(key)
@@ -155,14 +177,18 @@ class MemoryTables:
         return True
 
     def append(self, batch: Batch) -> None:
-        journal = self._world.journals[self._world.numbers[batch.key]]
-        feed = self._world.feeds[batch.key.shard]
-        for position, new in enumerate(batch.events, batch.expected):
+        self._append(batch.key, batch.run, batch.events, batch.expected)
+
+    def _append(self, key: Key, run: str, events: Sequence[NewEvent], expected: int) -> None:
+        for position, new in enumerate(events, expected):
             version, at_ms, trace, usage, check, body = header(new, position)
-            row = (position, at_ms, self._session, trace, usage, version, check, body)
-            journal.append(row)
-            feed.append((batch.key, batch.run, row))
-            self._undo.extend((journal.pop, feed.pop))
+            self._log(key, run, (position, at_ms, self._session, trace, usage, version, check, body))
+
+    def _log(self, key: Key, run: str, row: EventRow) -> None:
+        journal, feed = self._world.journals[self._world.numbers[key]], self._world.feeds[key.shard]
+        journal.append(row)
+        feed.append((key, run, row))
+        self._undo.extend((journal.pop, feed.pop))
 
     def park(self, park: Park) -> None:
         found = self._current(park.key, park.run)
@@ -211,11 +237,15 @@ class MemoryTables:
         for each in self._world.inboxes[found[1]]:
             if close_letter(self, key, run, each.body):
                 self._bury(key, each.message_id, each.body)
+        self.close_updates(key, run)
+        self._set_inbox(found[1], [])
+        self._set_running(found[1], {})
+
+    def close_updates(self, key: Key, run: str) -> None:
+        """Those that this run accepted get no answer any more."""
         for update in self._updates(key):
             if (update.run, update.status) == (run, "accepted"):
                 self.put_update(key, msgspec.structs.replace(update, status="closed"))
-        self._set_inbox(found[1], [])
-        self._set_running(found[1], {})
 
     def put(self, receiver: Receiver, message_id: str, event: ev.AnyEvent) -> None:
         letters = self._world.inboxes[receiver.number]

@@ -38,6 +38,23 @@ class Row(msgspec.Struct, frozen=True):
     problem: str = ""  # stalled: why
     parent: str = ""
     state_position: int | None = None  # of the last `StatePublished` in its journal
+    first_run: str = ""  # of the runs that followed each other up to this one
+
+
+RunStatus: TypeAlias = Status | Literal["continued", "abandoned"]
+
+
+class RunRow(msgspec.Struct, frozen=True):
+    """A run of an execution, past or current. `abandoned`: it was open when the execution was rewound."""
+
+    n: int  # grows from run to run of an execution
+    run: str
+    workflow: str
+    status: RunStatus
+    events: int
+    began_at_ms: int
+    ended_at_ms: int | None = None
+    origin: str = ""  # execution/run/position that it was copied from; "" for the first one, and for continue-as-new
 
 
 class Session(msgspec.Struct, frozen=True):
@@ -67,12 +84,16 @@ class Start(msgspec.Struct, frozen=True):
 
 
 class Mail(msgspec.Struct, frozen=True):
-    """A message on its way: `event` is what the receiver's owner will journal."""
+    """A message on its way: `event` is what the receiver's owner will journal.
+
+    `receiver_run` is the run that it is for, or the first of those that led to that one; empty: whichever is current.
+    For any other it is dropped as stale. An answer to a command is for that command's run alone.
+    """
 
     receiver: Key
     message_id: str  # at most one letter with this id waits for a receiver
     event: AnyEvent
-    receiver_run: str = ""  # "" means whichever run is current; for another run it is dropped as stale
+    receiver_run: str = ""
     sender: Key | None = None
     sender_run: str = ""
     seq: int = 0  # of the sender's command, which is told of delivery or failure; 0 means nobody is
@@ -129,6 +150,40 @@ class NewEvent(msgspec.Struct, frozen=True, gc=False):
     usage: Usage | None = None
 
 
+class Succession(msgspec.Struct, frozen=True, gc=False):
+    """The run that follows: begins with `events`, in the commit that ends the one before.
+
+    The inbox is its, `carried` before what waits in it: messages that the ending run had journaled and not received.
+    What was `received` is not put into an inbox of this execution again, nor does it stay in this one.
+    """
+
+    run: str
+    workflow: str
+    events: Sequence[NewEvent]
+    carried: Sequence[Mail] = ()
+    received: Sequence[str] = ()  # message ids, of the run that ends
+
+
+class Branch(msgspec.Struct, frozen=True):
+    """A run that begins with events copied from another: of a new execution, or in the place of `instead_of`.
+
+    `events` end with `RunForked`. They keep their headers; positions count from 0.
+    """
+
+    key: Key
+    run: str
+    workflow: str
+    lane: str
+    origin: str  # execution/run/position
+    events: Sequence[Recorded]
+    digest: bytes = b""  # of a new execution: tells an idempotent fork from a clash of ids
+    instead_of: str = ""  # the current run, which is over with this
+    expected: int = 0  # its length
+    carried: Sequence[Mail] = ()
+    received: Sequence[str] = ()
+    blobs: tuple[bytes, ...] = ()
+
+
 class Batch(msgspec.Struct, gc=False):
     """What one execution wants written: all of it or nothing, and only if its journal is `expected` events long.
 
@@ -136,7 +191,7 @@ class Batch(msgspec.Struct, gc=False):
     inbox. With `inbox_seen`, the batch is left out (`MAIL`) if the inbox holds any letter that is neither in `taken`
     nor in `left`: so timers never overtake messages that are already stored. `buried` signals, which are journaled,
     become dead letters. `unresolved` are listed until they are among the `resolved` of a later batch. A batch leaves
-    its row `active`, or closed with `closes`.
+    its row `active`, or closed with `closes`, or handed on to the next run with `then`.
     `blobs` are the addresses that its events refer to: they are kept from now on.
     """
 
@@ -151,6 +206,7 @@ class Batch(msgspec.Struct, gc=False):
     starts: Sequence[Start] = ()
     create: Start | None = None
     closes: Status | None = None
+    then: Succession | None = None
     state_at: int | None = None  # position of the last `StatePublished` among the events
     updates: Sequence[UpdateRow] = ()
     buried: Sequence[SignalReceived] = ()
@@ -219,9 +275,10 @@ class Receipt(msgspec.Struct, frozen=True):
     `accepted`: stored (or stored before: deposits are idempotent by message id and by start). `missing`, `closed`:
     there is no open receiver, or the run is over; nothing is kept. `exists`: a start whose id is taken by another
     workflow or input; `row` is that one. `moot`: it answers what nobody asks, or what was answered already.
+    `moved`: a rewind of a run that has gone on since.
     """
 
-    status: Literal["accepted", "missing", "closed", "exists", "moot"]
+    status: Literal["accepted", "missing", "closed", "exists", "moot", "moved"]
     row: Row | None = None
     created: bool = False
 
@@ -291,6 +348,16 @@ class Store(Protocol):
         """
         ...
 
+    def branch(self, branch: Branch) -> Receipt:
+        """A fork or a rewind, by anyone, without a fence. One durable transaction.
+
+        A fork is a new execution, `active`: `accepted` too if that very fork exists already (same digest), `exists` if
+        the id is taken otherwise. A rewind replaces the current run, open or closed, if it still is `instead_of` and
+        `expected` events long, else `moved`. What that run's owner commits afterwards is a conflict. The inbox is the
+        new run's, as with `Succession`.
+        """
+        ...
+
     def deliver(self, session: Session, limit: int) -> list[Key]:
         """Move up to `limit` outbox messages to their inboxes, each (sender run, receiver) in order. One transaction.
 
@@ -325,6 +392,10 @@ class Store(Protocol):
 
     def row(self, key: Key) -> Row | None:
         """One execution's row. Read-only."""
+        ...
+
+    def runs(self, key: Key, before: int | None, limit: int) -> list[RunRow]:
+        """A page of an execution's runs, the newest first, from below that `n` on. Read-only."""
         ...
 
     def rows(

@@ -60,6 +60,11 @@ def header(new: NewEvent, position: int) -> tuple[int, int, str, str | None, int
     return FORMAT, at_ms, new.trace_parent, usage, checksum(body, position, at_ms), body
 
 
+def copied(event: Recorded) -> tuple[int, int, str, str | None, int, bytes]:
+    """What is kept of an event that was recorded elsewhere: `header`, with its own moment and position."""
+    return header(NewEvent(event.event, event.at_ms, event.trace_parent, event.usage), event.position)
+
+
 def recorded(row: EventRow, fingerprint: str) -> Recorded:
     """An event with its header, out of what was kept.
 

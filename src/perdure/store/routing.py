@@ -5,7 +5,10 @@ A store provides `Tables`, its primitives inside one open transaction; nothing h
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import msgspec
 
 from perdure.core import events as ev
 from perdure.core.errors import CorruptJournal, JournalFromTheFuture
@@ -13,6 +16,7 @@ from perdure.store.protocol import (
     OPEN_STATUSES,
     Advice,
     Batch,
+    Branch,
     Committed,
     Letter,
     Mail,
@@ -23,6 +27,7 @@ from perdure.store.protocol import (
     Running,
     Start,
     Status,
+    Succession,
     UnresolvedRow,
     UpdateRow,
 )
@@ -33,6 +38,8 @@ if TYPE_CHECKING:
 
     from perdure.core.identity import Key
     from perdure.store.records import Body
+
+log = logging.getLogger("perdure")
 
 ANSWERS = (ev.StepCompleted, ev.StepFailed, ev.StepAttemptFailed, ev.StepOutcomeUnknown)
 """Events after which a step is no longer running."""
@@ -48,6 +55,7 @@ class Receiver(NamedTuple):
     run: str
     status: Status
     parent: str
+    first_run: str  # of those up to this one; empty: this one
 
 
 class Parcel(NamedTuple):
@@ -92,6 +100,22 @@ class Tables(Protocol):
 
     def append(self, batch: Batch) -> None:
         """Append the batch's events."""
+        ...
+
+    def succeed(self, batch: Batch, then: Succession) -> None:
+        """The run that the batch ended is a past one; the next has its inbox. See `Succession`."""
+        ...
+
+    def fork(self, branch: Branch) -> None:
+        """A new execution with these events; its id is free."""
+        ...
+
+    def rewind(self, branch: Branch) -> None:
+        """Another run in the place of the current one, which is a past one. See `Branch`."""
+        ...
+
+    def was_received(self, key: Key, message_id: str) -> bool:
+        """Whether a past run of the execution received this message."""
         ...
 
     def waiting(self, key: Key, run: str, limit: int) -> list[str]:
@@ -219,7 +243,15 @@ def letter_of(body: Body | list[Any]) -> ev.AnyEvent | None:
         return None
 
 
-def close_letter(tables: Tables, key: Key, run: str, body: Body | list[Any]) -> bool:
+class Settling(Protocol):
+    """Of a store's primitives, those by which letters are settled that no run will journal."""
+
+    def put_update(self, key: Key, update: UpdateRow) -> None: ...
+    def end_unresolved(self, key: Key, run: str, seq: int) -> None: ...
+    def bury(self, key: Key, message_id: str, event: ev.AnyEvent) -> None: ...
+
+
+def close_letter(tables: Settling, key: Key, run: str, body: Body | list[Any]) -> bool:
     """Settle a letter that a run which has closed leaves in its inbox; whether it is to be buried."""
     event = letter_of(body)
     if isinstance(event, ev.UpdateRequested):
@@ -227,6 +259,19 @@ def close_letter(tables: Tables, key: Key, run: str, body: Body | list[Any]) -> 
     if isinstance(event, ev.ResolveRequested):
         tables.end_unresolved(key, event.run, event.seq)
     return event is None or worth_keeping(event)
+
+
+def stays(tables: Settling, key: Key, body: Body | list[Any]) -> bool:
+    """Whether a letter that a run did not journal is for the next one, too; else it is settled.
+
+    Answers are for the command that asked, whose number means another one there.
+    """
+    event = letter_of(body)
+    if isinstance(event, ev.ResolveRequested):
+        tables.end_unresolved(key, event.run, event.seq)
+        tables.bury(key, event.message_id, event)
+        return False
+    return not isinstance(event, ev.CommandEvent | ev.ExecutionStarted)
 
 
 class Router:
@@ -268,6 +313,9 @@ class Router:
         self._tell(batch)
         if batch.closes is not None:
             tables.clear(batch.key, batch.run)
+        elif batch.then is not None:
+            tables.succeed(batch, batch.then)
+            self._hand_on(batch.key, batch.then.run)
         for start in batch.starts:
             tables.keep(start.key, start.blobs)
             self.post(_parcel_of_start(batch, start))
@@ -275,6 +323,11 @@ class Router:
             tables.keep(mail.receiver, mail.blobs)
             self.post(_parcel_of_mail(batch, mail))
         return Outcome.COMMITTED
+
+    def _hand_on(self, key: Key, run: str) -> None:
+        """What waits in the inbox waits for the new run."""
+        if self.tables.waiting(key, run, 1):
+            self._woken[key] = None
 
     def _tell(self, batch: Batch) -> None:
         """What others can read of the execution without its journal."""
@@ -321,11 +374,14 @@ class Router:
             self._start_child(parcel)
             return
         receiver = self.tables.find(parcel.receiver)
-        reason = _refusal(receiver, parcel.receiver_run)
+        stale = _stale(receiver, parcel.receiver_run, parcel.event)
+        reason = "that run is over" if stale else _refusal(receiver)
         if reason is None:
             assert receiver is not None
             self.put(receiver, parcel.message_id, parcel.event)
-        elif worth_keeping(parcel.event) and not _stale(receiver, parcel.receiver_run):
+        elif stale:
+            log.info("%s for an earlier run of %s: ignored", type(parcel.event).__name__, parcel.receiver.execution)
+        elif worth_keeping(parcel.event):
             self.tables.bury(parcel.receiver, parcel.message_id, parcel.event)
         if parcel.seq:
             seq = parcel.seq
@@ -351,6 +407,8 @@ class Router:
 
     def put(self, receiver: Receiver, message_id: str, event: ev.AnyEvent) -> None:
         """Into the inbox; the receiver wakes, if this is something that it may act on."""
+        if self.tables.was_received(receiver.key, message_id):
+            return
         self.tables.put(receiver, message_id, event)
         if not wakes(receiver.status, event):
             return
@@ -366,6 +424,23 @@ class Router:
 
     # --- from outside ---
 
+    def branch(self, branch: Branch) -> Receipt:
+        """A fork or a rewind."""
+        tables, key = self.tables, branch.key
+        row = tables.row(key)
+        if branch.instead_of:
+            if row is None:
+                return Receipt("missing")
+            if (row.run, row.position) != (branch.instead_of, branch.expected):
+                return Receipt("moved", row)
+            tables.rewind(branch)
+            self._hand_on(key, branch.run)
+            return Receipt("accepted", tables.row(key), created=True)
+        if row is not None:
+            return Receipt("accepted" if row.start_digest == branch.digest else "exists", row)
+        tables.fork(branch)
+        return Receipt("accepted", tables.row(key), created=True)
+
     def deposit_start(self, start: Start) -> Receipt:
         """A start by a client: idempotent by workflow and input."""
         created = self.start(start)
@@ -373,7 +448,7 @@ class Router:
             self.tables.keep(start.key, start.blobs)
         row = self.tables.row(start.key)
         assert row is not None
-        same = created or (row.workflow == start.event.workflow and row.start_digest == start.digest)
+        same = created or (_is_workflow(row, start) and row.start_digest == start.digest)
         return Receipt("accepted" if same else "exists", row, created)
 
     def resume(self, key: Key, message_id: str) -> Receipt:
@@ -398,7 +473,7 @@ class Router:
             return self._deposit_answer(receiver, mail.event)
         if isinstance(mail.event, ev.UpdateRequested) and self.tables.update(mail.receiver, mail.event.update_id):
             return Receipt("accepted", self.tables.row(mail.receiver))
-        if _refusal(receiver, mail.receiver_run) is not None:
+        if _refuses(receiver, mail):
             return Receipt("closed", self.tables.row(mail.receiver))
         self.put(receiver, mail.message_id, mail.event)
         self.tables.keep(mail.receiver, mail.blobs)
@@ -409,7 +484,7 @@ class Router:
         tables, key = self.tables, receiver.key
         if not tables.claim_unresolved(key, answer):
             return Receipt("moot", tables.row(key))
-        if _refusal(receiver, answer.run) is None:
+        if answer.run == receiver.run and _refusal(receiver) is None:
             self.put(receiver, answer.message_id, answer)
         else:
             tables.end_unresolved(key, answer.run, answer.seq)
@@ -426,16 +501,42 @@ def _parcel_of_start(batch: Batch, start: Start) -> Parcel:
     return Parcel(batch.key, batch.run, start.key, "", f"start:{start.event.run}", seq, start.digest, start.event)
 
 
-def _stale(receiver: Receiver | None, run: str) -> bool:
-    return receiver is not None and run not in ("", receiver.run)
+def _stale(receiver: Receiver | None, run: str, event: ev.AnyEvent) -> bool:
+    """Whether it is for another run than the current one. What was sent to the first run is for those that follow it.
+
+    But not answers: they are for the very command that asked.
+    """
+    if receiver is None or run in ("", receiver.run):
+        return False
+    return isinstance(event, ev.CommandEvent) or run != receiver.first_run
 
 
-def _refusal(receiver: Receiver | None, run: str) -> str | None:
+def _refusal(receiver: Receiver | None) -> str | None:
     """Why a message cannot be delivered, or None."""
     if receiver is None:
         return "no execution has this id"
-    if _stale(receiver, run):
-        return "that run is over"
     if not is_open(receiver.status):
         return f"the execution is closed ({receiver.status})"
     return None
+
+
+def _is_workflow(row: Row, start: Start) -> bool:
+    """Whether the execution was started as this workflow. What it has become since is its own affair."""
+    return bool(row.first_run) or row.workflow == start.event.workflow
+
+
+def _refuses(receiver: Receiver, mail: Mail) -> bool:
+    return _stale(receiver, mail.receiver_run, mail.event) or _refusal(receiver) is not None
+
+
+def start_of(branch: Branch) -> Start:
+    """What a fork's row is made of: it is nobody's child, whatever it is a copy of."""
+    event = branch.events[0].event
+    assert isinstance(event, ev.ExecutionStarted)
+    begun = msgspec.structs.replace(event, run=branch.run, workflow=branch.workflow, lane=branch.lane, parent=None)
+    return Start(branch.key, begun, branch.digest)
+
+
+def state_at(events: Sequence[ev.AnyEvent]) -> int | None:
+    """Where the state stands that the last of these events publishes."""
+    return max((n for n, event in enumerate(events) if isinstance(event, ev.StatePublished)), default=None)

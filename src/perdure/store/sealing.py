@@ -14,7 +14,7 @@ from perdure.core.payload import MAX_PAYLOAD_BYTES
 from perdure.core.shape import hidden_in
 from perdure.store.codec import Place
 from perdure.store.packing import COMPRESS_ABOVE, PLAIN
-from perdure.store.protocol import Batch, Blob, Committed, Mail, NewEvent, Park, Receipt, Start
+from perdure.store.protocol import Batch, Blob, Committed, Mail, NewEvent, Park, Receipt, Start, Succession
 from perdure.store.sealer import MARK, PACKED, Sealer, is_sealed_bytes, key_id_of
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from perdure.core.events import Recorded
     from perdure.core.identity import Key
     from perdure.store.codec import PayloadCodec
-    from perdure.store.protocol import Advice, Letter, Row, Running, Session, Status, Store, UpdateRow
+    from perdure.store.protocol import Advice, Branch, Letter, Row, Running, Session, Status, Store, UpdateRow
 
 T = TypeVar("T", Start, Mail)
 A = TypeVar("A")
@@ -52,6 +52,7 @@ class SealedStore:
         self.open_session = inner.open_session
         self.close_session = inner.close_session
         self.deliver = inner.deliver
+        self.runs = inner.runs
         self.next_wake_ms = inner.next_wake_ms
         self.unresolved = inner.unresolved
         self.put_blobs = inner.put_blobs
@@ -89,12 +90,13 @@ class SealedStore:
         try:
             sealed = _replace(
                 batch,
-                events=[self._new(new, batch, at, own) for at, new in enumerate(batch.events, batch.expected)],
+                events=self._events(batch.events, Place(batch.key, batch.run, ""), batch.expected, own),
                 mail=[self._mail(each, others) for each in batch.mail],
                 starts=[self._start(each, others) for each in batch.starts],
                 create=None if batch.create is None else self._with_digest(batch.create),
                 updates=[self._update(each, batch.key) for each in batch.updates],
                 buried=[self._buried(each, batch.key, own) for each in batch.buried],
+                then=None if batch.then is None else self._succession(batch.key, batch.then, own),
                 blobs=_addresses(own),
             )
         except KeyMissing as error:
@@ -102,8 +104,15 @@ class SealedStore:
         blobs += own + others
         return sealed
 
-    def _new(self, new: NewEvent, batch: Batch, position: int, blobs: list[Blob]) -> NewEvent:
-        place = _event_place(batch.key, batch.run, position, new.event)
+    def _succession(self, key: Key, then: Succession, blobs: list[Blob]) -> Succession:
+        events = self._events(then.events, Place(key, then.run, ""), 0, blobs)
+        return _replace(then, events=events, carried=[self._mail(each, blobs) for each in then.carried])
+
+    def _events(self, events: Sequence[NewEvent], of: Place, expected: int, blobs: list[Blob]) -> list[NewEvent]:
+        return [self._new(new, of, at, blobs) for at, new in enumerate(events, expected)]
+
+    def _new(self, new: NewEvent, of: Place, position: int, blobs: list[Blob]) -> NewEvent:
+        place = _event_place(of.key, of.run, position, new.event)
         return NewEvent(self._sealer.seal(new.event, place, blobs), new.at_ms, new.trace_parent, new.usage)
 
     def _mail(self, mail: Mail, blobs: list[Blob]) -> Mail:
@@ -183,7 +192,7 @@ class SealedStore:
         if isinstance(receipt, PerdureError) or receipt.row is None:
             return receipt
         row = self._row(receipt.row)
-        is_again = start is not None and (row.workflow, row.start_digest) == (start.event.workflow, start.digest)
+        is_again = start is not None and row.start_digest == start.digest
         if receipt.status != "exists" or not is_again:
             return _replace(receipt, row=row)
         if not isinstance(sealed, Mail):
@@ -195,6 +204,26 @@ class SealedStore:
         """See `Store.resume`."""
         receipt = self.inner.resume(key, message_id)
         return receipt if receipt.row is None else _replace(receipt, row=self._row(receipt.row))
+
+    def branch(self, branch: Branch) -> Receipt:
+        """See `Store.branch`. What was copied is sealed for where it stands now. Raises `KeyMissing`."""
+        blobs: list[Blob] = []
+        key, run, sealer = branch.key, branch.run, self._sealer
+        events = [
+            _replace(each, event=sealer.seal(each.event, _event_place(key, run, each.position, each.event), blobs))
+            for each in branch.events
+        ]
+        carried = [self._mail(each, blobs) for each in branch.carried]
+        digest = sealer.seal_bytes(branch.digest, _row_place(key, "start digest"))
+        if blobs:
+            self.inner.put_blobs(blobs)
+        addresses = _addresses(blobs)
+        receipt = self.inner.branch(_replace(branch, events=events, carried=carried, digest=digest, blobs=addresses))
+        if receipt.row is None:
+            return receipt
+        row = self._row(receipt.row)
+        is_again = receipt.status == "exists" and row.start_digest == branch.digest
+        return _replace(receipt, status="accepted" if is_again else receipt.status, row=row)
 
     # --- reading ---
 
@@ -314,7 +343,7 @@ def _have_work(batches: Iterable[Batch]) -> bool:
         for new in batch.events:
             if _may_need(new.event, COMPRESS_ABOVE):
                 return True
-        if (batch.mail or batch.starts or batch.buried) and _sends_work(batch):
+        if batch.then is not None or ((batch.mail or batch.starts or batch.buried) and _sends_work(batch)):
             return True
     return False
 

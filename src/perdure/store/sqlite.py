@@ -30,6 +30,7 @@ from perdure.store.protocol import (
     Advice,
     Batch,
     Blob,
+    Branch,
     Committed,
     Lease,
     Letter,
@@ -37,6 +38,7 @@ from perdure.store.protocol import (
     Receipt,
     Row,
     Running,
+    RunRow,
     Session,
     Start,
     Status,
@@ -46,7 +48,8 @@ from perdure.store.protocol import (
 from perdure.store.queries import SQL
 from perdure.store.records import journal, letter, recorded, row_of, running_of, unresolved_of, unseal, update_of
 from perdure.store.routing import Parcel, Router
-from perdure.store.sqlite_tables import Overtaken, SqliteTables
+from perdure.store.sqlite_runs import SqliteRuns
+from perdure.store.sqlite_tables import Overtaken
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -57,6 +60,7 @@ if TYPE_CHECKING:
     from perdure.store.schema import Durability
 
 _BEFORE_ALL: Final = (-1, "", "")  # sorts before every key
+_AFTER_ALL: Final = 2**63 - 1
 _MOST_SHARDS: Final = 65_536
 _WAIT_S: Final = 0.05  # between two tries to become owner
 _CHECK_FILES_S: Final = 0.1  # between two looks at whether the files are still those that were opened
@@ -123,7 +127,7 @@ class SqliteStore:
             raise
         self.shards = int(meta["shards"])
         self.store_id = meta.get("store_id", "")
-        self._tables = SqliteTables(self._writer, self.now_ms)
+        self._tables = SqliteRuns(self._writer, self.now_ms)
         self._file = faults.Identity(self.path)
         self._log = faults.Identity(f"{os.path.realpath(self.path)}-wal")  # SQLite puts it beside the file, not a link
         self._files_checked_at = 0.0
@@ -132,7 +136,7 @@ class SqliteStore:
     # --- transactions ---
 
     @contextmanager
-    def _writing(self, session: Session | None = None) -> Iterator[SqliteTables]:
+    def _writing(self, session: Session | None = None) -> Iterator[SqliteRuns]:
         """One durable transaction, with the session's fence checked in it."""
         with self._write_lock, self._faults():
             tables = self._tables
@@ -304,6 +308,11 @@ class SqliteStore:
         with self._writing() as tables:
             return Router(tables, direct=True).resume(key, message_id)
 
+    def branch(self, branch: Branch) -> Receipt:
+        """See `Store.branch`."""
+        with self._writing() as tables:
+            return Router(tables, direct=True).branch(branch)
+
     def deliver(self, session: Session, limit: int) -> list[Key]:
         """See `Store.deliver`."""
         with self._writing(session) as tables:
@@ -344,7 +353,9 @@ class SqliteStore:
         return events
 
     def _fingerprint(self, session: int) -> str:
-        """Of the code behind a session. The caller reads."""
+        """Of the code behind a session; 0 is no worker's, but a fork's. The caller reads."""
+        if not session:
+            return ""
         known = self._fingerprints.get(session)
         if known is None:
             found: Any = self._reader.execute(SQL["fingerprint"], (session,)).fetchone()
@@ -378,6 +389,11 @@ class SqliteStore:
         """See `Store.row`."""
         found = self._all("row", key)
         return row_of(found[0]) if found else None
+
+    def runs(self, key: Key, before: int | None, limit: int) -> list[RunRow]:
+        """See `Store.runs`."""
+        found = self._all("runs", (*key, _AFTER_ALL if before is None else before, limit))
+        return [RunRow(*columns) for columns in found]
 
     def rows(
         self, namespace: str, statuses: Sequence[Status], workflow: str, after: Key | None, limit: int

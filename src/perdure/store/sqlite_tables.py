@@ -31,12 +31,23 @@ if TYPE_CHECKING:
 
     from perdure.core import events as ev
     from perdure.core.identity import Key
-    from perdure.store.protocol import Batch, Blob, Letter, Park, Row, Running, Start, UnresolvedRow, UpdateRow
+    from perdure.store.protocol import (
+        Batch,
+        Blob,
+        Letter,
+        NewEvent,
+        Park,
+        Row,
+        Running,
+        Start,
+        UnresolvedRow,
+        UpdateRow,
+    )
 
 _CHUNKS = (128, 32, 8, 1)  # rows a statement; few sizes, so that their prepared statements are kept
 _MOST_NUMBERS = 20_000
 _PARK = {"parked": "park", "paused": "pause", "stalled": "stall"}
-_ALL = -1  # LIMIT without a limit
+ALL = -1  # LIMIT without a limit
 
 
 def _chunks(rows: Sequence[tuple[Any, ...]]) -> Iterator[Sequence[tuple[Any, ...]]]:
@@ -68,6 +79,7 @@ class SqliteTables:
         self._outbox_used = True
         self._running_used = True
         self._updates_used = True
+        self._received_used = True
         self.session = 0
 
     # --- one transaction ---
@@ -84,6 +96,8 @@ class SqliteTables:
             self._running_used = bool(self._one(SQL["running_used"]))
         if session and self._updates_used:
             self._updates_used = bool(self._one(SQL["updates_used"]))
+        if session and self._received_used:
+            self._received_used = bool(self._one(SQL["received_used"]))
 
     def flush(self) -> None:
         """Write what was gathered. Raises `Overtaken` if a batch's position did not match."""
@@ -133,7 +147,7 @@ class SqliteTables:
         self._advances = {}
         self._numbers.clear()
         self._last_pos = None
-        self._outbox_used = self._running_used = self._updates_used = True
+        self._outbox_used = self._running_used = self._updates_used = self._received_used = True
 
     def _one(self, query: str, bindings: tuple[Any, ...] = ()) -> Any:
         row = self._execute(query, bindings).fetchone()
@@ -199,16 +213,23 @@ class SqliteTables:
         return True
 
     def append(self, batch: Batch) -> None:
-        number, shard, session = self._number(batch.key, batch.run), batch.key.shard, self.session
-        pos = self._last_pos
-        if pos is None:
-            pos = self._one(SQL["last_shard_pos"])
-            assert pos is not None
-        for position, new in enumerate(batch.events, batch.expected):
+        number = self._number(batch.key, batch.run)
+        assert number is not None
+        self._append(number, batch.key.shard, batch.events, batch.expected)
+
+    def _append(self, number: int, shard: int, events: Sequence[NewEvent], expected: int) -> None:
+        session, pos = self.session, self._next_pos() - 1
+        for position, new in enumerate(events, expected):
             pos += 1
             version, at_ms, trace, usage, check, body = header(new, position)
             self._events.append((pos, number, position, shard, version, at_ms, session, trace, usage, check, body))
         self._last_pos = pos
+
+    def _next_pos(self) -> int:
+        if self._last_pos is None:
+            self._last_pos = self._one(SQL["last_shard_pos"])
+        assert self._last_pos is not None
+        return self._last_pos + 1
 
     def park(self, park: Park) -> None:
         self._advance_gathered()
@@ -235,7 +256,7 @@ class SqliteTables:
 
     def clear(self, key: Key, run: str) -> None:
         number = self._number(key, run)
-        left: list[Any] = self._execute(SQL["letters"], (number, _ALL)).fetchall()
+        left: list[Any] = self._execute(SQL["letters"], (number, ALL)).fetchall()
         for _, message_id, *body in left:
             if close_letter(self, key, run, body):
                 self._execute(SQL["bury"], (*key, message_id, *body))

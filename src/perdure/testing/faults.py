@@ -16,6 +16,7 @@ from perdure.store.protocol import (
     Advice,
     Batch,
     Blob,
+    Branch,
     Committed,
     Lease,
     Letter,
@@ -24,6 +25,7 @@ from perdure.store.protocol import (
     Receipt,
     Row,
     Running,
+    RunRow,
     Session,
     Start,
     Status,
@@ -97,6 +99,14 @@ class FaultyStore:
     def resume(self, key: Key, message_id: str = "") -> Receipt:
         """See `Store.resume`."""
         return self._call("resume", lambda: self.inner.resume(key, message_id))
+
+    def branch(self, branch: Branch) -> Receipt:
+        """See `Store.branch`."""
+        return self._call("branch", lambda: self.inner.branch(branch))
+
+    def runs(self, key: Key, before: int | None, limit: int) -> list[RunRow]:
+        """See `Store.runs`."""
+        return self._call("runs", lambda: self.inner.runs(key, before, limit))
 
     def deliver(self, session: Session, limit: int) -> list[Key]:
         """See `Store.deliver`."""

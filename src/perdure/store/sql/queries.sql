@@ -100,7 +100,7 @@ UPDATE execution SET status = 'active', recoveries = 0, wake_at_ms = NULL, waits
 WHERE shard = ? AND namespace = ? AND execution = ? AND status = 'stalled'
 
 -- name: receiver
-SELECT number, run, status, parent FROM execution WHERE shard = ? AND namespace = ? AND execution = ?
+SELECT number, run, status, parent, first_run FROM execution WHERE shard = ? AND namespace = ? AND execution = ?
 -- name: put_letter
 INSERT INTO inbox (number, arrival, message_id, format, checksum, body, request)
 VALUES (?1, coalesce((SELECT max(arrival) FROM inbox WHERE number = ?1), 0) + 1, ?2, ?3, ?4, ?5, ?6)
@@ -185,6 +185,47 @@ ORDER BY shard, namespace, execution, run, receiver_shard, receiver_namespace, r
 DELETE FROM outbox WHERE shard = ? AND namespace = ? AND execution = ? AND run = ?
 AND receiver_shard = ? AND receiver_namespace = ? AND receiver_execution = ? AND n = ?
 
+-- name: keep_run
+INSERT INTO past_run
+(number, shard, namespace, execution, run, workflow, status, position, began_at_ms, ended_at_ms, origin)
+SELECT number, shard, namespace, execution, run, workflow, ?, position, coalesce(run_began_at_ms, created_at_ms), ?,
+       origin
+FROM execution WHERE number = ?
+-- name: new_number
+UPDATE sqlite_sequence SET seq = seq + 1 WHERE name = 'execution' RETURNING seq
+-- name: next_run
+UPDATE execution
+SET number = ?, run = ?, workflow = ?, position = ?, run_began_at_ms = ?, origin = ?, state_position = ?,
+    first_run = CASE first_run WHEN '' THEN run ELSE first_run END, status = 'active', closed_at_ms = NULL,
+    wake_at_ms = NULL, waits_for = '', problem = '', recoveries = 0
+WHERE number = ?
+-- name: move_attributes
+UPDATE attribute SET number = ? WHERE number = ?
+-- name: forked
+UPDATE execution SET origin = ?, state_position = ? WHERE number = ?
+-- name: runs
+SELECT number, run, workflow, status, position, coalesce(run_began_at_ms, created_at_ms), closed_at_ms, origin
+FROM execution WHERE shard = ?1 AND namespace = ?2 AND execution = ?3 AND number < ?4
+UNION ALL
+SELECT number, run, workflow, status, position, began_at_ms, ended_at_ms, origin
+FROM past_run WHERE shard = ?1 AND namespace = ?2 AND execution = ?3 AND number < ?4
+ORDER BY number DESC LIMIT ?5
+-- name: received_used
+SELECT EXISTS (SELECT 1 FROM received)
+-- name: was_received
+SELECT 1 FROM received WHERE shard = ? AND namespace = ? AND execution = ? AND message_id = ?
+-- name: put_received
+INSERT INTO received (shard, namespace, execution, message_id) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING
+-- name: drop_received
+DELETE FROM inbox WHERE number = ? AND message_id IN (
+    SELECT message_id FROM received WHERE shard = ? AND namespace = ? AND execution = ?
+)
+-- name: move_letters
+UPDATE inbox SET number = ?, arrival = arrival + ? WHERE number = ?
+-- name: put_carried
+INSERT INTO inbox (number, arrival, message_id, format, checksum, body) VALUES (?, ?, ?, ?, ?, ?)
+ON CONFLICT (number, message_id) DO NOTHING
+
 -- name: running_used
 SELECT EXISTS (SELECT 1 FROM running)
 -- name: put_running
@@ -201,7 +242,9 @@ SELECT execution.run, seq, name, attempt, started_at_ms, progress FROM running J
 WHERE shard = ? AND namespace = ? AND execution = ? ORDER BY seq
 
 -- name: journal
-SELECT number, position FROM execution WHERE shard = ? AND namespace = ? AND execution = ? AND run = ?
+SELECT number, position FROM execution WHERE shard = ?1 AND namespace = ?2 AND execution = ?3 AND run = ?4
+UNION ALL
+SELECT number, position FROM past_run WHERE shard = ?1 AND namespace = ?2 AND execution = ?3 AND run = ?4
 -- name: load
 SELECT position, at_ms, session, trace_parent, usage, format, checksum, body
 FROM event WHERE number = ? AND position >= ? ORDER BY position LIMIT ?
@@ -212,25 +255,26 @@ WHERE shard = ? AND namespace = ? AND execution = ? AND arrival > ? ORDER BY arr
 SELECT arrival, message_id, format, checksum, body FROM inbox JOIN execution USING (number)
 WHERE shard = ? AND namespace = ? AND execution = ? AND request = 1 ORDER BY arrival LIMIT ?
 -- name: tail
-SELECT shard_pos, namespace, execution, run,
+SELECT shard_pos, coalesce(execution.namespace, past_run.namespace),
+       coalesce(execution.execution, past_run.execution), coalesce(execution.run, past_run.run),
        event.position, at_ms, session, trace_parent, usage, format, checksum, body
-FROM event CROSS JOIN execution USING (number)
+FROM event LEFT JOIN execution USING (number) LEFT JOIN past_run ON past_run.number = event.number
 WHERE shard_pos > ? AND event.shard = ? ORDER BY shard_pos LIMIT ?
 
 -- name: row
 SELECT shard, namespace, execution, run, lane, workflow, status, position, start_digest, created_at_ms,
-       closed_at_ms, wake_at_ms, waits_for, recoveries, problem, parent, state_position
+       closed_at_ms, wake_at_ms, waits_for, recoveries, problem, parent, state_position, first_run
 FROM execution WHERE shard = ? AND namespace = ? AND execution = ?
 -- name: rows
 SELECT shard, namespace, execution, run, lane, workflow, status, position, start_digest, created_at_ms,
-       closed_at_ms, wake_at_ms, waits_for, recoveries, problem, parent, state_position
+       closed_at_ms, wake_at_ms, waits_for, recoveries, problem, parent, state_position, first_run
 FROM execution
 WHERE (shard, namespace, execution) > (?1, ?2, ?3) AND namespace = ?4
 AND (?5 = '[]' OR status IN (SELECT value FROM json_each(?5))) AND (?6 = '' OR workflow = ?6)
 ORDER BY shard, namespace, execution LIMIT ?7
 -- name: active
 SELECT shard, namespace, execution, run, lane, workflow, status, position, start_digest, created_at_ms,
-       closed_at_ms, wake_at_ms, waits_for, recoveries, problem, parent, state_position
+       closed_at_ms, wake_at_ms, waits_for, recoveries, problem, parent, state_position, first_run
 FROM execution
 WHERE status = 'active' AND (shard, namespace, execution) > (?1, ?2, ?3)
 AND lane IN (SELECT value FROM json_each(?4))
@@ -238,7 +282,7 @@ ORDER BY shard, namespace, execution LIMIT ?5
 -- name: due
 SELECT e.shard, e.namespace, e.execution, e.run, e.lane, e.workflow, e.status, e.position, e.start_digest,
        e.created_at_ms, e.closed_at_ms, e.wake_at_ms, e.waits_for, e.recoveries, e.problem, e.parent,
-       e.state_position
+       e.state_position, e.first_run
 FROM shard CROSS JOIN execution AS e INDEXED BY execution_due ON e.shard = shard.shard
 WHERE shard.shard >= ?1 AND shard.session = ?6 AND e.status = 'parked' AND e.wake_at_ms <= ?5
 AND (e.shard, e.namespace, e.execution) > (?1, ?2, ?3)

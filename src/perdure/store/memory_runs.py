@@ -1,0 +1,119 @@
+"""One run after another, in memory: what continue-as-new, fork and rewind do to its tables."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from perdure.store.memory_tables import MemoryTables, Posted
+from perdure.store.protocol import Batch, Branch, Mail, Row, RunRow, RunStatus, Succession
+from perdure.store.records import copied, seal
+from perdure.store.routing import is_open, start_of, state_at, stays
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from perdure.core.identity import Key
+
+
+class MemoryRuns(MemoryTables):
+    """All tables."""
+
+    def succeed(self, batch: Batch, then: Succession) -> None:
+        key, began_at_ms = batch.key, then.events[0].at_ms
+        before = self._begin_next(key, "continued", began_at_ms, (began_at_ms, ""))
+        state = state_at([new.event for new in then.events])
+        self._replace_run(key, then.run, then.workflow, len(then.events), state)
+        self._append(key, then.run, then.events, 0)
+        self._move_letters(key, before, then.received, then.carried)
+
+    def _begin_next(self, key: Key, status: RunStatus, ended_at_ms: int, began: tuple[int, str]) -> int:
+        """Remember the run that ends; returns its number."""
+        world, row, number = self._world, self._world.rows[key], self._world.numbers[key]
+        began_at_ms, origin = world.began.get(key, (row.created_at_ms, ""))
+        over = RunRow(number, row.run, row.workflow, status, row.position, began_at_ms, ended_at_ms, origin)
+        past = world.past.setdefault(key, [])
+        past.append(over)
+        self._undo.append(past.pop)
+        self._set_running(number, {})
+        world.numbers[key] = self._new_number()
+        self._undo.append(lambda: world.numbers.update({key: number}))
+        self._set_began(key, began)
+        return number
+
+    def _set_began(self, key: Key, began: tuple[int, str]) -> None:
+        world, before = self._world.began, self._world.began.get(key)
+        world[key] = began
+        self._undo.append(lambda: world.pop(key) if before is None else world.update({key: before}))
+
+    def _replace_run(self, key: Key, run: str, workflow: str, position: int, state: int | None) -> None:
+        row: Row = self._world.rows[key]
+        self.set_row(
+            msgspec.structs.replace(
+                row,
+                run=run,
+                workflow=workflow,
+                position=position,
+                state_position=state,
+                first_run=row.first_run or row.run,
+                status="active",
+                closed_at_ms=None,
+                wake_at_ms=None,
+                waits_for="",
+                problem="",
+                recoveries=0,
+            )
+        )
+
+    def _move_letters(self, key: Key, before: int, received: Sequence[str], carried: Sequence[Mail]) -> None:
+        self._remember(key, received)
+        letters = [each for each in self._world.inboxes[before] if not self.was_received(key, each.message_id)]
+        left = [each for each in letters if stays(self, key, each.body)]
+        self._set_inbox(before, [])
+        first = [Posted(n, mail.message_id, seal(mail.event)) for n, mail in enumerate(carried, 1)]
+        again = {each.message_id for each in first}
+        rest = [each._replace(arrival=each.arrival + len(first)) for each in left if each.message_id not in again]
+        self._set_inbox(self._world.numbers[key], [*first, *rest])
+        for mail in carried:
+            self.keep(key, mail.blobs)
+
+    def _remember(self, key: Key, received: Sequence[str]) -> None:
+        known = self._world.received
+        new = {(key, message_id) for message_id in received} - known
+        known |= new
+        self._undo.append(lambda: known.difference_update(new))
+
+    # --- forks and rewinds ---
+
+    def fork(self, branch: Branch) -> None:
+        self.insert(start_of(branch), len(branch.events))
+        self.change(self._world.rows[branch.key], state_position=_state_of(branch))
+        self._set_began(branch.key, (self._now_ms(), branch.origin))
+        self._copy(branch)
+
+    def rewind(self, branch: Branch) -> None:
+        key, now_ms = branch.key, self._now_ms()
+        row = self._world.rows[key]
+        status: RunStatus = "abandoned" if is_open(row.status) else row.status
+        before = self._begin_next(key, status, row.closed_at_ms or now_ms, (now_ms, branch.origin))
+        self._replace_run(key, branch.run, branch.workflow, len(branch.events), _state_of(branch))
+        self._copy(branch)
+        self._move_letters(key, before, branch.received, branch.carried)
+        self.close_updates(key, branch.instead_of)
+
+    def _copy(self, branch: Branch) -> None:
+        for recorded in branch.events:
+            version, at_ms, trace, usage, check, body = copied(recorded)
+            header = (recorded.position, at_ms, recorded.session, trace, usage, version, check, body)
+            self._log(branch.key, branch.run, header)
+        self.keep(branch.key, branch.blobs)
+
+    # --- what was received before ---
+
+    def was_received(self, key: Key, message_id: str) -> bool:
+        return (key, message_id) in self._world.received
+
+
+def _state_of(branch: Branch) -> int | None:
+    return state_at([recorded.event for recorded in branch.events])
