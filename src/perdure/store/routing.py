@@ -311,11 +311,7 @@ class Router:
         if batch.taken:
             tables.take(batch.key, batch.run, batch.taken)
         self._tell(batch)
-        if batch.closes is not None:
-            tables.clear(batch.key, batch.run)
-        elif batch.then is not None:
-            tables.succeed(batch, batch.then)
-            self._hand_on(batch.key, batch.then.run)
+        self._end(batch)
         for start in batch.starts:
             tables.keep(start.key, start.blobs)
             self.post(_parcel_of_start(batch, start))
@@ -323,6 +319,14 @@ class Router:
             tables.keep(mail.receiver, mail.blobs)
             self.post(_parcel_of_mail(batch, mail))
         return Outcome.COMMITTED
+
+    def _end(self, batch: Batch) -> None:
+        """What the end of a run means for its inbox, if it has ended."""
+        if batch.closes is not None:
+            self.tables.clear(batch.key, batch.run)
+        elif batch.then is not None:
+            self.tables.succeed(batch, batch.then)
+            self._hand_on(batch.key, batch.then.run)
 
     def _hand_on(self, key: Key, run: str) -> None:
         """What waits in the inbox waits for the new run."""
@@ -448,7 +452,7 @@ class Router:
             self.tables.keep(start.key, start.blobs)
         row = self.tables.row(start.key)
         assert row is not None
-        same = created or (_is_workflow(row, start) and row.start_digest == start.digest)
+        same = created or (is_of(row, start) and row.start_digest == start.digest)
         return Receipt("accepted" if same else "exists", row, created)
 
     def resume(self, key: Key, message_id: str) -> Receipt:
@@ -520,7 +524,7 @@ def _refusal(receiver: Receiver | None) -> str | None:
     return None
 
 
-def _is_workflow(row: Row, start: Start) -> bool:
+def is_of(row: Row, start: Start) -> bool:
     """Whether the execution was started as this workflow. What it has become since is its own affair."""
     return bool(row.first_run) or row.workflow == start.event.workflow
 

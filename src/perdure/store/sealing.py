@@ -15,6 +15,7 @@ from perdure.core.shape import hidden_in
 from perdure.store.codec import Place
 from perdure.store.packing import COMPRESS_ABOVE, PLAIN
 from perdure.store.protocol import Batch, Blob, Committed, Mail, NewEvent, Park, Receipt, Start, Succession
+from perdure.store.routing import is_of
 from perdure.store.sealer import MARK, PACKED, Sealer, is_sealed_bytes, key_id_of
 
 if TYPE_CHECKING:
@@ -192,7 +193,7 @@ class SealedStore:
         if isinstance(receipt, PerdureError) or receipt.row is None:
             return receipt
         row = self._row(receipt.row)
-        is_again = start is not None and row.start_digest == start.digest
+        is_again = start is not None and is_of(row, start) and row.start_digest == start.digest
         if receipt.status != "exists" or not is_again:
             return _replace(receipt, row=row)
         if not isinstance(sealed, Mail):
