@@ -109,7 +109,14 @@ def test_a_slip_gets_the_nearest_name(cli: Cli, project: Project, line: str, hin
 
 def test_an_unknown_id_gets_the_nearest_one(cli: Cli) -> None:
     assert cli("run", "agent.py:greet", "--input", '"x"', "--id", "report-1").code == 0
-    for command in (["show", "reprot-1"], ["signal", "report-2", "x"], ["cancel", "report"], ["resume", "REPORT-1"]):
+    for command in (
+        ["show", "reprot-1"],
+        ["signal", "report-2", "x"],
+        ["cancel", "report"],
+        ["resume", "REPORT-1"],
+        ["pause", "repor"],
+        ["terminate", "eport-1"],
+    ):
         told = cli(*command)
         assert told.code == 3
         assert "Did you mean 'report-1'?" in told.err
@@ -157,7 +164,7 @@ def test_failures_have_their_exit_codes(cli: Cli, project: Project) -> None:
     assert cli("ls", "--frob").code == Exit.USAGE
 
 
-@pytest.mark.parametrize("line", ["ls", "show x", "signal x y", "cancel x", "resume x"])
+@pytest.mark.parametrize("line", ["ls", "show x", "signal x y", "cancel x", "terminate x", "pause x", "resume x"])
 def test_commands_that_need_a_store_do_not_make_one(cli: Cli, project: Project, line: str) -> None:
     told = cli(*line.split(), "--store", "nowhere.db")
     assert told.code == Exit.STORE

@@ -142,6 +142,34 @@ def test_a_stalled_execution_goes_on_after_the_module_was_fixed(spawn: Spawn, wo
     assert spawn("run", "broken.py:wf", "--id", "s1").end()[:2] == (0, '"fixed"\n')
 
 
+def test_an_execution_is_paused_resumed_and_terminated_by_hand(spawn: Spawn, worker: Spawn, project: Project) -> None:
+    worker()
+    asking = spawn("run", "agent.py:ask", "--input", '"t"', "--id", "a1")
+    until(lambda: (row := project.row("a1")) and row.status == "parked", "it waits")
+    assert spawn("pause", "a1", "--reason", "lunch").end().code == 0
+    until(lambda: project.row("a1").status == "paused", "the pause")
+    listed = spawn("ls", "--status", "paused").end().out
+    assert "‖ paused" in listed
+    assert "waits for resume (lunch)" in listed
+    assert "‖" in spawn("show", "a1").end().out
+    assert spawn("signal", "a1", "approval", '{"approved": true}').end().code == 0
+    assert project.row("a1").status == "paused"
+    told = spawn("resume", "a1", "--json").end()
+    assert (told.code, told.json()["was"]) == (0, "paused")
+    assert asking.end().code == 0
+
+    asking = spawn("run", "agent.py:ask", "--input", '"t"', "--id", "a2")
+    until(lambda: (row := project.row("a2")) and row.status == "parked", "it waits")
+    assert spawn("pause", "a2").end().code == 0
+    assert spawn("terminate", "a2", "--reason", "no more").end().code == 0
+    told = asking.end()
+    assert told.code == 1
+    assert "no more" in told.err
+    again = spawn("pause", "a2").end()
+    assert again.code == 7
+    assert "is closed (terminated)" in again.err
+
+
 def test_ctrl_c_stops_run_and_the_printed_command_goes_on(spawn: Spawn, project: Project) -> None:
     started = spawn("run", "agent.py:ask", "--input", '"t"', "--store", "other place.db")
     started.until_it_says("Execution ")

@@ -10,6 +10,7 @@ import pytest
 
 from perdure.core import events as ev
 from perdure.core.machine import Machine
+from perdure.core.table import RunState
 from perdure.runtime import closing, driver, inbox, lease, worker
 from perdure.runtime.driver import Driver
 from perdure.runtime.outgoing import Outgoing
@@ -84,7 +85,11 @@ def test_a_timer_that_does_not_look_into_the_inbox_overtakes_a_message(monkeypat
 
 
 def test_without_next_expected_numbers_a_message_counts_twice(monkeypatch):
+    verdict = inbox._verdict
+
     def careless(machine, event, received, seen):
+        if machine.state is RunState.PAUSED or isinstance(event, inbox._PAUSES):
+            return verdict(machine, event, received, seen)
         return not isinstance(event, ev.CommandEvent) or event.seq in machine.open
 
     monkeypatch.setattr(inbox, "_verdict", careless)
@@ -255,3 +260,21 @@ def test_terminating_children_that_were_asked_to_cancel(monkeypatch):
 
     monkeypatch.setattr(Machine, "_count_message", forgetful)
     assert laws_broken(shape="breakup") == "who is asked to cancel may clean up"
+
+
+def test_starting_steps_in_a_pause(monkeypatch):
+    advance = Driver._advance
+
+    def careless(self):
+        if self.machine.state is RunState.PAUSED and self.machine.fresh:
+            self._do(*self.execution.take())
+        advance(self)
+
+    monkeypatch.setattr(Driver, "_advance", careless)
+    assert laws_broken(shape="retries") == "no step begins in a pause"
+
+
+def test_not_looking_for_the_end_of_a_pause(monkeypatch):
+    monkeypatch.setattr(Driver, "_pause_or_go_on", lambda self: setattr(self, "paused", not self.paused))
+    monkeypatch.setattr(routing, "wakes", lambda status, _: status != "paused")
+    assert laws_broken(shape="approvals") == "everything terminates"

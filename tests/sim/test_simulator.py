@@ -63,6 +63,13 @@ def test_any_store_call_may_fail_while_parents_and_children_end_by_way_of_the_ou
     assert not [case for case in exhaustive.explore(shape, direct=False) if case.error is not None]
 
 
+@pytest.mark.parametrize("shape", ["sequence", "timers"])
+def test_any_store_call_may_fail_around_pauses(shape):
+    cases = list(exhaustive.explore(shape, pauses=2))
+    assert not [case for case in cases if case.error is not None]
+    assert "requests" in {case.call for case in cases}
+
+
 def test_the_same_seed_is_the_same_history_in_every_process():
     def traces(hash_seed):
         environment = {**os.environ, "PYTHONHASHSEED": hash_seed}

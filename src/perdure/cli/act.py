@@ -1,4 +1,4 @@
-"""`perdure signal`, `cancel`, `resume`: each sends one message and says what will come of it."""
+"""`perdure signal`, `cancel`, `terminate`, `pause`, `resume`: each sends one message and says what comes of it."""
 
 from __future__ import annotations
 
@@ -64,11 +64,52 @@ async def _cancel(settings: Settings, execution_id: str, reason: str) -> None:
 
 @click.command()
 @click.argument("execution_id", metavar="ID")
+@click.option("--reason", default="", metavar="TEXT", help="Kept in the journal, and shown.")
+@shared_options
+def terminate(execution_id: str, reason: str) -> None:
+    """End execution ID without asking its code.
+
+    Nothing of it runs any more, no clean-up either: to let it clean up, cancel it. It works on what is paused, stalled
+    or not begun as well.
+    """
+    go(_terminate(current(), execution_id, reason))
+
+
+async def _terminate(settings: Settings, execution_id: str, reason: str) -> None:
+    async with client_of(settings) as client:
+        await known(client, execution_id)
+        await client.handle(execution_id).terminate(reason)
+        text = f"Asked to terminate {execution_id}."
+        _tell(settings, execution_id, text, worker=worker_runs(client), terminate=reason)
+
+
+@click.command()
+@click.argument("execution_id", metavar="ID")
+@click.option("--reason", default="", metavar="TEXT", help="Kept in the journal, and shown.")
+@shared_options
+def pause(execution_id: str, reason: str) -> None:
+    """Pause execution ID until it is resumed.
+
+    Nothing of it begins any more, and its timers wait. Steps that run may end; messages are kept. A request to
+    terminate is heard.
+    """
+    go(_pause(current(), execution_id, reason))
+
+
+async def _pause(settings: Settings, execution_id: str, reason: str) -> None:
+    async with client_of(settings) as client:
+        await known(client, execution_id)
+        await client.handle(execution_id).pause(reason)
+        _tell(settings, execution_id, f"Asked {execution_id} to pause.", worker=worker_runs(client), pause=reason)
+
+
+@click.command()
+@click.argument("execution_id", metavar="ID")
 @shared_options
 def resume(execution_id: str) -> None:
-    """Let the stalled execution ID go on, after its code was fixed.
+    """Let a paused or stalled execution ID go on.
 
-    A worker that is running still has the old code in memory: restart it first.
+    What stalled needs its code fixed first; a worker that is running still has the old one in memory: restart it.
     """
     go(_resume(current(), execution_id))
 
@@ -77,12 +118,13 @@ async def _resume(settings: Settings, execution_id: str) -> None:
     async with client_of(settings) as client:
         row = await known(client, execution_id)
         await client.handle(execution_id).resume()
-        if row.status == "stalled":
-            text = f"{execution_id} goes on."
-        else:
-            text = f"{execution_id} is not stalled, but {row.status}: nothing to resume."
+        waits = row.status in {"stalled", "paused"}
+        goes_on, not_waiting = (
+            f"{execution_id} goes on.",
+            f"{execution_id} is {row.status}: it goes on if it is paused.",
+        )
         running = worker_runs(client)
-        _tell(settings, execution_id, text, worker=running, was=row.status)
+        _tell(settings, execution_id, goes_on if waits else not_waiting, worker=running, was=row.status)
         if row.status == "stalled" and running and not settings.json:
             say(
                 f"If it stalls again, restart the worker with the fixed code. See {_show(settings, execution_id)}",

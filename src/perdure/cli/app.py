@@ -23,6 +23,8 @@ _COMMANDS = {
     "stalled": "perdure.cli.look:stalled",
     "signal": "perdure.cli.act:signal",
     "cancel": "perdure.cli.act:cancel",
+    "terminate": "perdure.cli.act:terminate",
+    "pause": "perdure.cli.act:pause",
     "resume": "perdure.cli.act:resume",
     "lint": "perdure.cli.lint:lint",
     "check": "perdure.cli.check:check",

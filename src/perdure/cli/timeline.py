@@ -13,6 +13,7 @@ from typing import Literal
 import msgspec
 
 from perdure import journal as jn
+from perdure.cli.attributes import attributes_text
 from perdure.cli.times import duration
 
 Mark = Literal[
@@ -26,6 +27,7 @@ Mark = Literal[
     "signal",
     "timer",
     "worker",
+    "paused",
     "stalled",
     "cancelled",
 ]
@@ -172,6 +174,20 @@ class _Teller:
                 self.add(Entry("cancelled", word, at_ms, text=event.reason))
             case jn.ExecutionClaimed():
                 self.claimed(at_ms)
+            case _:
+                self.management(at_ms, event)
+
+    def management(self, at_ms: int, event: jn.AnyEvent) -> None:
+        match event:
+            case jn.PauseRequested():
+                self.add(Entry("paused", "paused", at_ms, text=event.reason))
+            case jn.ResumeRequested():
+                self.add(Entry("note", "resumed", at_ms))
+            case jn.DeadlinePassed():
+                self.add(Entry("timer", "deadline passed", at_ms, text=event.reason))
+            case jn.AttributesSet():
+                told = [*attributes_text(event.changed), *(f"no {name}" for name in event.removed)]
+                self.add(Entry("note", "attributes", at_ms, text=", ".join(told)))
             case _:
                 self.add(Entry("note", type(event).__name__, at_ms))
 

@@ -18,6 +18,7 @@ GLYPHS: dict[Mark, tuple[str, str, str]] = {
     "failed": ("✗", "x", "red"),
     "cancelled": ("⊘", "/", "magenta"),
     "stalled": ("■", "#", "bold red"),
+    "paused": ("‖", "=", "yellow"),
     "retry": ("↻", "~", "yellow"),
     "running": ("▸", ">", "cyan"),
     "waiting": ("◌", "o", "yellow"),
@@ -30,6 +31,7 @@ GLYPHS: dict[Mark, tuple[str, str, str]] = {
 STATUSES: dict[jn.Status, tuple[Mark, str]] = {
     "active": ("running", "cyan"),
     "parked": ("waiting", "yellow"),
+    "paused": ("paused", "yellow"),
     "stalled": ("stalled", "bold red"),
     "completed": ("done", "green"),
     "failed": ("failed", "red"),
@@ -72,8 +74,8 @@ def first_line(text: str) -> str:
 
 
 def waits_text(row: jn.Row, now_ms: int) -> str:
-    """What a parked execution waits for, and when its timer or next attempt is due; "" for others."""
-    if row.status != "parked":
+    """What a parked or paused execution waits for, and when its timer or next attempt is due; "" for others."""
+    if row.status not in {"parked", "paused"}:
         return ""
     waits = row.waits_for or "its next attempt"
     if row.wake_at_ms is None:

@@ -99,8 +99,8 @@ class Executions(ABC):
         """Wait until it is closed or stalled, or found missing; the closing event, if that is at hand."""
 
     @abstractmethod
-    async def resume(self, key: Key) -> Receipt:
-        """Resume a stalled one."""
+    async def resume(self, key: Key, message_id: str = "") -> Receipt:
+        """See `Store.resume`."""
 
 
 class Client(Executions):
@@ -153,9 +153,10 @@ class Client(Executions):
 
         return await self._ask_or(request, write)
 
-    async def resume(self, key: Key) -> Receipt:
+    async def resume(self, key: Key, message_id: str = "") -> Receipt:
         """Likewise."""
-        return await self._ask_or(Request(resume=key), lambda: self.store.resume(key))
+        request = Request(resume=key, message_id=message_id)
+        return await self._ask_or(request, lambda: self.store.resume(key, message_id))
 
     async def _ask_or(self, request: Request, write: Callable[[], Receipt]) -> Receipt:
         for tried in range(ASK_TRIES):

@@ -8,12 +8,13 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from perdure.core import events as ev
 from perdure.core.commands import AnyCommand, CloseRun, RunStep, SendMessage, StartChild
 from perdure.core.errors import PerdureError, PoisonedExecution, StalledByBug
 from perdure.core.identity import Key
+from perdure.core.machine import Machine
 from perdure.core.table import RunState
 from perdure.runtime.attempt import StepRun
 from perdure.runtime.closing import closing_event, closing_mail
@@ -21,7 +22,7 @@ from perdure.runtime.inbox import Chosen, choose
 from perdure.runtime.loading import INBOX_PAGE
 from perdure.runtime.outgoing import Outgoing
 from perdure.runtime.steps import StepRunner
-from perdure.store.protocol import Batch, Letter, NewEvent, Outcome, Start, Status
+from perdure.store.protocol import Batch, Letter, NewEvent, Outcome, Park, Start, Status
 from perdure.workflow.definitions import Workflow
 from perdure.workflow.execution import Execution
 from perdure.workflow.values import failure_info
@@ -79,6 +80,7 @@ class Driver:
         self.attempts: dict[int, StepRun | None] = {}  # what the step runner has of its steps; None: it waits there
         self.progress: dict[int, ev.Payload] = {}  # what attempts of an earlier process last told
         self.dead = False
+        self.paused = False  # as its code was when it was last given something to do
         self.broken: PerdureError | None = None  # its code cannot run its journal, or nobody can read it
         self.length = 0  # of the durable journal
         self.watched = False  # the worker wants to hear of progress: it died too often with this one
@@ -140,17 +142,10 @@ class Driver:
     @property
     def resting(self) -> bool:
         """Nothing runs and nothing is to be written: it waits for timers, messages or children."""
-        return not (
-            self.attempts
-            or self._scheduled
-            or self._committing
-            or self._feeding
-            or self._results
-            or self._outgoing.events
-            or self._again
-            or self._closing
-            or self._more_letters
-        )
+        if self.attempts or self._scheduled or self._committing or self._feeding or self._results:
+            return False
+        held = self._outgoing.events or self._again or self._closing
+        return not self._more_letters and (self.paused or not held)
 
     @property
     def committing(self) -> bool:
@@ -257,8 +252,10 @@ class Driver:
     def _advance(self) -> None:
         """Every committed event has been fed: start what the code asked for, and write what there is to write."""
         machine = self.machine
-        if machine.fresh or machine.dropped or not machine.open or self._again:
-            self._do(*self.execution.take())
+        if self.paused is not (machine.state is RunState.PAUSED):
+            self._pause_or_go_on()
+        if not self.paused:
+            self._take_commands(machine)
         batch = self._compose() if self._results or self._has_news() else None
         if batch is not None:
             self._committing = batch
@@ -267,6 +264,20 @@ class Driver:
         if self._unreadable is not None:
             raise self._unreadable  # only now: what other steps answered has been written
         self._wait()
+
+    def _take_commands(self, machine: Machine) -> None:
+        if machine.fresh or machine.dropped or not machine.open or self._again:
+            self._do(*self.execution.take())
+
+    def _pause_or_go_on(self) -> None:
+        """A pause has begun or ended. While it lasts, only requests are read from the inbox; all else stays there."""
+        self.paused, self._more_letters = not self.paused, True
+        self._letters.clear()
+        if self.paused:
+            for seq in [seq for seq, run in self.attempts.items() if run is None]:  # it only waits for its place
+                self.host.steps.stop(self, seq)
+                self._try_again(seq)
+        self.host.fetch_letters(self)
 
     def _wait(self) -> None:
         wake_at_ms = self.next_wake_ms()
@@ -390,12 +401,13 @@ class Driver:
         if self._closing or chosen.terminate:
             return self._final_batch(at_ms, chosen)
         self._writing = min(len(self._results), RESULTS_PER_BATCH)
-        due = [] if self._more_letters and chosen.taken else machine.due_timers(at_ms)  # after all that is stored
+        due = self._due(chosen, at_ms)
         events = [
             *self._opening(chosen.events),
             *self._results[: self._writing],
-            *map(ev.TimerFired, due),
+            *due,
             *outgoing.events,
+            *chosen.last,
         ]
         if not events and not chosen.taken:
             return None
@@ -411,9 +423,15 @@ class Driver:
             create=self.create,
         )
 
+    def _due(self, chosen: Chosen, at_ms: int) -> Sequence[ev.AnyEvent]:
+        """Timers that fire now: not in a pause, and not before all letters that are stored."""
+        if self.paused or chosen.last or (self._more_letters and chosen.taken):
+            return ()
+        return [ev.TimerFired(seq) for seq in self.machine.due_timers(at_ms)]
+
     def _opening(self, letters: Sequence[ev.AnyEvent]) -> Sequence[ev.AnyEvent]:
         """Letters, and at the beginning of a run the start and the claim before them."""
-        if self.machine.state is RunState.RUNNING:
+        if self.machine.state is RunState.RUNNING or self.paused:
             return letters
         events: list[ev.AnyEvent] = [] if self.create is None else [self.create.event]
         starts = [event for event in letters if isinstance(event, ev.ExecutionStarted)]
@@ -441,7 +459,14 @@ class Driver:
             closes=status,
         )
 
+    def park(self, status: Literal["parked", "paused", "stalled"], *, waits_for: str = "", problem: str = "") -> Park:
+        """What its row is to tell while it rests."""
+        wake_at_ms = None if status == "stalled" else self.next_wake_ms()
+        return Park(self.key, self.run, self.length, status, wake_at_ms, waits_for, problem)
+
     def next_wake_ms(self) -> int | None:
+        if self.paused:
+            return None
         deadline_ms = self.machine.next_deadline_ms()
         if not self._retries:
             return deadline_ms

@@ -399,9 +399,9 @@ class Engine(Executions):
             self._asked.discard(answered)
             self._deposits -= 1
 
-    async def resume(self, key: Key) -> Receipt:
+    async def resume(self, key: Key, message_id: str = "") -> Receipt:
         """Resume a stalled execution and run it here."""
-        receipt: Receipt = await self.read(lambda: self.store.resume(key))
+        receipt: Receipt = await self.read(lambda: self.store.resume(key, message_id))
         if receipt.status == "accepted":
             self._running().woken([key])
         return receipt
@@ -456,7 +456,7 @@ class Engine(Executions):
         if request.mail is not None:
             return await self.deposit(request.mail)
         if request.resume is not None:
-            return await self.resume(request.resume)
+            return await self.resume(request.resume, request.message_id)
         return None
 
 

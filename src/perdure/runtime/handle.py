@@ -37,7 +37,7 @@ class Port(Protocol):
     async def deposit(self, item: Start | Mail) -> Receipt: ...
     async def read(self, call: Callable[[], Any]) -> Any: ...
     async def closed(self, key: Key) -> ev.AnyEvent | None: ...  # the closing event, if it is at hand
-    async def resume(self, key: Key) -> Receipt: ...
+    async def resume(self, key: Key, message_id: str) -> Receipt: ...
     def new_id(self) -> str: ...
 
 
@@ -123,12 +123,23 @@ class Handle(Generic[R]):
         await self._send(ev.CancelRequested(self._port.new_id(), storable(reason)))
 
     async def terminate(self, reason: str = "") -> None:
-        """End it without asking its code."""
+        """End it without asking its code; also while it is paused, stalled, or not begun."""
         await self._send(ev.TerminateRequested(self._port.new_id(), storable(reason)))
 
+    async def pause(self, reason: str = "") -> None:
+        """Let nothing of it begin any more, until `resume`; returns when that is durable.
+
+        Steps that run may end, and are recorded. Timers and its deadline wait: what came due meanwhile happens at the
+        end of the pause, in order. Messages are kept, and read then; only a request to terminate is heard.
+
+        Raises:
+            ExecutionNotFound, ExecutionClosed: there is nothing to pause.
+        """
+        await self._send(ev.PauseRequested(self._port.new_id(), storable(reason)))
+
     async def resume(self) -> None:
-        """Let a stalled execution go on, after its code was fixed."""
-        self._check(await self._port.resume(self.key))
+        """Let it go on after `pause`, or after it stalled and its code was fixed."""
+        self._check(await self._port.resume(self.key, self._port.new_id()))
 
     async def describe(self) -> Row:
         """Its row: status, workflow, what it waits for, when it wakes, why it stalled."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from perdure.core import events as ev
-from perdure.core.errors import CorruptJournal, KeyMissing
+from perdure.core.errors import CorruptJournal, KeyMissing, PerdureError
 from perdure.core.identity import Key
 from perdure.store.protocol import Letter, Row, Running, Store
 
@@ -40,15 +40,27 @@ def read(store: Store, row: Row) -> Loaded:
     return Loaded(row, journal, store.inbox(row.key, INBOX_PAGE), store.running(row.key))
 
 
+class Reader(Protocol):
+    """Whose inbox is read."""
+
+    key: Key
+    broken: PerdureError | None
+    paused: bool
+
+
+def letters_for(store: Store, driver: Reader) -> list[Letter]:
+    """A page of its inbox, as far as it may act on it: whose code cannot go on, or who is paused, takes requests only.
+
+    They are found behind any number of other letters.
+    """
+    if driver.broken is not None:
+        return requests_to_end(store, driver.key)
+    return store.requests(driver.key, INBOX_PAGE) if driver.paused else store.inbox(driver.key, INBOX_PAGE)
+
+
 def requests_to_end(store: Store, key: Key) -> list[Letter]:
-    """Waiting requests to terminate, however many letters stand before the first: its page's, or none."""
-    after = 0
-    while True:
-        page = store.inbox(key, INBOX_PAGE, after)
-        found = [letter for letter in page if isinstance(letter.event, ev.TerminateRequested)]
-        if found or len(page) < INBOX_PAGE:
-            return found
-        after = page[-1].arrival
+    """Waiting requests to terminate."""
+    return [each for each in store.requests(key, INBOX_PAGE) if isinstance(each.event, ev.TerminateRequested)]
 
 
 def parent_of(row: Row) -> ev.Parent | None:

@@ -35,6 +35,7 @@ class Request(msgspec.Struct, omit_defaults=True):
     start: Start | None = None
     mail: Mail | None = None
     resume: Key | None = None
+    message_id: str = ""  # of a resume that also ends a pause
     closed: Key | None = None
     private: bool = False  # who asks encrypts: an engine that does not must refuse
 

@@ -89,7 +89,7 @@ class StepRunner:
         """Limits have changed: begin what may begin now."""
         waiting, self._waiting = self._waiting, deque()
         for driver, command in waiting:
-            if command.seq in driver.attempts and not driver.dead:
+            if _waits(driver, command):
                 self.begin(driver, command)
 
     def stop(self, driver: Driven, seq: int) -> None:
@@ -305,7 +305,7 @@ class StepRunner:
     def _next_of(self, queue: deque[tuple[Driven, RunStep]]) -> bool:
         while queue:
             driver, command = queue.popleft()
-            if command.seq in driver.attempts and not driver.dead:
+            if _waits(driver, command):
                 self.begin(driver, command)
                 return True
         return False
@@ -335,6 +335,11 @@ class StepRunner:
                 self._cancel(run)
                 return
         self._watch(run)
+
+
+def _waits(driver: Driven, command: RunStep) -> bool:
+    """Whether it still waits for its place. It may stand in a queue twice: it left it in a pause, and came again."""
+    return not driver.dead and driver.attempts.get(command.seq, command) is None
 
 
 def _is_final(error: BaseException) -> bool:

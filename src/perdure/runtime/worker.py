@@ -13,17 +13,18 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 from perdure.core import events as ev
-from perdure.core.errors import ExecutionStalled, PerdureError, StalledByBug, StoreError, UnknownWorkflow
+from perdure.core.errors import PerdureError, StalledByBug, StoreError, UnknownWorkflow
 from perdure.core.identity import Key
 from perdure.runtime.alarm import Alarm
 from perdure.runtime.committer import Committer, Done
 from perdure.runtime.driver import Driver
 from perdure.runtime.environment import Environment
 from perdure.runtime.lease import NOTHING, Holding
-from perdure.runtime.loading import INBOX_PAGE, Loaded, died_alone, parent_of, read, requests_to_end, size_of
+from perdure.runtime.loading import Loaded, died_alone, letters_for, parent_of, read, size_of
+from perdure.runtime.stalls import Stalls
 from perdure.runtime.steps import StepRunner
 from perdure.runtime.suspects import RECOVERIES_ALONE, Suspects
-from perdure.store.protocol import Batch, Lease, Letter, Park, Row, Session, Start, Store
+from perdure.store.protocol import Batch, Lease, Park, Row, Session, Start, Store
 from perdure.workflow.definitions import Workflow
 from perdure.workflow.values import failure_info
 
@@ -95,7 +96,7 @@ class Worker:
         self._turning = False
         self._outgoing: list[tuple[Batch, Done]] = []
         self._resting_bytes = 0
-        self._stalling: set[Key] = set()
+        self._stalls = Stalls(self)
         self._loading: set[Key] = set()
         self._fetching: dict[Driver, bool] = {}  # whose inbox is being read: whether to read it again after that
         self._woken_while_loading: set[Key] = set()
@@ -152,7 +153,7 @@ class Worker:
         if self.drivers.get(driver.key) is driver:
             self._alarm.set(driver.key, due_ms)  # by key: the alarm must not keep who left in memory
 
-    def _ask(self, call: Callable[[], Any], done: Callable[[Any], None]) -> None:
+    def ask(self, call: Callable[[], Any], done: Callable[[Any], None]) -> None:
         """Have it called off the loop. Once this worker has stopped, nothing begins any more and no answer is heard."""
         if not self._stopped:
             self.background.run(
@@ -180,10 +181,7 @@ class Worker:
                 if again:
                     self.fetch_letters(driver)
 
-        if driver.broken is None:
-            self._ask(lambda: self.store.inbox(driver.key, INBOX_PAGE), fetched)
-        else:
-            self._ask(lambda: requests_to_end(self.store, driver.key), fetched)  # it takes nothing else any more
+        self.ask(lambda: letters_for(self.store, driver), fetched)
 
     def rested(self, driver: Driver) -> None:
         """It waits: remember that in its row, and make it a candidate for eviction."""
@@ -192,15 +190,8 @@ class Worker:
         key = driver.key
         wake_at_ms = driver.next_wake_ms()
         if wake_at_ms is None or wake_at_ms > self.now_ms() + PARK_WORTH_MS:
-            self.committer.advise(
-                Park(
-                    key=key,
-                    run=driver.run,
-                    position=driver.length,
-                    wake_at_ms=wake_at_ms,
-                    waits_for=driver.execution.waits_for(),
-                )
-            )
+            paused = driver.paused
+            self.committer.advise(driver.park("paused" if paused else "parked", waits_for=driver.execution.waits_for()))
             self._rouse(driver)
             self.resting[key] = driver.size
             self._resting_bytes += driver.size
@@ -212,67 +203,25 @@ class Worker:
         """Its journal has ended."""
         if Worker.observer is not None and driver.broken is None:
             Worker.observer(self, driver)
-        self._drop(driver)
+        self.drop(driver)
         self.on_closed(driver.key, driver.run, event)
 
     def stalled(self, driver: Driver, error: PerdureError) -> None:
-        """Its code failed: keep it, say so, and leave it until somebody resumes it."""
-        if driver.key in self._stalling:
-            return
-        self._stalling.add(driver.key)
-        log.error("execution %s stalled: %s", driver.key.execution, error.brief() if self.private else error)
-        driver.halt(error)
-        self._write_stall(driver, error)
-
-    def _write_stall(self, driver: Driver, error: PerdureError) -> None:
-        """At once, and until it is written the driver stays: nobody may take the row's word and run it again."""
-        park = Park(
-            key=driver.key,
-            run=driver.run,
-            position=driver.length,
-            status="stalled",
-            waits_for=type(error).__name__,
-            problem=str(error),
-        )
-
-        def write() -> list[Letter]:
-            self.store.commit(self.session, [], [park])
-            return requests_to_end(self.store, driver.key)
-
-        def written(letters: Any) -> None:
-            if driver.dead or driver.committing:
-                self._stalling.discard(driver.key)
-            elif isinstance(letters, Exception):
-                log.warning("cannot write that %s stalled, trying again: %s", driver.key.execution, letters)
-                self._loop.call_later(0.5, self._write_stall, driver, error)
-            else:
-                self._stalling.discard(driver.key)
-                self._stall_written(driver, error, letters)
-
-        if driver.dead:
-            self._stalling.discard(driver.key)
-        else:
-            self._ask(write, written)
-
-    def _stall_written(self, driver: Driver, error: PerdureError, letters: Sequence[Letter]) -> None:
-        if letters:  # somebody asked to terminate it
-            driver.letters_arrived(letters)
-            return
-        self._drop(driver)
-        self.on_stalled(driver.key, ExecutionStalled(execution=driver.key.execution, problem=str(error)))
+        """Its code failed."""
+        self._stalls.begin(driver, error)
 
     def lost(self, driver: Driver) -> None:
         """Somebody else has written to its journal, or may have: forget it, and look at the store again."""
         if driver.dead:
             return
         log.warning("execution %s moved on without this worker: dropped from memory", driver.key.execution)
-        self._drop(driver)
+        self.drop(driver)
         self.on_moved(driver.key)
         self.woken([driver.key])
 
     def refused(self, driver: Driver) -> None:
         """Its id was taken: it never existed. Meanwhile it stood in the place of the one that has the id."""
-        self._drop(driver)
+        self.drop(driver)
         self.on_moved(driver.key)
         self.woken([driver.key])
 
@@ -345,7 +294,7 @@ class Worker:
                 self._scanning = False
                 self._arm_scan()
 
-        self._ask(lambda: self.store.ready(self.session, self.now_ms(), after, limit), scanned)
+        self.ask(lambda: self.store.ready(self.session, self.now_ms(), after, limit), scanned)
 
     def _arm_scan(self) -> None:
         if self._scan_again:
@@ -358,7 +307,7 @@ class Worker:
             else:
                 self._hear_of(wake_at_ms)  # what was parked since it was read is heard of already
 
-        self._ask(lambda: self.store.next_wake_ms(self.session), told)
+        self.ask(lambda: self.store.next_wake_ms(self.session), told)
 
     def left(self, key: Key) -> None:
         """The last commit of an execution that was dropped has ended."""
@@ -370,7 +319,7 @@ class Worker:
             self._leaving[key] = True
             return
         self._loading.add(key)
-        self._ask(lambda: self.store.row(key), lambda row: self._row_read(key, row))
+        self.ask(lambda: self.store.row(key), lambda row: self._row_read(key, row))
 
     def _row_read(self, key: Key, row: Any) -> None:
         self._loading.discard(key)
@@ -415,7 +364,7 @@ class Worker:
             return
         self._loading.add(row.key)
         reading = self._suspects.read if self._suspects.has_turn(row.key) else read
-        self._ask(lambda: reading(self.store, row), lambda loaded: self._loaded(row, loaded))
+        self.ask(lambda: reading(self.store, row), lambda loaded: self._loaded(row, loaded))
 
     def _loaded(self, row: Row, loaded: Any) -> None:
         self._loading.discard(row.key)
@@ -475,7 +424,7 @@ class Worker:
             return
         lost, gained = self.holding.renewed(lease, asked_ms)
         for driver in [each for key, each in self.drivers.items() if key.shard in lost and each.create is None]:
-            self._drop(driver)
+            self.drop(driver)
         if gained:
             self.scan()
         if self._lapse is not None:
@@ -504,8 +453,8 @@ class Worker:
                 self.changes = changes
                 self.scan()
 
-        self._ask(lambda: self.store.deliver(self.session, DELIVERIES_PER_TICK), delivered)
-        self._ask(self.store.changes, looked)
+        self.ask(lambda: self.store.deliver(self.session, DELIVERIES_PER_TICK), delivered)
+        self.ask(self.store.changes, looked)
 
     # --- leaving ---
 
@@ -514,7 +463,8 @@ class Worker:
         if size is not None:
             self._resting_bytes -= size
 
-    def _drop(self, driver: Driver) -> None:
+    def drop(self, driver: Driver) -> None:
+        """It leaves memory."""
         if self.drivers.get(driver.key) is driver:
             del self.drivers[driver.key]
             self._alarm.set(driver.key, None)
@@ -534,7 +484,7 @@ class Worker:
             driver = self.drivers[key]
             if driver.resting:
                 due_ms = driver.next_wake_ms()
-                self._drop(driver)
+                self.drop(driver)
                 self._hear_of(due_ms)
             else:
                 self._rouse(driver)
@@ -566,7 +516,7 @@ class Worker:
     def idle(self) -> bool:
         """Nothing runs, is read or written: only time or a message brings something to do."""
         reading = self._loading or self._fetching or self._scanning or self._leaving
-        under_way = self._turning or self._stalling or len(self.steps) or self.committer.depth()
+        under_way = self._turning or self._stalls or len(self.steps) or self.committer.depth()
         return not (reading or under_way) and all(driver.resting for driver in self.drivers.values())
 
     def next_due_ms(self) -> int | None:
@@ -579,7 +529,7 @@ class Worker:
 
     def writing(self) -> bool:
         """Whether any execution in memory has something that is not written yet."""
-        return bool(self._stalling) or any(driver.unwritten for driver in self.drivers.values())
+        return bool(self._stalls) or any(driver.unwritten for driver in self.drivers.values())
 
     def advise_of_steps(self) -> None:
         """Tell the store of attempts that take long. Called every second or so."""
@@ -593,7 +543,7 @@ class Worker:
         if self._lapse is not None:
             self._lapse.cancel()
         for driver in list(self.drivers.values()):
-            self._drop(driver)
+            self.drop(driver)
         for waiter in self._room:
             if not waiter.done():
                 waiter.set_result(None)

@@ -67,9 +67,9 @@ class SimPort:
                 return None
             await asyncio.sleep(0.1)
 
-    async def resume(self, key: Key) -> Receipt:
+    async def resume(self, key: Key, message_id: str = "") -> Receipt:
         """Straight into the store."""
-        return self.store.resume(key)
+        return self.store.resume(key, message_id)
 
     async def deposit(self, item: Start | Mail) -> Receipt:
         """Have it stored, however often that takes; then note that it was acknowledged."""
@@ -153,6 +153,35 @@ async def bother(port: SimPort, keys: list[Key], times: int, longest_s: float, *
                 await handle.terminate("a client insists")
         except PerdureError:
             pass  # not there yet, or closed: a client may well be told so
+
+
+async def hold(port: SimPort, keys: list[Key], times: int, longest_s: float) -> None:
+    """Pause at random moments, and resume a while later: each pause has its end."""
+    for _ in range(times):
+        await asyncio.sleep(port.rng.random() * longest_s)
+        handle: Handle[Any] = Handle(port, port.rng.choice(keys), None)
+        paused = False
+        while not paused:
+            try:
+                await handle.pause("a client thinks about it")
+                paused = True
+            except PerdureError:
+                await asyncio.sleep(0.2)  # not there yet; what is closed cannot be paused
+                paused = port.store.row(handle.key) is not None
+        await asyncio.sleep(port.rng.random() * longest_s)
+        await _resume(handle)
+
+
+async def _resume(handle: Handle[Any]) -> None:
+    while True:
+        try:
+            await handle.resume()
+        except (StoreError, AnswerLost):
+            await asyncio.sleep(0.2)
+        except PerdureError:
+            return
+        else:
+            return
 
 
 async def operate(port: SimPort, stalled: list[Key]) -> None:

@@ -32,6 +32,7 @@ ONCE = (ev.ChildInitiated, ev.MessageSent)
 MESSAGES = (
     ev.SignalReceived,
     ev.CancelRequested,
+    ev.ResumeRequested,
     ev.ChildClosed,
     ev.MessageDelivered,
     ev.MessageFailed,
@@ -69,6 +70,8 @@ def order_within_a_commit(batch: Batch) -> None:
 def _rank(event: ev.AnyEvent) -> int:
     if isinstance(event, ev.ExecutionStarted | ev.ExecutionClaimed):
         return 0
+    if isinstance(event, ev.PauseRequested):
+        return 5
     if isinstance(event, MESSAGES):
         return 1
     if isinstance(event, RESULTS):
@@ -198,6 +201,30 @@ def steps_began_from_the_journal(evidence: Evidence, replays_: Mapping[tuple[Key
             )
 
 
+def no_step_begins_in_a_pause(evidence: Evidence) -> None:
+    """Once a worker knows that an execution is paused: whoever wrote it knows when the commit is answered."""
+    by_run = {run: journal for (_, run), journal in evidence.ledger.journals.items()}
+    for start in evidence.ledger.starts:
+        journal = by_run[start.run]
+        since = _paused_since(journal.events[: start.length])
+        if since is None:
+            continue
+        is_just_written = start.length == since + 1 and start.process == journal.writers[since]
+        if not is_just_written:
+            detail = f"{start.name} #{start.seq} of {start.execution} began in {start.process}"
+            raise Broken("no step begins in a pause", detail, journal.key)
+
+
+def _paused_since(events: Sequence[ev.Recorded]) -> int | None:
+    """Position of the request that began the pause that these events end in."""
+    for recorded in reversed(events):
+        if isinstance(recorded.event, ev.ResumeRequested):
+            return None
+        if isinstance(recorded.event, ev.PauseRequested):
+            return recorded.position
+    return None
+
+
 def nothing_acknowledged_is_lost(evidence: Evidence) -> None:
     """Each acknowledged message is in the journal, in the inbox, or a dead letter; each accepted start has a run."""
     rows = rows_of(evidence)
@@ -325,6 +352,7 @@ def check_all(evidence: Evidence, prefixes: Mapping[tuple[Key, str], Sequence[in
     the_store_holds_what_was_seen(evidence)
     replayed = check_journals(evidence, prefixes)
     steps_began_from_the_journal(evidence, replayed)
+    no_step_begins_in_a_pause(evidence)
     nothing_acknowledged_is_lost(evidence)
     order_per_client(evidence)
     what_was_sent_has_a_fate(evidence)

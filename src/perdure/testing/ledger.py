@@ -57,6 +57,7 @@ class Journal:
         self.run = run
         self.events: list[ev.Recorded] = []
         self.bodies: list[bytes] = []
+        self.writers: list[str] = []  # by position: the process that committed it
         self.ends: set[int] = set()  # lengths at which commits ended: where workers take commands
         self.closed = False
         self.ended: dict[int, int] = {}  # by seq: the ledger's order when the step's answer was committed
@@ -138,6 +139,7 @@ class Ledger:
             )
         for new, recorded in zip(batch.events, loaded, strict=True):
             self._append(journal, new, recorded, order)
+            journal.writers.append(process)
             seq = getattr(recorded.event, "seq", "")
             what = f"{recorded.position} {type(recorded.event).__name__}{f' #{seq}' if seq else ''}"
             self.note(time_ms, process, batch.key.execution, what)

@@ -25,6 +25,7 @@ from perdure.core.commands import (
 from perdure.core.errors import PerdureError, StoreError
 from perdure.core.format import encode_event
 from perdure.core.machine import Machine
+from perdure.core.table import RunState
 from perdure.runtime.driver import Driver
 from perdure.runtime.worker import Worker
 from perdure.store.protocol import Store
@@ -119,7 +120,7 @@ def replay(
     try:
         for recorded in events:
             execution.feed(recorded)
-            if recorded.position + 1 in take:
+            if recorded.position + 1 in take and machine.state is not RunState.PAUSED:
                 execution.take()
             points.append(point_of(execution))
     except BaseException:

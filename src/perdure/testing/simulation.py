@@ -18,7 +18,7 @@ from perdure.runtime.starting import make_start
 from perdure.runtime.worker import Limits, Worker
 from perdure.store.memory import MemoryStore
 from perdure.store.protocol import OPEN_STATUSES, Batch
-from perdure.testing.clients import AnswerLost, SimPort, bother, operate
+from perdure.testing.clients import AnswerLost, SimPort, bother, hold, operate
 from perdure.testing.faults import FaultyStore, Plan
 from perdure.testing.kernel import Crash, Kernel, Process
 from perdure.testing.laws import Evidence, check_all, order_within_a_commit
@@ -60,6 +60,7 @@ class Profile(NamedTuple):
     resting: int = 100
     signals: int = 6
     rude: bool = True  # clients cancel and terminate, too
+    pauses: int = 0  # and pause, and resume
     tick_s: float = 1.0
     always_replay: bool = False  # whatever rests or closes, besides the laws at the end
     all_prefixes: bool = False
@@ -87,6 +88,7 @@ def profile_of(seed: int, shape: str = "") -> Profile:
         signals=rng.randint(0, 8),
         always_replay=rng.random() < 0.1,
         all_prefixes=rng.random() < 0.05,
+        pauses=random.Random(f"pauses {seed}").choice((0, 0, 1, 3)),  # noqa: S311 - reproducible on purpose
     )
 
 
@@ -241,6 +243,9 @@ class Simulation:
                 port, self.keys, self.profile.signals // 2, self.profile.safety_ms / 4000, rude=self.profile.rude
             )
             self._clients.append(port.process.create_task(visit))
+        port = self._port("client-holder")
+        holding = hold(port, self.keys, self.profile.pauses, self.profile.safety_ms / 4000)
+        self._clients.append(port.process.create_task(holding))
         port = self._port("client-operator")
         self._operator = port.process.create_task(operate(port, self.stalled))
 

@@ -62,6 +62,7 @@ class Execution:
         self._main: Any = None
         self._closing = False
         self._cancel_reason = ""
+        self.pause_reason = ""
 
     # --- events in, commands out ---
 
@@ -122,6 +123,8 @@ class Execution:
 
     def waits_for(self) -> str:
         """What a person should know that it waits for."""
+        if self.machine.state is RunState.PAUSED:
+            return f"resume ({self.pause_reason})" if self.pause_reason else "resume"
         everything = self.machine.open
         waited = self._first_waited_for()
         names = _some([f"outcome of step {name!r}" for name in self._unknown(waited)], "outcomes")
@@ -174,6 +177,8 @@ class Execution:
             case ev.SignalReceived():
                 self.signals.setdefault(event.name, deque()).append(event)
                 self._wake_receiver(event.name)
+            case ev.PauseRequested():
+                self.pause_reason = event.reason
             case ev.CancelRequested():
                 self._cancel_reason = event.reason
                 if self._main is not None:
