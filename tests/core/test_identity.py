@@ -73,6 +73,13 @@ def test_derived_ids_are_128_bits_and_never_clash(purpose: str, execution: str, 
     assert len(others) == 5
 
 
+def test_idempotency_keys_are_compatibility_data_and_another_run_has_others() -> None:
+    """Payment servers remember them for weeks: continue-as-new, fork and rewind begin a run, and with it new keys."""
+    one, other = (derived_id("step", "order-1", run * 32, 3) for run in "ab")
+    assert one == "c1e7f6f8de3a395fdac08ebd174fc1ae"
+    assert other != one
+
+
 @given(st.integers(1, 10**9), st.integers(1, 10**6))
 def test_noise_is_below_one(seq: int, attempt: int) -> None:
     assert 0 <= noise(RUN, seq, attempt) < 1

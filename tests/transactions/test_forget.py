@@ -136,9 +136,7 @@ async def test_records_of_runs_that_the_store_does_not_know_stay_unless_told_oth
     assert bank.records() == []
 
 
-async def test_many_records_are_looked_at_page_by_page(
-    lab: Lab, bank: Bank, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_many_records_are_looked_at_page_by_page(lab: Lab, bank: Bank, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transactions, "FORGET_PAGE", 3)
     monkeypatch.setattr(transactions, "JOURNAL_PAGE", 2)
     deposit = bank.deposit("async connection")
@@ -153,8 +151,8 @@ async def test_many_records_are_looked_at_page_by_page(
 
     flow, open_flow = as_workflow(body), as_workflow(waits, name="open")
     async with lab.engine(flow, open_flow) as engine:
-        for id in ("a", "b"):
-            await (await engine.start(flow, 5, id=id)).result(timeout=20)
+        for name in ("a", "b"):
+            await (await engine.start(flow, 5, id=name)).result(timeout=20)
         await status(await engine.start(open_flow, 4, id="c"), "parked")
         assert await forget(bank, lab, 29) == 0
         assert await forget(bank, lab, 31) == 14
@@ -178,9 +176,7 @@ async def test_a_database_without_records_has_nothing_to_forget(lab: Lab, bank: 
     assert bank.sql("SELECT name FROM sqlite_master WHERE name = 'perdure_transactions'") == []
 
 
-async def test_a_copy_within_the_window_never_misses_a_forgotten_record(
-    lab: Lab, bank: Bank, tmp_path: Path
-) -> None:
+async def test_a_copy_within_the_window_never_misses_a_forgotten_record(lab: Lab, bank: Bank, tmp_path: Path) -> None:
     """Forgotten on day 31: whatever copy a restore may still use then holds the completion, and nothing runs again."""
     flow = as_workflow(bank.deposit("session"))
     await run(lab, flow)

@@ -1,4 +1,4 @@
-"""Time limits and cancellation: whoever is late neither commits what was called failed, nor is called failed in vain."""
+"""Time limits and cancellation: who is late commits nothing that was called failed, and fails only if it did."""
 
 from __future__ import annotations
 
@@ -26,8 +26,7 @@ async def ended(lab: Lab, flow: Any) -> tuple[str, Any]:
         try:
             return "completed", await handle.result(timeout=20)
         except perdure.ExecutionFailed as error:
-            assert error.failure.cause is not None
-            return "failed", error.failure.cause.type
+            return "failed", error.failure.cause and error.failure.cause.type
 
 
 TIMEOUT = ("failed", "perdure.core.errors.executions.StepTimeout")
@@ -98,9 +97,7 @@ async def test_a_commit_that_is_cut_off_by_the_last_timeout_counts_if_it_arrived
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_an_attempt_that_timed_out_is_followed_by_one_that_waits_for_it(
-    lab: Lab, bank: Bank, kind: str
-) -> None:
+async def test_an_attempt_that_timed_out_is_followed_by_one_that_waits_for_it(lab: Lab, bank: Bank, kind: str) -> None:
     def slow_at_first(_: Any, cents: int) -> Any:
         if len(bank.calls) > 1:
             return cents
