@@ -260,6 +260,12 @@ class Transaction(Step[P, R]):
             fix = "An `async def` needs an AsyncEngine or async_sessionmaker, a `def` an Engine or sessionmaker."
             raise InvalidDefinition(name=repr(self.name), kind="transaction", reason=reason, fix=fix)
 
+    def _check_effects(self) -> None:
+        if self.options.once:
+            raise InvalidOption(
+                option="once", value="True", expected="nothing of the kind: a transaction happens exactly once"
+            )
+
     def __get__(self, instance: Any, owner: type) -> Any:
         """Refused on an instance: the first parameter is the connection."""
         if instance is not None:

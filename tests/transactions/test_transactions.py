@@ -21,6 +21,7 @@ import perdure
 from perdure import transaction_records
 from perdure.core import events as ev
 from perdure.core.errors import InvalidDefinition, InvalidOption
+from perdure.testing import TestEngine, replies
 from perdure.workflow.values import render
 
 all_kinds = pytest.mark.parametrize("kind", KINDS)
@@ -181,6 +182,16 @@ async def test_a_savepoint_may_fail_alone(lab: Lab, bank: Bank, kind: str) -> No
 
     assert await run(lab, as_workflow(bank.deposit(kind, nested))) == 5
     assert bank.ledger() == [5]
+
+
+async def test_a_stand_in_touches_no_database(bank: Bank) -> None:
+    deposit = bank.deposit("async session")
+    flow = as_workflow(deposit)
+    async with TestEngine([flow], steps={"deposit": replies(ValueError("busy"), 7)}) as engine:
+        with pytest.raises(perdure.ExecutionFailed, match="busy"):
+            await (await engine.start(flow, 5, id="one")).result()
+        assert await (await engine.start(flow, 5, id="two")).result() == 7
+    assert (bank.calls, bank.ledger()) == ([], [])
 
 
 # --- the record wins ---
@@ -475,6 +486,8 @@ def test_options_are_those_of_a_step(bank: Bank) -> None:
     assert deposit.with_options(retry=None).options.retry.attempts == 1
     assert repr(deposit) == "<transaction 'pay'>"
     assert str(deposit.arguments.signature) == "(cents: 'int') -> 'int'"
+    with pytest.raises(InvalidOption, match="exactly once"):
+        deposit.with_options(once=True)
 
 
 # --- what fails for now ---

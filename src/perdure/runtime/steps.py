@@ -166,7 +166,7 @@ class StepRunner:
                 value = await (
                     step.call(*args, **kwargs) if step.is_async else self._in_thread(run, step.call, args, kwargs)
                 )
-                event = self._completed(run, value)
+                event = self._completed(run, step, value)
             except Lapsed:
                 event = None
                 self._lapse(run)
@@ -175,7 +175,7 @@ class StepRunner:
                 if isinstance(error, KeyboardInterrupt):
                     raise
             if step.settle is not None and isinstance(event, ev.StepFailed):
-                event = await self._settled(run, event)
+                event = await self._settled(run, step, event)
         finally:
             self._ended(run)
         if event is not None:
@@ -193,18 +193,15 @@ class StepRunner:
         run.stopped = True
         run.driver.step_lapsed()
 
-    async def _settled(self, run: StepRun, failed: ev.StepFailed) -> ev.AnyEvent | PerdureError | None:
+    async def _settled(self, run: StepRun, step: Any, failed: ev.StepFailed) -> ev.AnyEvent | PerdureError | None:
         """What a failure that nobody would try again turns out to be, once the step has made it final."""
-        command = run.command
-        settle, failure = command.target.settle, failed.failure
+        settle, failure = step.settle, failed.failure
         if run.watch is not None:
             run.watch.cancel()
         try:
             async with asyncio.timeout(SETTLE_S):
-                value = await (
-                    settle(failure) if command.target.is_async else self._in_thread(run, settle, (failure,), {})
-                )
-            return self._completed(run, value)
+                value = await (settle(failure) if step.is_async else self._in_thread(run, settle, (failure,), {}))
+            return self._completed(run, step, value)
         except Lapsed:
             self._lapse(run)
             return None
@@ -218,10 +215,10 @@ class StepRunner:
         if self._lapsed():
             raise Lapsed
 
-    def _completed(self, run: StepRun, value: Any) -> ev.AnyEvent | PerdureError:
+    def _completed(self, run: StepRun, step: Any, value: Any) -> ev.AnyEvent | PerdureError:
         command = run.command
         try:
-            outcome = command.target.outcome(value)
+            outcome = step.outcome(value)
         except (EncodeError, PayloadTooLarge) as error:
             return UnencodableResult(
                 name=command.name, location=command.location, reason=error, value=short_repr(value)
