@@ -23,6 +23,24 @@ async def greet(name: str, *, times: int = 1) -> list[str]:
     return [await shout(name) for _ in range(times)]
 """
 
+EMPTY = """
+from perdure import step, workflow
+
+@step
+async def find(what: str) -> list[str]:
+    return []
+
+@step
+async def tell() -> None:
+    pass
+
+@workflow
+async def search() -> str:
+    await find("")
+    await tell()
+    return ""
+"""
+
 
 def greeted(cli: Cli, *names: str) -> None:
     for name in names:
@@ -67,6 +85,15 @@ def test_a_journal_is_printed_event_by_event(cli: Cli) -> None:
     assert "StepCompleted" in part.out
     assert "1 more: --from 3" in part.err
     assert cli("journal", "nobody").code == Exit.NOT_FOUND
+
+
+def test_a_printed_journal_shows_what_came_out_also_where_that_is_nothing_or_empty(cli: Cli, project: Project) -> None:
+    project.write("empty.py", EMPTY)
+    assert cli("run", "empty.py:search", "--id", "nothing").code == 0
+    shown = cli("journal", "nothing").out
+    for told in ('"result": []', '"result": null', '"result": ""'):
+        assert told in shown
+    assert '"parent"' not in shown
 
 
 def test_executions_are_carried_to_another_store_and_are_the_same_there(cli: Cli, project: Project) -> None:

@@ -158,4 +158,5 @@ class Player:
 
 
 if __name__ == "__main__":
+    sys.path[0] = ""  # as for a reader's own program
     Player(Path(sys.argv[1])).play()

@@ -50,12 +50,17 @@ async def _journal(settings: Settings, execution_id: str, start: int, limit: int
         if settings.json:
             print_json(told)
             continue
-        fields = {name: value for name, value in told.items() if name not in _HEADER and value not in ("", None, [])}
+        fields = {name: value for name, value in told.items() if name not in _HEADER and _tells(recorded, name, value)}
         head = Text.assemble((f"{recorded.position:>6}  ", "dim"), clock(recorded.at_ms), "  ", (told["type"], "bold"))
         out.print(Text.assemble(head, "  ", to_json(fields) if fields else ""))
     left = len(events) - start - len(chosen)
     if left > 0 and not settings.json:
         say(f"{left:,} more: --from {start + len(chosen)}", "dim")
+
+
+def _tells(recorded: jn.Recorded, name: str, value: Any) -> bool:
+    """Whether a field is worth its place: a value that went in or came out always is, also an empty one."""
+    return isinstance(getattr(recorded.event, name, None), jn.Payload) or value not in ("", None, [], {})
 
 
 _HEADER = frozenset({"position", "at_ms", "type", "session", "fingerprint"})
