@@ -1,8 +1,7 @@
 """The code of a documentation page: its fenced blocks, played from top to bottom as a reader would.
 
-`python play.py PAGE` plays one in the current folder. Blocks of Python share one module and may `await` at the top level;
-blocks of shell run with bash -e. What a fence's first line may say beside the language is in `WORDS`; CONTRIBUTING tells
-writers. Imports nothing but the standard library before the page does.
+`python play.py PAGE` plays one in the current folder. Blocks of Python share one module and may `await` at the top
+level; blocks of shell run with bash -e. What a fence's first line may say is in `WORDS`; CONTRIBUTING tells writers.
 """
 
 from __future__ import annotations

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from tests.docs.play import RUN, SHOWN, WORDS, Block, Player, blocks_of
 
 ROOT = Path(__file__).parents[2]
