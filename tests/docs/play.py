@@ -31,7 +31,7 @@ WORDS = {
     "skip": "REASON: it cannot be run here",
 }
 RUN = {"python", "sh"}
-SHOWN = {"", "text", "output", "json", "toml", "mermaid", "{eval-rst}", "{toctree}"}
+SHOWN = {"", "text", "output", "json", "toml", "sql", "mermaid", "{eval-rst}", "{toctree}"}
 SHELL_S = 60
 FENCE = re.compile(r"^(?P<indent> *)(?P<fence>`{3,}|~{3,}) *(?P<info>[^`]*)$")
 NUMBER = re.compile(r"\d[\d.,:]*(?:-\d\d)*(?:ms|[smhd]\b)?")
