@@ -91,6 +91,7 @@ async def test_records_of_an_open_run_go_one_by_one_as_they_are_answered(lab: La
 async def test_a_cancelled_transaction_keeps_its_record_until_the_run_has_ended(lab: Lab, bank: Bank) -> None:
     """Committed, and nobody waited for it any more: the journal never holds its outcome."""
     deposit = bank.deposit("session")
+    committing: list[bool] = []
     go_on: list[bool] = []
 
     async def body(cents: int) -> str:
@@ -105,13 +106,14 @@ async def test_a_cancelled_transaction_keeps_its_record_until_the_run_has_ended(
 
     def slow_commit(connection: Any) -> None:
         while bank.calls and not go_on:
+            committing.append(True)
             time.sleep(0.002)
         commit(connection)
 
     bank.engine.dialect.do_commit = slow_commit  # type: ignore[method-assign]
     async with lab.engine(flow) as engine:
         handle = await engine.start(flow, 5, id="one")
-        await until(lambda: bank.calls)
+        await until(lambda: committing)
         await handle.signal("give up")
         await status(handle, "parked")
         go_on.append(True)
