@@ -1,6 +1,7 @@
 """Perdure: durable execution for AI agents. An agent is an ordinary `async def`; kill it, and it goes on."""
 
 from perdure.core.errors import (
+    AnswerRefused,
     ChildNotStarted,
     ExecutionCancelled,
     ExecutionClosed,
@@ -11,6 +12,7 @@ from perdure.core.errors import (
     ExecutionTerminated,
     MessageNotDelivered,
     NondeterminismError,
+    NotUnresolved,
     PerdureError,
     StepFailed,
     StepTimeout,
@@ -23,6 +25,7 @@ from perdure.linting import Finding, lint
 from perdure.runtime.client import Client
 from perdure.runtime.engine import Engine, run
 from perdure.runtime.handle import Handle
+from perdure.runtime.unresolved import Unresolved
 from perdure.transactions import Datasource, transaction
 from perdure.workflow.context import (
     Attempt,
@@ -43,6 +46,7 @@ __version__ = "0.1.0.dev0"
 
 __all__ = [
     "Abandoned",
+    "AnswerRefused",
     "Attempt",
     "ChildHandle",
     "ChildNotStarted",
@@ -62,6 +66,7 @@ __all__ = [
     "Happened",
     "MessageNotDelivered",
     "NondeterminismError",
+    "NotUnresolved",
     "PerdureError",
     "Retry",
     "Step",
@@ -71,6 +76,7 @@ __all__ = [
     "StoreBusy",
     "StoreError",
     "UnknownOutcome",
+    "Unresolved",
     "Workflow",
     "current_step",
     "external",

@@ -28,6 +28,13 @@ class State(Enum):
     __hash__ = object.__hash__  # looked up at every event: not by name, as an enumeration's is
 
 
+class Intent(msgspec.Struct, frozen=True, gc=False):
+    """Where in the journal an attempt was intended, and when."""
+
+    position: int
+    at_ms: int
+
+
 class Command(msgspec.Struct, gc=False):
     """Base of all commands; the machine keeps `seq`, `state` and `taken`, `location` is the user's `file:line`."""
 
@@ -48,7 +55,7 @@ class RunStep(Command, kw_only=True, gc=False):
     retry_at_ms: int = 0
     spent_ms: int = 0
     progress: Payload | None = None
-    intended_at_ms: int = 0
+    intent: Intent | None = None  # of the attempt that began last, if the step is declared once
 
 
 class StartTimer(Command, kw_only=True, gc=False):

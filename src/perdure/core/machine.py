@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import msgspec
 
 from perdure.core import events as ev
-from perdure.core.commands import AnyCommand, CloseRun, RunStep, StartTimer, State
+from perdure.core.commands import AnyCommand, CloseRun, Intent, RunStep, StartTimer, State
 from perdure.core.disagreement import Given, Giving, Show, describe_command, disagreement, drifted
 from perdure.core.errors import CorruptJournal, NondeterminismError
 from perdure.core.facts import Facts
@@ -89,10 +89,9 @@ class Machine:
         """
         fresh, self.fresh = self.fresh, []
         stopped = self._forget() if self.dropped else ()
-        started = [command for command in fresh if command.state is State.OPEN or _is_begun(command)]
-        for command in started:
+        for command in fresh:
             command.taken = True
-        return started, stopped
+        return [command for command in fresh if command.state is State.OPEN or _is_begun(command)], stopped
 
     def _forget(self) -> list[AnyCommand]:
         """Those of the commands that nobody waits for any more which run, and must be stopped."""
@@ -244,7 +243,7 @@ class Machine:
             command.spent_ms = event.spent_ms
             command.progress = event.progress
         elif isinstance(event, ev.StepIntended) and isinstance(command, RunStep):
-            command.intended_at_ms = recorded.at_ms
+            command.intent = Intent(recorded.position, recorded.at_ms)
 
     def _other_values(self, event: Given, command: Giving, recorded: ev.Recorded) -> None:
         """The same code must pass the same values; that other code passes others is told."""
@@ -263,6 +262,7 @@ _BEGUN = frozenset((State.STARTED, State.LEFT))
 
 
 def _is_begun(command: AnyCommand) -> bool:
+    """Whether somebody began it of whom nobody has heard since. Children and messages are heard of by themselves."""
     return type(command) is RunStep and command.state in _BEGUN
 
 

@@ -6,9 +6,11 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Protocol
 
+import msgspec
+
 from perdure.core import events as ev
 from perdure.core.commands import RunStep
-from perdure.core.errors import PerdureError, StepTimeout
+from perdure.core.errors import DecodeError, PerdureError, StepTimeout
 from perdure.core.identity import Key
 from perdure.runtime.threads import Work
 from perdure.workflow.context import Attempt
@@ -17,13 +19,32 @@ from perdure.workflow.values import codec_for
 _progress_codec = codec_for(Any, "a heartbeat's progress")
 
 
+class Doubt(msgspec.Struct, frozen=True):
+    """Why nobody knows what an attempt of a `once` step did."""
+
+    reason: str
+    failure: ev.FailureInfo | None = None
+    started_at_ms: int = 0
+    over_at_ms: int = 0  # until then it may still be running elsewhere
+    work: Work | None = None  # its thread
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether a thread of this process is still in it."""
+        return self.work is not None and self.work.abandoned and not self.work.finished
+
+
 class Driven(Protocol):
     """What the step runner needs of the driver whose step it runs."""
 
     key: Key
     run: str
-    dead: bool
     attempts: dict[int, StepRun | None]  # by seq, what the runner has of it; None while it waits for its turn
+
+    @property
+    def dead(self) -> bool:
+        """It left memory."""
+        ...
 
     def step_done(self, seq: int, event: ev.AnyEvent) -> None:
         """The attempt ended."""
@@ -33,8 +54,12 @@ class Driven(Protocol):
         """It did not run: the lease lapsed, another worker may be running it."""
         ...
 
+    def step_unbegun(self, seq: int, reason: str) -> None:
+        """Likewise, of a `once` step: that it was never called is worth knowing."""
+        ...
+
     def step_unreadable(self, seq: int, error: PerdureError) -> None:
-        """The attempt ended, but what it returned cannot be recorded."""
+        """The attempt ended, but what it returned cannot be recorded; of a `once` step, or nobody knows what it did."""
         ...
 
 
@@ -92,6 +117,14 @@ class StepRun(Attempt):
         if progress is not None:
             self.latest = _progress_codec.encode(progress, "a heartbeat's progress")
         self.last_beat_ms = self._monotonic_ms()
+
+    def surely_not(self, error: BaseException) -> bool:
+        """Whether the effect of a `once` step surely did not happen: it was not called, or raised what says so."""
+        step = self.command.target
+        never_called = self.work is None and not step.is_async
+        undecodable = isinstance(error, DecodeError) and error.fields["what"] is step.input_what
+        told = self.timed_out is None and isinstance(error, self.command.options.not_happened)
+        return never_called or undecodable or told
 
     def limits(self) -> list[tuple[int, str, int]]:
         """When which limit in time is reached, by the monotonic clock, and how long it is."""

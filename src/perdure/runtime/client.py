@@ -14,11 +14,12 @@ from perdure.runtime.environment import Environment, SystemEnvironment
 from perdure.runtime.handle import Handle, key_of, raise_if_error
 from perdure.runtime.local import Request, ask
 from perdure.runtime.starting import check_receipt, make_start
+from perdure.runtime.unresolved import Unresolved, read_page
 from perdure.store.codec import PayloadCodec
 from perdure.store.open import local_owner, open_store, sealed
 from perdure.store.protocol import OPEN_STATUSES, Mail, Receipt, Row, Start, Status, Store
 from perdure.store.sealing import SealedStore
-from perdure.workflow.definitions import Workflow
+from perdure.workflow.definitions import Step, Workflow
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -67,12 +68,25 @@ class Executions(ABC):
         """An execution by id; with its workflow the result is decoded as its type."""
         return Handle(self, key_of(self._opened(), self.namespace, id), workflow)
 
+    async def unresolved(self, *, after: Unresolved | None = None, limit: int = 100) -> list[Unresolved]:
+        """A page of steps, declared `once`, of which nobody knows whether they did their work, in any execution.
+
+        Each with its full input. `handle.resolve` settles one. Go on with `after=` the last one.
+        """
+        store, namespace = self._opened(), self.namespace
+        row = None if after is None else after.row
+        return await self.read(lambda: read_page(store, namespace, "", row, limit))  # type: ignore[no-any-return]
+
     async def list(
         self, *, status: Sequence[Status] = (), workflow: str = "", after: Key | None = None, limit: int = 100
     ) -> list[Row]:
         """A page of executions by key; go on with `after=` the last one's key."""
         store, namespace = self._opened(), self.namespace
         return await self.read(lambda: store.rows(namespace, status, workflow, after, limit))  # type: ignore[no-any-return]
+
+    async def known_step(self, waiting: Unresolved) -> Step[..., Any] | None:  # noqa: ARG002 - an engine has code
+        """The step in its code, where that is at hand."""
+        return None
 
     def _opened(self) -> SealedStore:
         store: SealedStore | None = getattr(self, "store", None)

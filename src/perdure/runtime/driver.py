@@ -11,17 +11,19 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, Protocol
 
 from perdure.core import events as ev
-from perdure.core.commands import AnyCommand, CloseRun, RunStep, SendMessage, StartChild
+from perdure.core.commands import AnyCommand, CloseRun, RunStep, SendMessage, StartChild, State
 from perdure.core.errors import PerdureError, PoisonedExecution, StalledByBug
 from perdure.core.identity import Key
 from perdure.core.machine import Machine
 from perdure.core.table import RunState
 from perdure.runtime.attempt import StepRun
 from perdure.runtime.closing import closing_event, closing_mail
+from perdure.runtime.effects import Effects, cut_off, rows_of
 from perdure.runtime.inbox import Chosen, choose
+from perdure.runtime.lease import Holding
 from perdure.runtime.loading import INBOX_PAGE
 from perdure.runtime.outgoing import Outgoing
-from perdure.runtime.steps import StepRunner
+from perdure.runtime.steps import LAPSED, StepRunner
 from perdure.store.protocol import Batch, Letter, NewEvent, Outcome, Park, Start, Status
 from perdure.workflow.definitions import Workflow
 from perdure.workflow.execution import Execution
@@ -31,6 +33,7 @@ log = logging.getLogger("perdure")
 
 EVENTS_PER_TURN = 256
 RESULTS_PER_BATCH = 1_000
+STARTS_AGAIN = frozenset((ev.StepAttemptFailed, ev.StepIntended))  # when this process has just journaled them
 NONE_CHOSEN = Chosen()
 
 
@@ -41,6 +44,7 @@ class Host(Protocol):
     shards: int
     private: bool  # values are encrypted: they do not go into logs either
     steps: StepRunner
+    holding: Holding
 
     def now_ms(self) -> int: ...  # the database's time, as this worker estimates it
     def soon(self, driver: Driver) -> None: ...
@@ -99,6 +103,7 @@ class Driver:
         self._writing = 0  # how many of the results are in it
         self._scheduled = False
         self._unreadable: PerdureError | None = None
+        self._effects: Effects | None = None  # of its steps that are declared once
         self._wake_at_ms: int | None = None  # what the worker's alarm is set to
 
     # --- what happens to it ---
@@ -127,11 +132,32 @@ class Driver:
         """A step did not run, because another worker may be running it."""
         self.host.lost_soon(self)
 
+    def step_unbegun(self, seq: int, reason: str) -> None:
+        """An intended attempt surely did not run."""
+        self.attempts.pop(seq, None)
+        self.effects.unbegun(seq, reason, lapsed=reason == LAPSED)
+
     def step_unreadable(self, seq: int, error: PerdureError) -> None:
         """A step ran, but its result cannot be recorded: never a reason to run it again by itself."""
-        self.attempts.pop(seq, None)
-        self._unreadable = error
+        run = self.attempts.pop(seq, None)
+        if run is not None and run.command.options.once:
+            self.effects.undecided(run, error)
+        else:
+            self._unreadable = error
+            self.poke()
+
+    def later(self, command: RunStep, at_ms: int) -> None:
+        """Start this step again then."""
+        command.retry_at_ms = at_ms
+        self._retries[command.seq] = command
         self.poke()
+
+    @property
+    def effects(self) -> Effects:
+        """Of its steps that are declared once; most executions have none."""
+        if self._effects is None:
+            self._effects = Effects(self, self.host, self._outgoing)
+        return self._effects
 
     def poke(self) -> None:
         """Something may be to be done: look at the end of this turn of the loop, so that answers gather."""
@@ -171,6 +197,8 @@ class Driver:
     def _end_code(self) -> None:
         for seq in list(self.attempts):
             self.host.steps.stop(self, seq)
+        if self._effects is not None:
+            self._effects.stop()
         self.host.wake_at(self, None)
         self.execution.evict()
 
@@ -212,14 +240,17 @@ class Driver:
         self.broken = error
         last = ev.ExecutionTerminated(reason=getattr(asked[0].event, "reason", ""))
         at_ms = max([self.machine.now_ms, self.host.now_ms(), *(each.at_ms for each in self._feeding)])
+        unknown = cut_off(self.machine, self._feeding)
+        events: list[ev.AnyEvent] = [*unknown.values(), last]
         batch = Batch(
             key=self.key,
             run=self.run,
             expected=self.length,
-            events=[NewEvent(last, at_ms)],
+            events=[NewEvent(event, at_ms) for event in events],
             taken=asked,
             mail=closing_mail(self._outgoing, self.parent, self.machine, last),
             closes="terminated",
+            unresolved=rows_of(unknown, self.key, self.run, self.length, at_ms),
         )
         self._committing = batch
         self.host.commit(batch, lambda outcome: self._terminated(outcome, last))
@@ -236,11 +267,12 @@ class Driver:
     def _feed_some(self) -> None:
         feeding, execution = self._feeding, self.execution
         for _ in range(min(len(feeding), EVENTS_PER_TURN)):
-            recorded = feeding.popleft()
+            recorded = feeding[0]
             execution.feed(recorded)
+            feeding.popleft()  # only now: what could not be fed is still ahead
             event = recorded.event
-            if type(event) is ev.StepAttemptFailed:
-                self._try_again(event.seq)
+            if type(event) in STARTS_AGAIN:
+                self._try_again(event.seq)  # type: ignore[union-attr]
             elif type(event) is ev.ExecutionStarted:
                 self.parent = event.parent
 
@@ -274,10 +306,16 @@ class Driver:
         self.paused, self._more_letters = not self.paused, True
         self._letters.clear()
         if self.paused:
-            for seq in [seq for seq, run in self.attempts.items() if run is None]:  # it only waits for its place
-                self.host.steps.stop(self, seq)
-                self._try_again(seq)
+            self._hold_back()
         self.host.fetch_letters(self)
+
+    def _hold_back(self) -> None:
+        """What has not begun, because it only waits for its place."""
+        kept = () if self._effects is None else self._effects.hold_back()
+        self._again = [step for step in self._again if step.seq not in kept]
+        for seq in [seq for seq, run in self.attempts.items() if run is None and seq not in kept]:
+            self.host.steps.stop(self, seq)
+            self._try_again(seq)
 
     def _wait(self) -> None:
         wake_at_ms = self.next_wake_ms()
@@ -291,7 +329,7 @@ class Driver:
         if self.poisoned and self.open_steps():
             raise PoisonedExecution(steps=", ".join(self.open_steps()))
         if stop:
-            self._stop({command.seq for command in stop})
+            self._stop(stop)
         for command in start:
             self._start(command)
         if self._again:
@@ -375,11 +413,17 @@ class Driver:
         if command.retry_at_ms and command.retry_at_ms > self.host.now_ms():
             self._retries[command.seq] = command
             return
+        if command.options.once or command.state is not State.OPEN:
+            self.effects.start(command)
+            return
         if self.progress:
             command.progress = self.progress.pop(command.seq, command.progress)
         self.host.steps.begin(self, command)
 
-    def _stop(self, seqs: set[int]) -> None:
+    def _stop(self, stop: Sequence[AnyCommand]) -> None:
+        seqs = {command.seq for command in stop if command.state is State.CANCELLED}
+        if len(seqs) < len(stop):
+            self.effects.left(stop)
         for seq in seqs & self._retries.keys():
             del self._retries[seq]
         for seq in sorted(seqs & self.attempts.keys()):
@@ -404,6 +448,7 @@ class Driver:
         due = self._due(chosen, at_ms)
         events = [
             *self._opening(chosen.events),
+            *self._answered(chosen),
             *self._results[: self._writing],
             *due,
             *outgoing.events,
@@ -411,7 +456,7 @@ class Driver:
         ]
         if not events and not chosen.taken:
             return None
-        return Batch(
+        batch = Batch(
             key=self.key,
             run=self.run,
             expected=machine.position,
@@ -422,6 +467,21 @@ class Driver:
             starts=outgoing.starts,
             create=self.create,
         )
+        return batch if self._effects is None else self._effects.marked(batch)
+
+    def _settling_batch(self, effects: Effects, at_ms: int) -> Batch | None:
+        """The code has ended, but not all that its steps do: nothing else happens any more until that is known."""
+        settled = effects.known(self._results)
+        self._results = [*settled, *(event for event in self._results if event not in settled)]
+        self._writing = len(settled)
+        if not settled:
+            return None
+        events = [NewEvent(event, at_ms) for event in settled]
+        return effects.marked(Batch(key=self.key, run=self.run, expected=self.machine.position, events=events))
+
+    def _answered(self, chosen: Chosen) -> Sequence[ev.AnyEvent]:
+        """What people say of steps of which nobody knew."""
+        return self.effects.answered(chosen.answers) if chosen.answers else ()
 
     def _due(self, chosen: Chosen, at_ms: int) -> Sequence[ev.AnyEvent]:
         """Timers that fire now: not in a pause, and not before all letters that are stored."""
@@ -438,8 +498,13 @@ class Driver:
         rest = [event for event in letters if not isinstance(event, ev.ExecutionStarted)]
         return [*events, *starts, ev.ExecutionClaimed(), *rest]
 
-    def _final_batch(self, at_ms: int, chosen: Chosen) -> Batch:
-        opening = self._opening(chosen.events)
+    def _final_batch(self, at_ms: int, chosen: Chosen) -> Batch | None:
+        effects = self._effects
+        if effects is not None and chosen.terminate is None and effects.unsettled():
+            return self._settling_batch(effects, at_ms)
+        opening = [*self._opening(chosen.events), *self._answered(chosen)]
+        if effects is not None:
+            opening += effects.last_words(self._results)
         if chosen.terminate is not None:
             last: ev.AnyEvent = ev.ExecutionTerminated(reason=chosen.terminate.reason)
             status: Status = "terminated"
@@ -447,17 +512,18 @@ class Driver:
             assert self._closing is not None
             last, status = closing_event(self._closing)
         outgoing = self._outgoing
-        return Batch(
+        batch = Batch(
             key=self.key,
             run=self.run,
             expected=self.machine.position,
-            events=[NewEvent(event, at_ms) for event in (*opening, *outgoing.events, last)],
+            events=[NewEvent(event, at_ms) for event in (*opening, *outgoing.at_close(), last)],
             taken=chosen.taken,
             mail=[*outgoing.mail, *closing_mail(outgoing, self.parent, self.machine, last)],
             starts=outgoing.starts,
             create=self.create,
             closes=status,
         )
+        return batch if self._effects is None else self._effects.marked(batch)
 
     def park(self, status: Literal["parked", "paused", "stalled"], *, waits_for: str = "", problem: str = "") -> Park:
         """What its row is to tell while it rests."""
@@ -467,7 +533,7 @@ class Driver:
     def next_wake_ms(self) -> int | None:
         if self.paused:
             return None
-        deadline_ms = self.machine.next_deadline_ms()
+        deadline_ms = None if self._closing else self.machine.next_deadline_ms()
         if not self._retries:
             return deadline_ms
         first_retry_ms = min(command.retry_at_ms for command in self._retries.values())

@@ -42,12 +42,13 @@ from perdure.runtime.local import LocalServer, Request, socket_path
 from perdure.runtime.starting import check_same
 from perdure.runtime.steps import StepRunner
 from perdure.runtime.threads import ThreadPool
+from perdure.runtime.unresolved import Unresolved, known_step, refusal_of
 from perdure.runtime.worker import UNSERVED, Limits, Worker
 from perdure.store.codec import PayloadCodec
 from perdure.store.open import open_store, sealed
 from perdure.store.protocol import OPEN_STATUSES, Mail, Receipt, Row, Session, Start, Store
 from perdure.workflow import guards, ordered
-from perdure.workflow.definitions import Workflow
+from perdure.workflow.definitions import Step, Workflow
 
 R = TypeVar("R")
 log = logging.getLogger("perdure")
@@ -386,7 +387,11 @@ class Engine(Executions):
 
     async def deposit(self, item: Start | Mail) -> Receipt:
         """Into the next group commit."""
-        self._running()
+        worker = self._running()
+        if isinstance(item, Mail) and isinstance(item.event, ev.ResolveRequested):
+            reason = await self.read(lambda: refusal_of(worker, item))
+            if reason:
+                return Receipt("refused", detail=reason)
         if self._deposits >= DEPOSITS_WAITING:
             raise StoreError(path=self.store.path, detail=f"{DEPOSITS_WAITING} messages wait to be written")
         answered = asyncio.get_running_loop().create_future()
@@ -398,6 +403,11 @@ class Engine(Executions):
         finally:
             self._asked.discard(answered)
             self._deposits -= 1
+
+    async def known_step(self, waiting: Unresolved) -> Step[..., Any] | None:
+        """See `Executions.known_step`."""
+        worker = self._running()
+        return await self.read(lambda: known_step(worker, waiting.row))  # type: ignore[no-any-return]
 
     async def resume(self, key: Key, message_id: str = "") -> Receipt:
         """Resume a stalled execution and run it here."""

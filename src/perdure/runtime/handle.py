@@ -8,20 +8,25 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from perdure.core import events as ev
 from perdure.core.errors import (
+    AnswerRefused,
     ExecutionCancelled,
     ExecutionClosed,
     ExecutionFailed,
     ExecutionNotFound,
     ExecutionStalled,
     ExecutionTerminated,
+    InvalidOption,
+    NotUnresolved,
     PerdureError,
     WaitTimeout,
 )
 from perdure.core.identity import ExecutionId, Key, Namespace, checked_id, shard_of, storable
 from perdure.core.retry import Seconds, to_ms
+from perdure.runtime.unresolved import PAGE, Unresolved, answer, find, find_step, is_decision, read_page, was_taken
 from perdure.store.protocol import Mail, Receipt, Row, Running, Start, Store
 from perdure.workflow.context import signal_payload
-from perdure.workflow.definitions import Workflow
+from perdure.workflow.definitions import Step, Workflow
+from perdure.workflow.effects import Decision
 from perdure.workflow.values import codec_for
 
 R = TypeVar("R")
@@ -38,6 +43,7 @@ class Port(Protocol):
     async def read(self, call: Callable[[], Any]) -> Any: ...
     async def closed(self, key: Key) -> ev.AnyEvent | None: ...  # the closing event, if it is at hand
     async def resume(self, key: Key, message_id: str) -> Receipt: ...
+    async def known_step(self, waiting: Unresolved) -> Step[..., Any] | None: ...  # if its code is at hand
     def new_id(self) -> str: ...
 
 
@@ -140,6 +146,48 @@ class Handle(Generic[R]):
     async def resume(self) -> None:
         """Let it go on after `pause`, or after it stalled and its code was fixed."""
         self._check(await self._port.resume(self.key, self._port.new_id()))
+
+    async def unresolved(self) -> list[Unresolved]:
+        """Steps of it, declared `once`, of which nobody knows whether they did their work: at most a thousand."""
+        store, key = self._port.store, self.key
+        return await self._port.read(lambda: read_page(store, key.namespace, key.execution, None, PAGE))  # type: ignore[no-any-return]
+
+    async def resolve(self, seq: int, decision: Decision, *, note: str = "") -> None:
+        """Say what came of a step of which nobody knew; returns when that is durable. It counts once.
+
+        Args:
+            seq: the step's number, as `unresolved()` lists it.
+            decision: `Happened(value)`: its await returns the value. `DidNotHappen()`: and it can no longer happen; it
+                runs again, if the workflow still waits for it. `Abandoned()`: its await raises `UnknownOutcome`.
+            note: why, for the journal.
+
+        Raises:
+            NotUnresolved: nobody asks that (any more).
+            EncodeError, AnswerRefused: the value is not of the type of the step's result. Where no code is at hand
+                this is found out when the engine takes the answer: it is then listed again, as refused.
+            ExecutionNotFound: there is none with this id.
+
+        Example:
+            for step in await handle.unresolved():
+                if step.step == "charge" and found_in_the_ledger(step.arguments):
+                    await handle.resolve(step.seq, perdure.Happened(receipt))
+        """
+        if not is_decision(decision):
+            expected = "perdure.Happened(value), perdure.DidNotHappen() or perdure.Abandoned()"
+            raise InvalidOption(option="decision", value=repr(decision), expected=expected)
+        await self.describe()
+        port, store = self._port, self._port.store
+        waiting = await port.read(lambda: find(store, self.key, seq))
+        step = await port.known_step(waiting)
+        if step is None and self._workflow is not None:
+            step = find_step(self._workflow, waiting.step)
+        mail = answer(waiting, decision, step, port.new_id(), storable(note))
+        receipt = await port.deposit(mail)
+        if receipt.status == "moot" and not await port.read(lambda: was_taken(store, self.key, mail.message_id)):
+            raise NotUnresolved(execution=self.id, seq=seq, state="somebody else has just settled it")
+        if receipt.status == "refused":
+            raise AnswerRefused(execution=self.id, seq=seq, reason=receipt.detail)
+        self._check(receipt)
 
     async def describe(self) -> Row:
         """Its row: status, workflow, what it waits for, when it wakes, why it stalled."""

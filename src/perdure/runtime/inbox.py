@@ -21,6 +21,7 @@ class Chosen:
         self.taken: list[Letter] = []  # leave the inbox with this batch: the journaled ones and duplicates
         self.terminate: ev.TerminateRequested | None = None
         self.last: list[ev.AnyEvent] = []  # to journal behind all else: a pause, for whose end waits what came later
+        self.answers: list[ev.ResolveRequested] = []  # what people say of steps of which nobody knew
 
 
 def choose(machine: Machine, letters: Iterable[Letter]) -> Chosen:
@@ -82,6 +83,8 @@ def _accept(chosen: Chosen, event: ev.AnyEvent) -> bool:
         chosen.terminate = chosen.terminate or event
     elif isinstance(event, ev.PauseRequested):
         chosen.last.append(event)
+    elif isinstance(event, ev.ResolveRequested):
+        chosen.answers.append(event)
     else:
         chosen.events.append(event)
     return isinstance(event, _PAUSES)

@@ -25,11 +25,13 @@ class Holding:
     def __init__(self, monotonic_ms: Callable[[], int]) -> None:
         self.shards: frozenset[int] = frozenset()
         self.until_ms: int | None = None
+        self.ttl_ms = 0  # how long others may own on; 0: only while they live
         self._monotonic_ms = monotonic_ms
 
     def renewed(self, lease: Lease, asked_ms: int) -> tuple[frozenset[int], frozenset[int]]:
         """Take note of a lease that was asked for at that time. Returns the shards lost and gained."""
         before, self.shards = self.shards, lease.shards
+        self.ttl_ms = lease.ttl_ms or self.ttl_ms
         self.until_ms = None if lease.ttl_ms is None else asked_ms + lease.ttl_ms * 2 // 3
         return before - lease.shards, lease.shards - before
 

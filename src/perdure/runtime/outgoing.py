@@ -43,6 +43,10 @@ class Outgoing:
         sent = [event for event in self.events if isinstance(event, ev.MessageSent)]
         return {event.receiver for event in sent if event.kind == "cancel"}
 
+    def at_close(self) -> list[ev.AnyEvent]:
+        """What still leaves when the run ends. Whoever closes begins no step."""
+        return [event for event in self.events if not isinstance(event, ev.StepIntended)]
+
     def start_child(self, command: StartChild) -> None:
         """A child begins."""
         self.events.append(

@@ -11,6 +11,7 @@ import contextvars
 import logging
 from collections import deque
 from collections.abc import Callable
+from itertools import chain
 from typing import Any
 
 from perdure.core import events as ev
@@ -22,6 +23,7 @@ from perdure.core.errors import (
     StepTimeout,
     TransactionUnsettled,
     UnencodableResult,
+    UnknownOutcome,
 )
 from perdure.core.identity import Key, noise
 from perdure.runtime.attempt import Driven, StepRun
@@ -34,6 +36,7 @@ from perdure.workflow.values import failure_info, preview, short_repr
 log = logging.getLogger("perdure")
 
 ADVISE_AFTER_MS = 1_000
+LAPSED, STOPPED = "the lease had lapsed", "the engine was stopped"
 SETTLE_S = 30
 
 
@@ -61,7 +64,7 @@ class StepRunner:
         self._per_step: dict[str, int] = {}
         self._held: dict[str, deque[tuple[Driven, RunStep]]] = {}
         self._loop = asyncio.get_running_loop()
-        self._draining = False
+        self.draining = False
         self.stand_in: Callable[[Any], Any] = itself  # what runs instead of a step: for tests
         self.alone: Key | None = None  # while set, only steps of this execution run
 
@@ -71,8 +74,10 @@ class StepRunner:
     def begin(self, driver: Driven, command: RunStep) -> None:
         """Run the next attempt as soon as the limits allow."""
         driver.attempts[command.seq] = None
-        if self._draining:
-            return  # the next engine runs it: it would only be cut off here
+        if self.draining:  # the next engine runs it: it would only be cut off here
+            if command.options.once:
+                driver.step_unbegun(command.seq, STOPPED)
+            return
         if len(self._runs) >= self._limit or (self.alone is not None and not self._may_run_beside(driver)):
             self._waiting.append((driver, command))
             return
@@ -103,6 +108,15 @@ class StepRunner:
         """Steps that run now."""
         return sorted({run.name for run in self._runs})
 
+    def leave(self, driver: Driven, seq: int) -> bool:
+        """Cancel an attempt whose end is still to be told. False if it had not begun: then it never will."""
+        run = driver.attempts.get(seq)
+        if run is None or not run.begun:
+            self.stop(driver, seq)
+            return False
+        self._cancel(run)
+        return True
+
     def advice(self) -> list[Running]:
         """What people and the next attempt should know of attempts that take long."""
         oldest = self._environment.monotonic_ms() - ADVISE_AFTER_MS
@@ -125,9 +139,8 @@ class StepRunner:
 
     async def drain(self, seconds: float) -> None:
         """Wait that long for running attempts, then cancel what is left. Nothing recorded is lost."""
-        self._draining = True
-        self._waiting.clear()
-        self._held.clear()
+        self.draining = True
+        self._dismiss()
         tasks = [run.task for run in self._runs if run.task is not None]
         try:
             if tasks and seconds > 0:
@@ -139,6 +152,15 @@ class StepRunner:
         left = [task for task in tasks if not task.done()]
         if left:
             await asyncio.wait(left, timeout=1.0)
+
+    def _dismiss(self) -> None:
+        """Of those that wait: `once` steps are told that they will not be called, as that is worth recording."""
+        waiting = [*self._waiting, *chain.from_iterable(self._held.values())]
+        self._waiting.clear()
+        self._held.clear()
+        for driver, command in waiting:
+            if command.options.once and _waits(driver, command):
+                driver.step_unbegun(command.seq, STOPPED)
 
     # --- one attempt ---
 
@@ -191,7 +213,10 @@ class StepRunner:
 
     def _lapse(self, run: StepRun) -> None:
         run.stopped = True
-        run.driver.step_lapsed()
+        if run.command.options.once:
+            run.driver.step_unbegun(run.seq, LAPSED)
+        else:
+            run.driver.step_lapsed()
 
     async def _settled(self, run: StepRun, step: Any, failed: ev.StepFailed) -> ev.AnyEvent | PerdureError | None:
         """What a failure that nobody would try again turns out to be, once the step has made it final."""
@@ -238,8 +263,11 @@ class StepRunner:
             started_at_ms=run.started_at_ms,
         )
 
-    def _failed(self, run: StepRun, error: BaseException) -> ev.AnyEvent:
+    def _failed(self, run: StepRun, error: BaseException) -> ev.AnyEvent | PerdureError:
         command, options = run.command, run.command.options
+        if options.once and not run.surely_not(error):
+            told = {"reason": _why_unknown(run, error), "failure": failure_info(error)}
+            return UnknownOutcome(name=run.name, seq=run.seq, attempt=run.attempt, **told)
         took_ms = self._environment.monotonic_ms() - run.started_mono_ms
         jitter = noise(run.run, command.seq, run.attempt)
         pause_ms = None if _is_final(error) else _pause(options.retry, run.attempt, error, jitter)
@@ -276,7 +304,8 @@ class StepRunner:
         try:
             return await future
         except asyncio.CancelledError:
-            self._threads.abandon(run.work)
+            if not self._threads.abandon(run.work):
+                run.work = None
             raise
 
     def _ended(self, run: StepRun) -> None:
@@ -337,6 +366,14 @@ class StepRunner:
 def _waits(driver: Driven, command: RunStep) -> bool:
     """Whether it still waits for its place. It may stand in a queue twice: it left it in a pause, and came again."""
     return not driver.dead and driver.attempts.get(command.seq, command) is None
+
+
+def _why_unknown(run: StepRun, error: BaseException) -> str:
+    if run.timed_out is not None:
+        return f"it took longer than its {run.timed_out.fields['kind']} of {run.timed_out.fields['limit_ms']} ms"
+    if isinstance(error, asyncio.CancelledError):
+        return "it was cancelled while it ran"
+    return f"it raised {type(error).__name__}, which is not among not_happened"
 
 
 def _is_final(error: BaseException) -> bool:

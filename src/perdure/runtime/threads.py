@@ -48,18 +48,19 @@ class ThreadPool:
                 self._grow()
         return work
 
-    def abandon(self, work: Work) -> None:
-        """Nobody waits for this call any more: another thread may take its place."""
+    def abandon(self, work: Work) -> bool:
+        """Nobody waits for this call any more: another thread may take its place. Whether it has begun, or ended."""
         with self._condition:
             if work.finished or work.abandoned:
-                return
+                return True
             work.abandoned = True
             if work in self._waiting:
                 self._waiting.remove(work)
-                return
+                return False
             self._abandoned += 1
             if self._waiting:
                 self._grow()
+            return True
 
     def close(self) -> None:
         """Let idle threads end. Threads are daemons: a step that never returns does not hold the process."""

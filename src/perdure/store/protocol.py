@@ -275,12 +275,14 @@ class Receipt(msgspec.Struct, frozen=True):
     `accepted`: stored (or stored before: deposits are idempotent by message id and by start). `missing`, `closed`:
     there is no open receiver, or the run is over; nothing is kept. `exists`: a start whose id is taken by another
     workflow or input; `row` is that one. `moot`: it answers what nobody asks, or what was answered already.
-    `moved`: a rewind of a run that has gone on since.
+    `moved`: a rewind of a run that has gone on since. `refused`: by the engine, for the reason in `detail`; nothing is
+    kept.
     """
 
-    status: Literal["accepted", "missing", "closed", "exists", "moot", "moved"]
+    status: Literal["accepted", "missing", "closed", "exists", "moot", "moved", "refused"]
     row: Row | None = None
     created: bool = False
+    detail: str = ""
 
 
 class Store(Protocol):

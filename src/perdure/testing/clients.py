@@ -15,10 +15,12 @@ from perdure.core import events as ev
 from perdure.core.errors import PerdureError, StoreError
 from perdure.core.identity import Key
 from perdure.runtime.handle import Handle, raise_if_error
+from perdure.runtime.unresolved import Unresolved
 from perdure.store.protocol import Mail, Receipt, Start, Store
 from perdure.testing.kernel import Process
 from perdure.testing.ledger import Acknowledged, Ledger
 from perdure.testing.worker import SimEnvironment, SimWorker
+from perdure.workflow.definitions import Step
 
 PATIENCE_S = 2.0
 SIGNALS = ("note", "other", "go", "aside")
@@ -66,6 +68,10 @@ class SimPort:
             if row is None or row.closed_at_ms is not None:
                 return None
             await asyncio.sleep(0.1)
+
+    async def known_step(self, waiting: Unresolved) -> Step[..., Any] | None:  # noqa: ARG002 - the port's
+        """Outside there is no code."""
+        return None
 
     async def resume(self, key: Key, message_id: str = "") -> Receipt:
         """Straight into the store."""

@@ -103,9 +103,10 @@ class SimThreads(ThreadPool):
             work.context.run(work.call)
             work.finished = True
 
-    def abandon(self, work: Work) -> None:
+    def abandon(self, work: Work) -> bool:
         """See `ThreadPool.abandon`."""
         work.abandoned = True
+        return work.finished
 
 
 class SimCommitter:

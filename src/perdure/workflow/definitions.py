@@ -122,7 +122,8 @@ def checked_name(name: str, kind: str) -> str:
     return name
 
 
-def _is_async(fn: Callable[..., Any]) -> bool:
+def is_async(fn: Any) -> bool:
+    """Whether calling it makes a coroutine; also of partials and of objects that can be called."""
     target = fn
     while isinstance(target, functools.partial):
         target = target.func
@@ -158,7 +159,7 @@ class Step(_HasResult, Generic[P, R]):
         self.fn = fn
         self.name = derived_name(fn, "step") if name is None else checked_name(name, "step")
         self.options = options
-        self.is_async = _is_async(fn)
+        self.is_async = is_async(fn)
         self.input_what = f"the input of step {self.name!r}"
         self.result_what = f"the result of step {self.name!r}"
         self.arguments = Arguments(fn, skip_self=skip_self)
@@ -235,7 +236,7 @@ class Step(_HasResult, Generic[P, R]):
         """A plain step of the same name, arguments and result that does something else: a test's stand-in."""
         copy: Step[P, R] = object.__new__(Step)
         copy.__dict__.update(self.__dict__)
-        copy.fn, copy.is_async = fn, _is_async(fn)
+        copy.fn, copy.is_async = fn, is_async(fn)
         return copy
 
     @overload

@@ -224,6 +224,7 @@ class Execution:
         if refused is not None:
             raise refused
         self._closing = True
+        self._leave_steps()
         lost = tuple(failure_info(each) for each in self.loop.lost_exceptions()[:10])
         if main.cancelled():
             reason = self._cancel_reason or "the workflow cancelled itself"
@@ -234,6 +235,13 @@ class Execution:
             return
         result = self.workflow.result.encode(main.result(), f"the result of workflow {self.workflow.name!r}")
         self._issue(CloseRun(result=result, lost_failures=lost))
+
+    def _leave_steps(self) -> None:
+        """Those that are declared once, or began as such: what they do still matters, but no longer to this code."""
+        steps = [command for command in self.machine.open.values() if isinstance(command, RunStep)]
+        for step in steps:
+            if step.state is not State.OPEN or step.options.once:
+                self.cancel_command(step.seq)
 
     # --- what the code asks for (the loop's Host, and the functions of context.py) ---
 

@@ -27,6 +27,7 @@ from perdure.core.errors.code import (
     UnsupportedType,
 )
 from perdure.core.errors.executions import (
+    AnswerRefused,
     ChildNotStarted,
     EngineClosed,
     EngineMisused,
@@ -38,6 +39,7 @@ from perdure.core.errors.executions import (
     ExecutionStalled,
     ExecutionTerminated,
     MessageNotDelivered,
+    NotUnresolved,
     RemoteFailure,
     StepFailed,
     StepTimeout,
@@ -77,6 +79,7 @@ from perdure.core.errors.use import (
 )
 
 __all__ = [
+    "AnswerRefused",
     "ChildNotStarted",
     "CorruptJournal",
     "DeadlockError",
@@ -102,6 +105,7 @@ __all__ = [
     "NetworkFileSystem",
     "NondeterminismError",
     "NotDeterministic",
+    "NotUnresolved",
     "OutsideWorkflow",
     "OwnershipLost",
     "PayloadTooLarge",

@@ -64,6 +64,22 @@ class WaitTimeout(YourError, TimeoutError):
     cure = "Ask again later."
 
 
+class NotUnresolved(YourError):
+    """Nobody asks what came of this step: it is known, or somebody has said so. Fields: execution, seq, state."""
+
+    code = "P0508"
+    text = "Step #{seq} of execution {execution!r} does not wait for an answer: {state}."
+    cure = "`perdure ls --unresolved` lists those that do."
+
+
+class AnswerRefused(YourError):
+    """What a step is said to have returned is not of the type of its result. Fields: execution, seq, reason."""
+
+    code = "P0509"
+    text = "Step #{seq} of execution {execution!r} cannot have returned that: {reason}."
+    cure = "Nothing was recorded. Give a value of the type that the step's function returns."
+
+
 class RemoteFailure(PerdureError):
     """Base of failures that were journaled: `failure` holds type, message, traceback and causes."""
 
