@@ -71,6 +71,7 @@ THIRD_PARTY = {
     "click": {"cli"},
     "rich": {"cli"},
     "pydantic": {"workflow", "integrations"},
+    "pydantic_core": {"workflow"},  # when pydantic asks a Secret for its schema
     "sqlalchemy": {""},  # transactions; only loaded where there is a datasource (test_imports.py)
     "anyio": {"testing"},  # some of the simulator's shapes; left out where it is not installed
 }

@@ -41,6 +41,7 @@ from perdure.workflow.context import (
 )
 from perdure.workflow.definitions import Step, Workflow, step, workflow
 from perdure.workflow.effects import Abandoned, DidNotHappen, Happened, StillUnknown
+from perdure.workflow.values import Secret
 
 __version__ = "0.1.0.dev0"
 
@@ -69,6 +70,7 @@ __all__ = [
     "NotUnresolved",
     "PerdureError",
     "Retry",
+    "Secret",
     "Step",
     "StepFailed",
     "StepTimeout",

@@ -424,3 +424,74 @@ async def test_large_values_pass_between_executions_and_processes(lab):
             4,
         )
     assert Path(lab.path).stat().st_size < 6_000_000
+
+
+# --- Secret -----------------------------------------------------------------------------------------------------------
+
+
+@perdure.step
+async def log_in(user: str, password: perdure.Secret[str]) -> perdure.Secret[str]:
+    logging.getLogger("app").info("logging in %s with %s", user, password)
+    perdure.current_step().heartbeat(password)
+    return perdure.Secret(f"token-of-{password.reveal()}")
+
+
+@perdure.workflow
+async def child_with(secret: perdure.Secret[str]) -> perdure.Secret[str]:
+    return secret
+
+
+@perdure.workflow
+async def uses(password: perdure.Secret[str]) -> perdure.Secret[str]:
+    token = await log_in("me", password)
+    same = await child_with(token)
+    more = await perdure.receive("more", perdure.Secret[str])
+    await perdure.external("uses").signal("itself", more)
+    back = await perdure.receive("itself", perdure.Secret[str])
+    return perdure.Secret(f"{same.reveal()}-{back.reveal()}")
+
+
+async def test_a_secret_passes_through_everything_and_is_seen_nowhere(lab, logs, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.setenv("PERDURE_CODEC", f"{__name__}:the_codec")
+    async with lab.engine(uses, child_with) as engine:
+        handle = await engine.start(uses, perdure.Secret("swordfish"), id="uses")
+        await handle.signal("more", perdure.Secret("swordfish-2"))
+        assert (await handle.result(timeout=10)).reveal() == "token-of-swordfish-swordfish-2"
+        [step] = of_kind(await handle.journal(), ev.StepCompleted)
+        assert (step.preview.content_type, render(step.result)) == ("text", "<secret>")
+    for words in (["show", "uses"], ["show", "uses", "--full"], ["show", "uses", "--json"]):
+        shown = await asyncio.to_thread(command, capsys, *words, "--store", str(lab.path))
+        assert "swordfish" not in shown
+        assert "<secret>" in shown
+    assert "swordfish" not in logs()
+    assert b"swordfish" not in b"".join(file.read_bytes() for file in lab.path.parent.iterdir() if file.is_file())
+
+
+WORD = "swordfish"  # not written out below: tracebacks quote source
+
+
+async def test_without_a_codec_a_secret_is_refused_before_anything_runs(lab):
+    @perdure.workflow
+    async def leaks(where: str) -> Any:
+        if where == "step":
+            await log_in("me", perdure.Secret(WORD))
+        if where == "child":
+            await child_with(perdure.Secret(WORD))
+        if where == "signal":
+            await perdure.external("leaks-step").signal("x", perdure.Secret(WORD))
+        return perdure.Secret(WORD)
+
+    async with lab.engine(uses, leaks) as engine, lab.client() as client:
+        for executions in (engine, client):
+            with pytest.raises(perdure.core.errors.SecretInClear):
+                await executions.start(uses, perdure.Secret(WORD), id="uses")
+            with pytest.raises(perdure.core.errors.SecretInClear):
+                await executions.handle("anybody").signal("x", perdure.Secret(WORD))
+        assert await engine.list() == []
+        for where in ("step", "child", "signal"):
+            with pytest.raises(perdure.ExecutionFailed, match="SecretInClear"):
+                await (await engine.start(leaks, where, id=f"leaks-{where}")).result(timeout=5)
+        row = await status(await engine.start(leaks, "result", id="leaks-result"), "stalled")
+        assert row.waits_for == "SecretInClear"
+    assert WORD.encode() not in b"".join(file.read_bytes() for file in lab.path.parent.iterdir() if file.is_file())

@@ -20,6 +20,7 @@ from perdure.store.open import local_owner, open_store, sealed
 from perdure.store.protocol import OPEN_STATUSES, Mail, Receipt, Row, Start, Status, Store
 from perdure.store.sealing import SealedStore
 from perdure.workflow.definitions import Step, Workflow
+from perdure.workflow.values import secrets_pass
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -51,7 +52,8 @@ class Executions(ABC):
         """
         execution_id = id if id is not None else self.environment.new_id()
         key = key_of(self._opened(), self.namespace, execution_id)
-        start = make_start(workflow, args, kwargs, key, self.environment)
+        with secrets_pass(when=self.store.private):
+            start = make_start(workflow, args, kwargs, key, self.environment)
         if self.store.private:
             await asyncio.to_thread(self.store.check, key)
         await self._start(start, workflow)

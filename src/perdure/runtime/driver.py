@@ -77,6 +77,7 @@ class Driver:
         self.host = host
         self.key = key
         self.execution = Execution(workflow, key.execution, host.fingerprint)
+        self.execution.private = host.private
         self.machine = self.execution.machine
         self.run = run
         self.create = create

@@ -165,7 +165,11 @@ class Engine(Executions):
         worker.on_stalled = lambda key, _: self._tell(key, None)
         worker.on_moved = lambda key: self._tell(key, None)
         worker.steps = StepRunner(
-            self.environment, limit=self._max_steps, threads=self._threads, lapsed=worker.holding.lapsed
+            self.environment,
+            limit=self._max_steps,
+            threads=self._threads,
+            lapsed=worker.holding.lapsed,
+            private=worker.private,
         )
         worker.committer = self._committer = ThreadCommitter(
             self.store,

@@ -27,7 +27,7 @@ from perdure.store.protocol import Mail, Receipt, Row, Running, Start, Store
 from perdure.workflow.context import signal_payload
 from perdure.workflow.definitions import Step, Workflow
 from perdure.workflow.effects import Decision
-from perdure.workflow.values import codec_for
+from perdure.workflow.values import codec_for, secrets_pass
 
 R = TypeVar("R")
 
@@ -120,7 +120,8 @@ class Handle(Generic[R]):
             ExecutionNotFound, ExecutionClosed: it was not delivered.
             EncodeError: the value cannot be encoded.
         """
-        payload = signal_payload(name, value)
+        with secrets_pass(when=getattr(self._port.store, "private", False)):
+            payload = signal_payload(name, value)
         message_id = checked_id(id, "message id") if id is not None else self._port.new_id()
         await self._send(ev.SignalReceived(message_id, checked_id(name, "signal name"), payload))
 

@@ -31,7 +31,7 @@ from perdure.runtime.environment import Environment
 from perdure.runtime.threads import ThreadPool
 from perdure.store.protocol import Running
 from perdure.workflow.context import current_attempt
-from perdure.workflow.values import failure_info, preview, short_repr
+from perdure.workflow.values import failure_info, let_secrets_pass, preview, short_repr
 
 log = logging.getLogger("perdure")
 
@@ -53,12 +53,19 @@ class StepRunner:
     """All attempts of one worker. Belongs to the engine's thread."""
 
     def __init__(
-        self, environment: Environment, *, limit: int, threads: ThreadPool, lapsed: Callable[[], bool]
+        self,
+        environment: Environment,
+        *,
+        limit: int,
+        threads: ThreadPool,
+        lapsed: Callable[[], bool],
+        private: bool = False,
     ) -> None:
         self._environment = environment
         self._limit = limit
         self._threads = threads
         self._lapsed = lapsed
+        self._private = private  # what is recorded is encrypted
         self._runs: dict[StepRun, None] = {}  # in order of their beginning
         self._waiting: deque[tuple[Driven, RunStep]] = deque()
         self._per_step: dict[str, int] = {}
@@ -175,6 +182,13 @@ class StepRunner:
         if options.is_limited:
             self._watch(run)
 
+    def _enter(self, run: StepRun) -> None:
+        """In the attempt's own context, before its first instruction."""
+        self._check_lease()
+        current_attempt.set(run)
+        if self._private:
+            let_secrets_pass()
+
     async def _attempt(self, run: StepRun) -> None:
         command = run.command
         step = self.stand_in(command.target)
@@ -182,8 +196,7 @@ class StepRunner:
         run.begun = True
         try:
             try:
-                self._check_lease()
-                current_attempt.set(run)
+                self._enter(run)
                 args, kwargs = step.arguments.decode(command.input, step.input_what)
                 value = await (
                     step.call(*args, **kwargs) if step.is_async else self._in_thread(run, step.call, args, kwargs)

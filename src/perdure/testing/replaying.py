@@ -108,14 +108,18 @@ def replay(
     fingerprint: str,
     *,
     take: Collection[int] = (),
+    private: bool = False,
 ) -> Replay:
     """Feed a journal to fresh code; hand out its commands at the given lengths, as a worker does after each commit.
+
+    `private`: it was recorded with a codec, so that the code may use Secrets.
 
     Raises:
         PerdureError: the code does not agree with the journal. The caller evicts the execution otherwise.
     """
     execution = Execution(workflow, execution_id, fingerprint)
     execution.machine = machine = Noting(fingerprint)
+    execution.private = private
     points = []
     try:
         for recorded in events:
@@ -174,7 +178,7 @@ class AlwaysReplay:
 
     def _compare(self, worker: Worker, driver: Driver, journal: list[ev.Recorded]) -> None:
         live = driver.execution
-        again = replay(live.workflow, live.id, journal, worker.fingerprint)
+        again = replay(live.workflow, live.id, journal, worker.fingerprint, private=live.private)
         again.execution.take()
         if not live.machine.closed_by:
             expected, found = point_of(live), point_of(again.execution)

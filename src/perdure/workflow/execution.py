@@ -37,7 +37,7 @@ from perdure.workflow import anyio_order, guards, ordered
 from perdure.workflow.definitions import OnCancel, ParentClose, Step, Workflow
 from perdure.workflow.location import user_location
 from perdure.workflow.loop import CommandFuture, DeterministicLoop, Future, Timer
-from perdure.workflow.values import failure_info, render
+from perdure.workflow.values import failure_info, render, secrets_pass
 
 MOST_NAMED = 3
 MOST_LOOKED_AT = 100  # open commands, to tell what it waits for: it is asked at every rest
@@ -53,6 +53,7 @@ class Execution:
         self.machine = Machine(fingerprint, render)
         self.loop = DeterministicLoop(self)
         self.run = ""
+        self.private = False  # what it records is encrypted
         self.signals: dict[str, deque[ev.SignalReceived]] = {}
         self.receivers: dict[str, deque[Any]] = {}
         self.problem: PerdureError | None = None
@@ -233,7 +234,8 @@ class Execution:
         if error is not None:
             self._issue(CloseRun(failure=failure_info(error), lost_failures=lost))
             return
-        result = self.workflow.result.encode(main.result(), f"the result of workflow {self.workflow.name!r}")
+        with secrets_pass(when=self.private):
+            result = self.workflow.result.encode(main.result(), f"the result of workflow {self.workflow.name!r}")
         self._issue(CloseRun(result=result, lost_failures=lost))
 
     def _leave_steps(self) -> None:

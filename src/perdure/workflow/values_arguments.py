@@ -205,7 +205,7 @@ class Arguments:
                 payload = parameter.codec.encode(value, what)
             except EncodeError as error:
                 path = f"$.{parameter.key}{error.fields['path'][1:]}"
-                raise EncodeError(**error.fields | {"path": path}) from error.__cause__
+                raise type(error)(**error.fields | {"path": path}) from error.__cause__
             parts.append(_encode(parameter.key))
             parts.append(payload.data if payload.content_type == "msgpack" else _encode(Ext(JSON, payload.data)))
         return map_head(len(parts) // 2) + b"".join(parts)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from perdure.workflow.values_plain import NotPlain, field_names, model_fields, segment, show, type_name
+from perdure.workflow.values_secret import NOT_ITS_TYPE, Secret
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -134,6 +135,13 @@ def _paired(values: Any, decoded: Any) -> list[tuple[Any, Any]]:
         else:
             pairs.append((item, other))
     return pairs + list(zip(sorted(left, key=show), sorted(others, key=show), strict=True))
+
+
+def _same_secret(value: Secret[Any], decoded: Secret[Any], rules: Rules) -> None:
+    try:
+        check_same(value.reveal(), decoded.reveal(), rules)
+    except NotPlain:
+        raise NotPlain(NOT_ITS_TYPE) from None
 
 
 def _same_object(value: Any, decoded: Any, rules: Rules) -> None:
@@ -258,4 +266,5 @@ _SAME: dict[type, Callable[[Any, Any, Rules], None]] = {
     set: _same_set,
     frozenset: _same_set,
     dict: _same_dict,
+    Secret: _same_secret,
 }

@@ -11,15 +11,17 @@ import functools
 import hashlib
 import inspect
 import json
+import typing
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 import msgspec
 
 from perdure.core import payload as limits
-from perdure.core.errors import DecodeError, EncodeError, KeyMissing, PayloadTooLarge, UnsupportedType
+from perdure.core.errors import DecodeError, EncodeError, KeyMissing, PayloadTooLarge, SecretInClear, UnsupportedType
 from perdure.core.payload import Payload
 from perdure.workflow.values_check import Rules, check_same
-from perdure.workflow.values_plain import NotPlain, canonical, pack, type_name, unpack, untag
+from perdure.workflow.values_plain import InClear, NotPlain, canonical, pack, type_name, unpack, untag
+from perdure.workflow.values_secret import read_secret
 from perdure.workflow.values_types import Adapter, NotSupported, native_traits
 
 if TYPE_CHECKING:
@@ -74,7 +76,7 @@ class Codec(Generic[T]):
             self._rules = Rules(lenient=not adapter.is_ambiguous, enums=adapter.enums)
         self._usual_rules = self._rules._replace(lenient=self._rules.lenient and not self._traits.has_any)
         self._decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(
-            Any if traits is None else self.annotation, ext_hook=untag
+            Any if traits is None else self.annotation, ext_hook=untag, dec_hook=_secret_of
         )
         self._built = True
 
@@ -137,7 +139,8 @@ class Codec(Generic[T]):
         except MemoryError:
             raise
         except NotPlain as problem:
-            raise self._encode_error(what, problem.path, problem.reason) from problem
+            kind = SecretInClear if isinstance(problem, InClear) else EncodeError
+            raise kind(what=what, path=problem.path, reason=problem.reason, expected=self.type_name) from problem
         except RecursionError:
             raise self._encode_error(what, "$", TOO_DEEP) from None
         except Exception as error:
@@ -183,6 +186,8 @@ class Codec(Generic[T]):
         if self._adapter is not None:
             if self._adapter.has_sets:
                 raise NotPlain("a set in JSON would have the order of its hashes")
+            if self._adapter.has_secrets:
+                raise NotPlain("a Secret in JSON would be readable")
             return Payload(self._adapter.dump_json(value), "json")
         return Payload(self._write(value))
 
@@ -246,9 +251,15 @@ class Codec(Generic[T]):
     def _convert(self, tree: Any, *, str_keys: bool) -> Any:
         builtin = () if str_keys else _BINARY  # JSON has bytes as base64, MessagePack as they are
         try:
-            return msgspec.convert(tree, self.annotation, builtin_types=builtin, str_keys=str_keys)
+            return msgspec.convert(tree, self.annotation, builtin_types=builtin, str_keys=str_keys, dec_hook=_secret_of)
         except msgspec.ValidationError as error:
             raise _with_path(error) from error
+
+    def of_plain(self, tree: Any) -> T:
+        """What plain data means as a value of this type. Raises what msgspec or pydantic raise."""
+        self.ensure_built("a value")
+        made: T = self._convert(tree, str_keys=False) if self._adapter is None else self._adapter.validate_python(tree)
+        return made
 
     def digest(self, payload: Payload) -> bytes:
         """16 bytes: equal for equal values, whatever the order of maps and the process's hash seed."""
@@ -260,6 +271,16 @@ class Codec(Generic[T]):
 
 _CONTAINERS = frozenset({list, tuple, dict, set, frozenset})
 _EXACT_OR_NONE: tuple[Any, ...] = (str, int, float, bool, bytes)
+
+
+def _secret_of(kind: Any, value: Any) -> Any:
+    """Msgspec's `dec_hook`: the only type that it does not know itself is Secret."""
+    held = typing.get_args(kind)
+    return read_secret(value, codec_for(held[0], "what a Secret holds").of_plain if held else _as_it_is)
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
 
 
 def _may_hold_times(data: bytes) -> bool:

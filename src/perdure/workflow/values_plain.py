@@ -19,11 +19,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec.msgpack import Ext
 
+from perdure.workflow.values_secret import Secret, do_secrets_pass
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 BIG_INT, TEXT, TUPLE, SET, FROZENSET = 1, 2, 3, 4, 5
 DATETIME, DATE, TIME, TIMEDELTA, DECIMAL, UUID, BYTEARRAY, COMPLEX = 6, 7, 8, 9, 10, 11, 12, 13
+SECRET = 14  # a Secret: what it holds, as plain data
 JSON = 16  # the JSON text of a value whose type only pydantic knows
 
 _SHOWN = 60
@@ -44,6 +47,10 @@ class NotPlain(Exception):
     def path(self) -> str:
         """Where, as `$.field[index]`."""
         return "$" + "".join(reversed(self.segments))
+
+
+class InClear(NotPlain):
+    """A Secret, where nothing encrypts."""
 
 
 def pack(value: Any, *, tags: bool, ordered: bool = False) -> bytes:
@@ -131,6 +138,14 @@ class _Packer:
             return _encode(value)
         code, form = _SCALARS[type(value)]
         return ext(code, form(value))
+
+    def secret(self, value: Secret[Any]) -> bytes:
+        if not do_secrets_pass():
+            raise InClear("is a Secret, and nothing encrypts here")
+        try:
+            return ext(SECRET, _Packer(tags=True, ordered=self.ordered).pack(value.reveal()))
+        except NotPlain:
+            raise NotPlain("is a Secret that holds what has no encoding") from None
 
     def other(self, value: Any) -> bytes:
         if isinstance(value, enum.Enum):
@@ -301,6 +316,7 @@ _HANDLERS: dict[type, Callable[[_Packer, Any], bytes]] = {
     set: _Packer.set,
     frozenset: _Packer.set,
     **dict.fromkeys(_SCALARS, _Packer.scalar),
+    Secret: _Packer.secret,
 }
 
 _READERS: dict[int, Callable[[bytes], Any]] = {
@@ -317,5 +333,6 @@ _READERS: dict[int, Callable[[bytes], Any]] = {
     UUID: lambda data: uuid.UUID(bytes=data),
     BYTEARRAY: bytearray,
     COMPLEX: lambda data: complex(*msgspec.msgpack.decode(data)),
+    SECRET: lambda data: Secret(unpack(data)),
     JSON: json.loads,
 }

@@ -19,6 +19,7 @@ REPR_CHARS = 2_000
 MAX_DEPTH = 64
 _MAX_DECIMAL_BYTES = 1000
 _CUT = "…"
+_SECRET_BYTE = bytes([plain.SECRET])
 
 
 def preview(payload: Payload, limit: int = PREVIEW_BYTES) -> Payload | None:
@@ -27,7 +28,7 @@ def preview(payload: Payload, limit: int = PREVIEW_BYTES) -> Payload | None:
     >>> preview(Payload(b"\xa1a"))
     Payload(data=b'\xa1a', content_type='msgpack', key_id='')
     """
-    if len(payload.data) <= limit:
+    if len(payload.data) <= limit and not holds_secret(payload):
         return payload
     if payload.key_id:
         return None  # nothing of what is encrypted may be shown
@@ -38,6 +39,30 @@ def preview(payload: Payload, limit: int = PREVIEW_BYTES) -> Payload | None:
     if len(data) > limit or data.endswith(_CUT.encode()):
         data = data[:room].decode("utf-8", "ignore").removesuffix(_CUT).encode() + _CUT.encode()
     return Payload(data, "text")
+
+
+def holds_secret(payload: Payload) -> bool:
+    """Whether a Secret is among what it holds."""
+    if _SECRET_BYTE not in payload.data or payload.content_type != "msgpack":
+        return False
+    try:
+        msgspec.msgpack.decode(payload.data, ext_hook=_find_secret)
+    except _Found:
+        return True
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        return False
+    return False
+
+
+class _Found(Exception):
+    pass
+
+
+def _find_secret(code: int, data: memoryview) -> None:
+    if code == plain.SECRET:
+        raise _Found
+    if code in (plain.TUPLE, plain.SET, plain.FROZENSET):
+        msgspec.msgpack.decode(data, ext_hook=_find_secret)
 
 
 def render(payload: Payload) -> str:

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import inspect as info
 
 from perdure.workflow.values_plain import NotPlain, type_name
+from perdure.workflow.values_secret import Secret
 
 if typing.TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -49,7 +50,8 @@ def native_traits(annotation: Any) -> Traits | None:
         return None
     traits = Traits()
     for node in _nodes(root):
-        if isinstance(node, info.CustomType) or _is_not_for_msgspec(node):
+        is_secret = isinstance(node, info.CustomType) and node.cls is Secret
+        if (isinstance(node, info.CustomType) and not is_secret) or _is_not_for_msgspec(node):
             return None
         _note(node, traits)
     return traits
@@ -129,6 +131,7 @@ class Adapter:
         equality_tells = not (self.is_ambiguous or kinds & _EQUAL_BUT_NOT_SAME)
         self.traits = Traits(has_any="any" in kinds, has_maps=True, equality_tells=equality_tells)
         self.has_sets = bool(kinds & {"set", "frozenset"})
+        self.has_secrets = any(map(_is_secret, parts))
         self.enums: frozenset[type] = frozenset(part["cls"] for part in parts if part["type"] == "enum")
         # Names, not aliases: aliases for reading and writing may differ. Older pydantic has aliases only.
         self.names: dict[str, bool] = {"by_alias": False, "by_name": True} if _knows_names(self.adapter) else {}
@@ -170,6 +173,10 @@ def _type_adapter(annotation: Any) -> TypeAdapter[Any]:
             raise NameError(str(error)) from error
         raise NotSupported(type_name(culprit(annotation))) from error  # so is an ImportError
     return adapter
+
+
+def _is_secret(part: dict[str, Any]) -> bool:
+    return bool((part.get("metadata") or {}).get("perdure_secret"))
 
 
 _EQUAL_BUT_NOT_SAME = {"datetime", "time", "decimal", "complex"}  # in another zone, with other digits or signs
