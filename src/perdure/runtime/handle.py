@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from typing import Any, Generic, Protocol, TypeVar
 
 from perdure.core import events as ev
@@ -108,6 +109,10 @@ class Handle(Generic[R]):
             case _:
                 raise ExecutionTerminated(execution=self.id, reason=getattr(event, "reason", ""))
 
+    def _secrets_pass(self) -> AbstractContextManager[None]:
+        """Around encoding: whether what is sent is recorded encrypted."""
+        return secrets_pass(when=getattr(self._port.store, "private", False))
+
     async def signal(self, name: str, value: Any = None, *, id: str | None = None) -> None:
         """Send a signal; returns when it is durable.
 
@@ -120,7 +125,7 @@ class Handle(Generic[R]):
             ExecutionNotFound, ExecutionClosed: it was not delivered.
             EncodeError: the value cannot be encoded.
         """
-        with secrets_pass(when=getattr(self._port.store, "private", False)):
+        with self._secrets_pass():
             payload = signal_payload(name, value)
         message_id = checked_id(id, "message id") if id is not None else self._port.new_id()
         await self._send(ev.SignalReceived(message_id, checked_id(name, "signal name"), payload))
@@ -182,7 +187,8 @@ class Handle(Generic[R]):
         step = await port.known_step(waiting)
         if step is None and self._workflow is not None:
             step = find_step(self._workflow, waiting.step)
-        mail = answer(waiting, decision, step, port.new_id(), storable(note))
+        with self._secrets_pass():
+            mail = answer(waiting, decision, step, port.new_id(), storable(note))
         receipt = await port.deposit(mail)
         if receipt.status == "moot" and not await port.read(lambda: was_taken(store, self.key, mail.message_id)):
             raise NotUnresolved(execution=self.id, seq=seq, state="somebody else has just settled it")
