@@ -73,7 +73,11 @@ class Executions(ABC):
     async def unresolved(self, *, after: Unresolved | None = None, limit: int = 100) -> list[Unresolved]:
         """A page of steps, declared `once`, of which nobody knows whether they did their work, in any execution.
 
-        Each with its full input. `handle.resolve` settles one. Go on with `after=` the last one.
+        Each with its full input. `handle.resolve` settles one.
+
+        Args:
+            after: the last one of the page before.
+            limit: at most so many.
         """
         store, namespace = self._opened(), self.namespace
         row = None if after is None else after.row
@@ -82,7 +86,14 @@ class Executions(ABC):
     async def list(
         self, *, status: Sequence[Status] = (), workflow: str = "", after: Key | None = None, limit: int = 100
     ) -> list[Row]:
-        """A page of executions by key; go on with `after=` the last one's key."""
+        """A page of executions by key.
+
+        Args:
+            status: only these.
+            workflow: only executions of the workflow with this name.
+            after: the key of the last one of the page before.
+            limit: at most so many.
+        """
         store, namespace = self._opened(), self.namespace
         return await self.read(lambda: store.rows(namespace, status, workflow, after, limit))  # type: ignore[no-any-return]
 
@@ -126,6 +137,7 @@ class Client(Executions):
         store: path of the SQLite file; by default `PERDURE_STORE`, else `perdure.db` in the working directory.
         namespace: the tenant's world.
         codec: encrypts values at rest: the same as the engine's; by default what `PERDURE_CODEC` names.
+        environment: its clock and its ids; tests have another one.
 
     Example:
         async with perdure.Client("perdure.db") as client:

@@ -71,7 +71,9 @@ class Engine(Executions):
         max_active: executions with something to do at once; `start` waits above that.
         max_steps: attempts of steps that run at once.
         step_threads: threads for `def` steps.
+        cache: resting executions that are kept in memory; others are loaded by replay when something happens.
         codec: encrypts values at rest, as `perdure.encryption.KeyRing` does; by default what `PERDURE_CODEC` names.
+        environment: its clock and its ids; tests have another one.
 
     Raises:
         StoreBusy: another engine works on this file.

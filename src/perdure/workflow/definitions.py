@@ -214,7 +214,11 @@ class Step(_HasResult, Generic[P, R]):
         on_unknown: OnUnknown | _Unset = UNSET,
         reconcile: Reconcile | _Unset | None = UNSET,
     ) -> Step[P, R]:
-        """The same step with other options for one call: `await search.with_options(timeout=5)(query)`."""
+        """The same step with other options for one call: `await search.with_options(timeout=5)(query)`.
+
+        retry, timeout, total_timeout, heartbeat_timeout, concurrency, once, not_happened, on_unknown, reconcile: as
+        `perdure.step` has them; what is not given stays as it is.
+        """
         given = {
             "retry": retry,
             "timeout": timeout,
