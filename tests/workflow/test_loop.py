@@ -71,7 +71,7 @@ def test_the_past_is_now(when: float) -> None:
     under_test = DeterministicLoop(host)
     called: list[str] = []
     under_test.call_at(when, called.append, "x")
-    under_test.drain(int)
+    under_test.drain()
     assert called == ["x"]
     assert host.timers == {}
 
@@ -94,7 +94,7 @@ def test_cancelled_timers_and_handles_do_not_run() -> None:
     assert isinstance(fired, Timer)
     fired.cancel()
     under_test.fire(fired)
-    under_test.drain(int)
+    under_test.drain()
     assert called == []
     assert host.cancelled == [1, 2]
 
@@ -110,10 +110,10 @@ def test_a_drain_runs_what_it_makes_ready_in_order() -> None:
 
     under_test.call_soon(first)
     under_test.call_soon(called.append, 2)
-    under_test.drain(int)
+    under_test.drain()
     assert called == [(1, True), 2, 3]
     assert not under_test.is_running()
-    under_test.drain(int)
+    under_test.drain()
     assert called[-1] == "later"
 
 
@@ -125,7 +125,7 @@ def test_a_drain_puts_back_the_loop_that_was_running() -> None:
         inner = DeterministicLoop(Host())
         seen: list[Any] = []
         inner.call_soon(lambda: seen.append(asyncio.get_running_loop()))
-        inner.drain(int)
+        inner.drain()
         return seen == [inner] and asyncio.get_running_loop() is outer
 
     assert asyncio.run(engine())
@@ -138,7 +138,7 @@ def test_what_callbacks_raise_is_kept_once() -> None:
         raise ValueError("bad")
 
     under_test.call_soon(bad)
-    under_test.drain(int)
+    under_test.drain()
     under_test.default_exception_handler({"message": "no exception in it"})
     under_test.default_exception_handler({"exception": KeyError("told")})
     assert [repr(error) for error in under_test.lost_exceptions()] == ["ValueError('bad')", "KeyError('told')"]

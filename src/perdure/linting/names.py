@@ -197,7 +197,7 @@ class Names:
         known = self.resolve(base)
         if known is None:
             kind = self.type_of(base)
-            return None if kind is None else _member(kind, names_of(kind), attr)
+            return None if kind is None else _method(kind, names_of(kind), attr)
         if isinstance(known.value, ModuleType):
             value = vars(known.value).get(attr, MISSING)
             written = [f"{name}.{attr}" for name in (known.value.__name__, *known.names)]
@@ -207,7 +207,7 @@ class Names:
             return _member(known.value, known.names, attr)
         if known.value is MISSING:
             return Known(tuple(f"{name}.{attr}" for name in known.names))
-        return _member(type(known.value), (), attr)
+        return _method(type(known.value), (), attr)
 
     def type_of(self, expr: ast.expr) -> type | None:
         """The class of a value, from its annotation or from the one call that it comes from."""
@@ -263,6 +263,12 @@ def _member(owner: type, names: tuple[str, ...], attr: str) -> Known:
     if isinstance(value, staticmethod | classmethod):
         value = value.__func__
     return Known(tuple(f"{name}.{attr}" for name in names), value, owner)
+
+
+def _method(owner: type, names: tuple[str, ...], attr: str) -> Known:
+    """Of an instance: data that stands in its class may be hidden by its own."""
+    known = _member(owner, names, attr)
+    return known if callable(known.value) and not isinstance(known.value, type) else known._replace(value=MISSING)
 
 
 def names_of(value: Any) -> tuple[str, ...]:

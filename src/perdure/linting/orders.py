@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ast
+import inspect
 from collections.abc import Sequence
 from enum import Enum
+from typing import get_args
 
 from perdure.linting import tables
 from perdure.linting.names import COMPREHENSIONS, Layer, Names, parsed
+from perdure.linting.source import Code, code_of, plain
 
 
 class Kind(Enum):
@@ -34,6 +37,9 @@ def kind_of(expr: ast.expr, names: Names, depth: int = 0) -> Kind:
     match expr:
         case ast.Name(id=name):
             return _of_name(name, names, depth)
+        case ast.Attribute(value=base, attr=attr):
+            owner = names.type_of(base)
+            return Kind.OTHER if owner is None else _of_attribute(owner, attr, depth)
         case ast.Call():
             return _of_call(expr, names, depth)
         case ast.BinOp(left=left, right=right, op=ast.BitOr() | ast.BitAnd() | ast.Sub() | ast.BitXor()):
@@ -176,10 +182,39 @@ def _of_name(name: str, names: Names, depth: int) -> Kind:
         return _of_value(known.value) if known is not None else Kind.OTHER
     annotation = _annotation(name, names)
     if _last_name(annotation) in SETS:
-        return Kind.FIXED if _item_name(annotation) in FIXED_ITEMS else Kind.SET
+        return _of_annotation(annotation)
     kinds = [Kind.OTHER if value is None else kind_of(value, names, depth + 1) for value in layer.assigned[name]]
     kind = _together(kinds)
     return _filled(name, layer, names) if kind is Kind.MAYBE else kind
+
+
+def _of_annotation(annotation: ast.expr | None) -> Kind:
+    if _last_name(annotation) not in SETS:
+        return Kind.OTHER
+    return Kind.FIXED if _item_name(annotation) in FIXED_ITEMS else Kind.SET
+
+
+def _of_attribute(owner: type, attr: str, depth: int) -> Kind:
+    """A field of a class, by its annotation there, or by what `__init__` makes it."""
+    for each in owner.__mro__:
+        annotation = inspect.get_annotations(each).get(attr)
+        if annotation is not None:
+            is_plain = isinstance(annotation, type) and not get_args(annotation)
+            return _of_annotation(parsed(ast.Constant(annotation.__name__ if is_plain else str(annotation))))
+    init = plain(vars(owner).get("__init__"))
+    code = code_of(init, owner) if init is not None else None
+    kinds = [_of_assignment(node, attr, code, depth) for node in ast.walk(code.node)] if code is not None else []
+    return next((kind for kind in kinds if kind is not None), Kind.OTHER)
+
+
+def _of_assignment(node: ast.AST, attr: str, code: Code, depth: int) -> Kind | None:
+    match node:
+        case ast.AnnAssign(target=ast.Attribute(attr=found), annotation=annotation) if found == attr:
+            return _of_annotation(parsed(annotation))
+        case ast.Assign(targets=[ast.Attribute(attr=found)], value=value) if found == attr:
+            return kind_of(value, Names(code), depth + 1)
+        case _:
+            return None
 
 
 def _of_value(value: object) -> Kind:

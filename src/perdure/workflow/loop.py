@@ -142,6 +142,10 @@ class Timer(asyncio.TimerHandle):
     _cancelled: bool
 
 
+def _nothing() -> None:
+    """What a drain without an event begins with."""
+
+
 _Base: Any = asyncio.AbstractEventLoop  # a type checker would have all that is refused below written out
 
 
@@ -170,8 +174,8 @@ class DeterministicLoop(_Base):  # type: ignore[misc]
         """Let tasks of different runs hash differently: asyncio and anyio keep those of all loops in one table."""
         self.salt = int(run_digest[:8], 16) << 24
 
-    def drain(self, first: Callable[..., None], *args: Any) -> None:
-        """Call `first`, then run everything that is ready, and what that makes ready, until idle.
+    def drain(self, first: Callable[..., None] = _nothing, *args: Any) -> None:
+        """Call `first`, if there is one, then run everything that is ready, and what that makes ready, until idle.
 
         `first` is here because decoding a value runs the user's code as well: validators, default factories.
 

@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from typing import Set
 
 import perdure
 
@@ -142,3 +144,58 @@ async def good(given: set[str], ids: set[int], names: list[str], counts: list[in
 async def allowed(given: set[str]) -> None:
     for query in given:  # perdure: allow L003
         await search(query)
+
+
+@dataclass
+class Plan:
+    queries: set[str]
+    pages: frozenset
+    ids: set[int]
+    names: list[str]
+
+
+@dataclass
+class Quoted:
+    queries: "set[str]"
+    more: Set[str]
+
+
+class Agent:
+    def __init__(self) -> None:
+        self.seen: set[str] = set()
+        self.known = {"a", "b"}
+        self.tasks: set[asyncio.Task[str]] = set()
+        self.numbers = {1, 2}
+        self.names = ["a"]
+
+    async def bad(self) -> None:
+        for query in self.seen | self.known:  # L003
+            await search(query)
+        for query in self.known:  # L003
+            await search(query)
+
+    async def good(self) -> None:
+        for task in self.tasks:
+            await search(str(task))
+        for number in self.numbers:
+            await search(str(number))
+        for name in self.names:
+            await search(name)
+
+
+@perdure.workflow
+async def attributes(plan: Plan, quoted: Quoted) -> None:
+    for query in plan.queries:  # L003
+        await search(query)
+    for query in plan.pages:  # L003
+        await search(query)
+    for query in quoted.queries:  # L003
+        await search(query)
+    await asyncio.gather(*[search(query) for query in quoted.more])  # L003
+    for number in plan.ids:
+        await search(str(number))
+    for name in plan.names:
+        await search(name)
+    agent = Agent()
+    await agent.bad()
+    await agent.good()

@@ -18,6 +18,31 @@ CURRENT = contextvars.ContextVar("current", default="")
 
 class Settings:
     retries = 3
+    shared: list[str] = []
+
+
+class Slots:
+    __slots__ = ("index", "items")
+
+    def __init__(self) -> None:
+        self.items: list[str] = []
+        self.index: dict[str, int] = {}
+
+    def add(self, item: str) -> None:
+        self.index[item] = len(self.items)
+        self.items.append(item)
+        self.items[0] = item
+
+
+class Defaults:
+    items: list[str] = []
+
+    def __init__(self) -> None:
+        self.items = []
+
+    def add(self, item: str) -> None:
+        self.items.append(item)
+        self.items[0] = item
 
 
 @perdure.workflow
@@ -30,6 +55,7 @@ async def bad(topic: str) -> None:
     del CACHE[topic]  # L008
     LIMITS["a"] += 1  # L008
     Settings.retries = 4  # L008
+    Settings.shared.append(topic)  # L008
     helpers.prompt = topic  # L008
     helpers.Agent.prompt = topic  # L008
     SEEN[0], other = topic, 1  # L008
@@ -58,6 +84,14 @@ async def good(topic: str, extra: list[str]) -> list[str]:
         SEEN.append("x")
 
     inner()
+    Slots().add(topic)
+    slots = Slots()
+    slots.add(topic)
+    slots.items.append(topic)
+    slots.items[0] = topic
+    defaults = Defaults()
+    defaults.add(topic)
+    defaults.items[0] = topic
     CURRENT.set(topic)
     found = CACHE.get(topic, ""), LIMITS["a"], len(SEEN), Settings.retries
     return [*SEEN, str(found), *sorted(CACHE)]
