@@ -1,4 +1,4 @@
-"""What a program can set is told where its reader looks: in the docstring that the reference is made of, or on a page."""
+"""What a program can set is told where its reader looks: in the docstring that the reference shows, or on a page."""
 
 from __future__ import annotations
 
