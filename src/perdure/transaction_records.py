@@ -23,6 +23,7 @@ from perdure.core.errors import (
     CorruptJournal,
     InvalidOption,
     JournalFromTheFuture,
+    KeyMissing,
     PerdureError,
     TransactionDisagrees,
     TransactionMisused,
@@ -30,6 +31,7 @@ from perdure.core.errors import (
 )
 from perdure.core.events import FailureInfo, Payload
 from perdure.core.identity import noise
+from perdure.store.sealing import Vault
 
 FORMAT = 0
 """Version of a record's columns and of the bytes in `outcome`. 0 until the first release."""
@@ -88,6 +90,7 @@ class Place(NamedTuple):
     location: str
     attempt: int
     at_ms: int
+    vault: Vault  # seals what is kept of values
 
     @property
     def key(self) -> str:
@@ -141,6 +144,7 @@ class Try:
         """Complete the record with the encoded result, and commit. An outcome that is an error was not committed."""
         session = given if isinstance(given, Session) else getattr(given, "sync_session", None)
         if not self._ended and session is not None:
+            session.connection()  # one that was never used has not joined our transaction, and would not commit it
             session.flush()
         if self._ended:
             return self._misused()
@@ -183,10 +187,10 @@ def insert(
         "format": FORMAT,
         "namespace": place.namespace,
         "step": place.step,
-        "digest": place.digest,
-        "input": place.input,
+        "digest": place.vault.seal(place.digest, "digest"),
+        "input": place.vault.seal_text(place.input, "input"),
         "state": state,
-        "outcome": None if outcome is None else _encode(outcome),
+        "outcome": None if outcome is None else place.vault.seal(_encode(outcome), "outcome"),
         "attempt_at_ms": place.at_ms,
     }
     for claim in range(1, CLAIMS + 1):
@@ -207,7 +211,7 @@ def insert(
 
 def complete(connection: Connection, place: Place, outcome: Outcome) -> bool:
     """Write the outcome into the open record; False: it is not there any more."""
-    values = {"state": "completed", "outcome": _encode(outcome)}
+    values = {"state": "completed", "outcome": place.vault.seal(_encode(outcome), "outcome")}
     done = connection.execute(TABLE.update().where(*_at(place), TABLE.c.state == "open").values(values))
     return done.rowcount == 1
 
@@ -238,14 +242,20 @@ def _at(place: Place | Stored) -> tuple[sa.ColumnElement[bool], ...]:
 def _outcome(row: Any, place: Place) -> Outcome:
     if row.format > FORMAT:
         return JournalFromTheFuture(found=row.format, known=FORMAT)
-    if (row.step, bytes(row.digest)) != (place.step, place.digest):
-        recorded, now = f"{row.step}({row.input})", f"{place.step}({place.input})"
+    try:
+        digest = place.vault.open(bytes(row.digest), "digest")
+        data = place.vault.open(bytes(row.outcome or b""), "outcome")
+    except (KeyMissing, CorruptJournal) as error:
+        return error
+    if (row.step, digest) != (place.step, place.digest):
+        recorded = f"{row.step}({place.vault.open_text(row.input, 'input')})"
+        now = f"{place.step}({place.input})"
         return TransactionDisagrees(key=place.key, recorded=recorded, now=now, location=place.location)
     decoder = _DECODERS.get(row.state)
     if decoder is None:
         return TransactionTorn(name=place.step, key=place.key)
     try:
-        outcome: Outcome = decoder.decode(row.outcome)
+        outcome: Outcome = decoder.decode(data)
     except (msgspec.DecodeError, TypeError) as error:
         return CorruptJournal(detail=f"the record of {place.key} does not decode ({error})")
     return outcome

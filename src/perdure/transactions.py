@@ -35,6 +35,7 @@ from perdure.runtime.attempt import StepRun
 from perdure.runtime.client import Executions
 from perdure.runtime.handle import key_of
 from perdure.store.protocol import Store
+from perdure.store.sealing import SealedStore
 from perdure.workflow.context import current_attempt
 from perdure.workflow.definitions import Step, StepOptions, step
 from perdure.workflow.values import hints_of, preview, render, short_repr
@@ -308,6 +309,7 @@ class Transaction(Step[P, R]):
             location=command.location,
             attempt=run.attempt,
             at_ms=run.started_at_ms,
+            vault=SealedStore.of(run.driver.store).vault(run.driver.key, run.run, run.seq),
         )
         return place
 

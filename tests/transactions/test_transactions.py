@@ -21,9 +21,13 @@ import perdure
 from perdure import transaction_records
 from perdure.core import events as ev
 from perdure.core.errors import InvalidDefinition, InvalidOption
+from perdure.core.identity import ExecutionId, Key, Namespace
+from perdure.store.memory import MemoryStore
+from perdure.store.sealing import SealedStore
 from perdure.testing import TestEngine, replies
 from perdure.workflow.values import render
 
+VAULT = SealedStore(MemoryStore()).vault(Key(0, Namespace("n"), ExecutionId("e")), "r", 1)
 all_kinds = pytest.mark.parametrize("kind", KINDS)
 
 
@@ -548,6 +552,27 @@ async def test_a_transaction_that_lost_against_another_one_runs_again(lab: Lab, 
     assert bank.ledger() == [5]
 
 
+@all_kinds
+async def test_a_function_that_uses_its_connection_for_nothing_has_its_record_all_the_same(
+    lab: Lab, bank: Bank, kind: str
+) -> None:
+    """A session joins the transaction when it is first used."""
+    decorate = perdure.transaction(bank.bind(kind), name="idle", retry=None)
+    if kind in SYNC:
+
+        @decorate
+        def idle(_given: Any, cents: int) -> int:
+            return cents
+    else:
+
+        @decorate
+        async def idle(_given: Any, cents: int) -> int:
+            return cents
+
+    assert await run(lab, as_workflow(idle)) == 5
+    assert bank.records() == [(1, "completed")]
+
+
 async def test_tries_have_an_end(lab: Lab, bank: Bank, few_tries: None) -> None:
     def lost(_: Any, cents: int) -> int:
         raise sa.exc.OperationalError("UPDATE ...", {}, Serialization("could not serialize access"))
@@ -560,7 +585,7 @@ async def test_tries_have_an_end(lab: Lab, bank: Bank, few_tries: None) -> None:
 
 def test_pauses_grow_are_spread_and_have_an_end() -> None:
     def place(seq: int) -> Any:
-        return transaction_records.Place("n", "e", "r", seq, "s", b"", "", "", 1, 0)
+        return transaction_records.Place("n", "e", "r", seq, "s", b"", "", "", 1, 0, VAULT)
 
     some, others = list(transaction_records.pauses(place(1))), list(transaction_records.pauses(place(2)))
     assert some != others

@@ -20,6 +20,7 @@ from perdure.workflow.effects import DidNotHappen, Happened, StillUnknown
 
 if TYPE_CHECKING:
     from perdure.runtime.effects import Effects
+    from perdure.store.protocol import Store
 
 PAUSES = Retry(attempts=8, delay=1.0, factor=2.0, maximum=60.0)  # some two minutes in all
 OPTIONS = StepOptions(retry=NO_RETRY, timeout_ms=60_000)
@@ -57,6 +58,11 @@ class Asking:
     def dead(self) -> bool:
         """With its driver."""
         return self._effects.owner.dead
+
+    @property
+    def store(self) -> Store:
+        """Its driver's."""
+        return self._effects.owner.store
 
     def ask(self) -> None:
         """Once more."""

@@ -13,6 +13,7 @@ from perdure.core.commands import RunStep
 from perdure.core.errors import DecodeError, PerdureError, StepTimeout
 from perdure.core.identity import Key
 from perdure.runtime.threads import Work
+from perdure.store.protocol import Store
 from perdure.workflow.context import Attempt
 from perdure.workflow.values import codec_for
 
@@ -44,6 +45,11 @@ class Driven(Protocol):
     @property
     def dead(self) -> bool:
         """It left memory."""
+        ...
+
+    @property
+    def store(self) -> Store:
+        """Where it is journaled."""
         ...
 
     def step_done(self, seq: int, event: ev.AnyEvent) -> None:

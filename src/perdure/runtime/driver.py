@@ -24,7 +24,7 @@ from perdure.runtime.lease import Holding
 from perdure.runtime.loading import INBOX_PAGE
 from perdure.runtime.outgoing import Outgoing
 from perdure.runtime.steps import LAPSED, StepRunner
-from perdure.store.protocol import Batch, Letter, NewEvent, Outcome, Park, Start, Status
+from perdure.store.protocol import Batch, Letter, NewEvent, Outcome, Park, Start, Status, Store
 from perdure.workflow.definitions import Workflow
 from perdure.workflow.execution import Execution
 from perdure.workflow.values import failure_info
@@ -42,6 +42,7 @@ class Host(Protocol):
 
     fingerprint: str
     shards: int
+    store: Store
     private: bool  # values are encrypted: they do not go into logs either
     steps: StepRunner
     holding: Holding
@@ -121,6 +122,11 @@ class Driver:
         self._more_letters = len(letters) >= INBOX_PAGE
         self._letters.update((letter.message_id, letter) for letter in letters)
         self.poke()
+
+    @property
+    def store(self) -> Store:
+        """Where it is journaled."""
+        return self.host.store
 
     def step_done(self, seq: int, event: ev.AnyEvent) -> None:
         """An attempt ended: its event waits for the next commit."""

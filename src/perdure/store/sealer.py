@@ -190,11 +190,25 @@ class Sealer:
         """A digest, encrypted: in clear it would tell who guesses the value."""
         return data if self.codec is None else _MARK_BYTES + _encode(self._encrypt(data, place, _VALUE))
 
+    def read_bytes(self, data: bytes, place: Place) -> bytes:
+        """What `seal_bytes` was given.
+
+        Raises:
+            KeyMissing, CorruptJournal: it cannot be read here.
+        """
+        if not is_sealed_bytes(data):
+            return data
+        try:
+            sealed = _payload_of(data[len(_MARK_BYTES) :])
+        except msgspec.DecodeError as error:
+            raise CorruptJournal(detail=f"{_told(place)} does not decode: {error}") from error
+        return self._decrypt(sealed, place)
+
     def open_bytes(self, data: bytes, place: Place) -> bytes:
         """What `seal_bytes` was given; the sealed bytes, which equal no digest, where they cannot be read."""
         try:
-            return self._decrypt(_payload_of(data[len(_MARK_BYTES) :]), place) if is_sealed_bytes(data) else data
-        except (KeyMissing, CorruptJournal, msgspec.DecodeError):
+            return self.read_bytes(data, place)
+        except (KeyMissing, CorruptJournal):
             return data
 
     def seal_text(self, text: str, place: Place) -> str:

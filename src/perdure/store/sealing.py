@@ -5,7 +5,7 @@ A wrapper around any other store. Its work is done where stores are called: on t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -36,6 +36,34 @@ NO_KEY = KeyMissing.__name__
 _replace = msgspec.structs.replace
 
 
+class Vault(NamedTuple):
+    """Seals what a step keeps in another database, as the store seals its own; bound to that step."""
+
+    sealer: Sealer
+    key: Key
+    run: str
+    seq: int
+
+    def seal(self, data: bytes, what: str) -> bytes:
+        """Bytes to keep. Raises `KeyMissing`."""
+        return self.sealer.seal_bytes(data, self._place(what))
+
+    def open(self, data: bytes, what: str) -> bytes:
+        """What `seal` was given. Raises `KeyMissing`, `CorruptJournal`."""
+        return self.sealer.read_bytes(data, self._place(what))
+
+    def seal_text(self, text: str, what: str) -> str:
+        """Text for people. Raises `KeyMissing`."""
+        return self.sealer.seal_text(text, self._place(what))
+
+    def open_text(self, text: str, what: str) -> str:
+        """What `seal_text` was given, or a text that says why not."""
+        return self.sealer.open_text(text, self._place(what))
+
+    def _place(self, what: str) -> Place:
+        return Place(self.key, self.run, f"record {self.seq} {what}")
+
+
 class SealedStore:
     """Seals what is written to `inner`, opens what is read from it. `private` tells whether values are encrypted.
 
@@ -62,12 +90,21 @@ class SealedStore:
         self.changes = inner.changes
         self.close = inner.close
 
+    @classmethod
+    def of(cls, store: Store) -> SealedStore:
+        """The store itself, or one without a codec around it."""
+        return store if isinstance(store, SealedStore) else cls(store)
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
 
     def check(self, key: Key) -> None:
         """Raises `KeyMissing` if what this execution writes could not be encrypted here."""
         self._sealer.check(key)
+
+    def vault(self, key: Key, run: str, seq: int) -> Vault:
+        """For what a step keeps elsewhere."""
+        return Vault(self._sealer, key, run, seq)
 
     # --- writing ---
 
