@@ -202,17 +202,21 @@ def letter(number: int, *, sender: str = "s", arrival: int = 0) -> Letter:
     return Letter(arrival or number, name, ev.SignalReceived(name, "go", NOTHING, sender, sender, number))
 
 
+def no_updates(request: ev.UpdateRequested) -> None:
+    raise AssertionError(request)
+
+
 def test_letters_of_one_sender_are_taken_in_its_order_and_one_ahead_of_its_turn_waits() -> None:
     machine = Machine()
     machine.received["s"] = 1
-    chosen = choose(machine, [letter(3), letter(2), letter(5), letter(4, sender="t"), letter(1)])
+    chosen = choose(machine, [letter(3), letter(2), letter(5), letter(4, sender="t"), letter(1)], no_updates)
     assert [event.message_id for event in chosen.events] == ["s2", "t4", "s3"]  # type: ignore[union-attr]
-    assert [each.message_id for each in chosen.taken] == ["s2", "t4", "s1", "s3"]
+    assert [each.message_id for each in chosen.taken] == ["s2", "t4", "s3", "s1"]
 
 
 def test_a_letter_that_was_taken_before_leaves_without_an_event() -> None:
-    chosen = choose(Machine(), [letter(1), letter(1, arrival=2)])
+    chosen = choose(Machine(), [letter(1), letter(1, arrival=2)], no_updates)
     assert (len(chosen.events), len(chosen.taken)) == (1, 2)
     outside = Letter(1, "m", ev.SignalReceived("m", "go", NOTHING))
-    chosen = choose(Machine(), [outside, Letter(2, "m", outside.event)])
+    chosen = choose(Machine(), [outside, Letter(2, "m", outside.event)], no_updates)
     assert (len(chosen.events), len(chosen.taken)) == (1, 2)

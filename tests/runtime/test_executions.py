@@ -272,13 +272,16 @@ async def test_a_signal_to_a_closed_or_missing_execution_is_refused(lab: Lab) ->
             await engine.handle("none").signal("go")
 
 
-async def test_a_signal_of_another_type_than_the_workflow_expects_stalls_it_and_is_kept(lab: Lab) -> None:
+async def test_a_signal_of_another_type_than_the_workflow_expects_is_dropped_kept_and_told(lab: Lab) -> None:
     async with lab.engine(sums) as engine:
-        handle = await engine.start(sums, 1)
-        await handle.signal("item", {"not": "a number"})
-        with pytest.raises(perdure.ExecutionStalled, match="signal 'item'"):
-            await handle.result(timeout=5)
-        assert [event.name for event in of_kind(await handle.journal(), ev.SignalReceived)] == ["item"]
+        handle = await engine.start(sums, 2, id="one")
+        for value in (1, {"not": "a number"}, 2):
+            await handle.signal("item", value)
+        assert await handle.result(timeout=5) == 3
+        [dropped] = of_kind(await handle.journal(), ev.MessageDropped)
+        assert dropped.failure.message == "signal 'item' cannot be decoded as int: $ Expected `int`, got `object`."
+        [letter] = engine.store.dead_letters(handle.key, 9)
+        assert letter.message_id == dropped.message_id
 
 
 async def test_executions_signal_and_cancel_each_other_by_id(lab: Lab) -> None:

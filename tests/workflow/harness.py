@@ -37,7 +37,7 @@ from perdure.core.identity import derived_id
 from perdure.workflow.definitions import Workflow, step
 from perdure.workflow.execution import Execution
 from perdure.workflow.loop import FAR_FUTURE_MS, DeterministicLoop
-from perdure.workflow.values import codec_for, failure_info
+from perdure.workflow.values import Arguments, codec_for, failure_info
 
 EPOCH_MS = 1_700_000_000_123
 MAX_COMMITS = 100_000
@@ -186,6 +186,20 @@ def signals(name: str, value: Any = None) -> Move:
     return lambda live: live.signal(name, value)
 
 
+def updates(name: str, *args: Any) -> Move:
+    """An update arrives and is accepted: it must be the first of its commit."""
+    return lambda live: live.update(name, args)
+
+
+def writes() -> Move:
+    """The first answer to an update, or dropped message, that is to be written is written."""
+    return lambda live: live.begin(next(seq for seq, each in live.unwritten.items() if not _goes_out(each)))
+
+
+def _goes_out(command: AnyCommand) -> bool:
+    return isinstance(command, StartChild | SendMessage)
+
+
 def cancels(reason: str = "asked to") -> Move:
     """A cancel request arrives."""
     return lambda live: live.cancel(reason)
@@ -220,6 +234,7 @@ class Live:
         seed: int = 0,
         script: Sequence[Sequence[Move]] = (),
         signals: Sequence[tuple[str, Any]] = (),
+        updates: Sequence[tuple[str, tuple[Any, ...]]] = (),
         cancel: bool = False,
         evict: float = 0.1,
         flaky: float = 0.1,
@@ -232,6 +247,9 @@ class Live:
         self.seed = seed
         self.script = list(script)
         self.outside: list[tuple[str, Any]] = list(signals)  # signals still to come, in order
+        self.asked: list[tuple[str, tuple[Any, ...]]] = list(updates)  # updates still to come, in order
+        self.rejected: list[ev.FailureInfo] = []
+        self.state: ev.StatePublished | None = None  # to be written
         self.may_cancel = cancel
         self.evict_chance = evict
         self.flaky = flaky
@@ -248,7 +266,7 @@ class Live:
         self.steps: dict[int, tuple[RunStep, tuple[Any, Any]]] = {}
         self.again: dict[int, tuple[RunStep, tuple[Any, Any]]] = {}  # between two attempts, until the first is fed
         self.timers: list[tuple[int, int]] = []
-        self.unwritten: dict[int, StartChild | SendMessage] = {}
+        self.unwritten: dict[int, StartChild | SendMessage | CompleteUpdate | DropMessage] = {}
         self.children: dict[int, StartChild] = {}
         self.messages: dict[int, SendMessage] = {}
         self.told_to_cancel: dict[str, str] = {}  # children, and why
@@ -303,6 +321,7 @@ class Live:
         for command in start:
             self.started.append(told(command))
             self._start(command)
+        self.state = self.execution.take_state() or self.state
 
     def _waits_for(self, seq: int) -> bool:
         command = self.execution.machine.open.get(seq)
@@ -314,7 +333,7 @@ class Live:
                 self.steps[command.seq] = command, command.target.arguments.decode(command.input, command.name)
             case StartTimer():
                 heapq.heappush(self.timers, (command.due_ms, command.seq))
-            case StartChild() | SendMessage():
+            case StartChild() | SendMessage() | CompleteUpdate() | DropMessage():
                 self.unwritten[command.seq] = command
             case CloseRun():
                 self.close = command
@@ -365,7 +384,8 @@ class Live:
             assert close.result is not None
             event = ev.ExecutionCompleted(result=close.result, lost_failures=close.lost_failures)
             value = self.workflow.result.decode(close.result, "the result")
-        self.commit([event])
+        last = [self.begin(seq) for seq, each in list(self.unwritten.items()) if not _goes_out(each)]
+        self.commit([*last, *([] if self.state is None else [self.state]), event])
         assert self.execution.is_closed
         return self._ended(outcome_of(close), value=value)
 
@@ -393,19 +413,32 @@ class Live:
     # --- what happens next ---
 
     def _next_events(self) -> list[ev.AnyEvent]:
+        state = [] if self.state is None else [self.state]
+        self.state = None
         if self.script:
-            return [move(self) for move in self.script.pop(0)]
+            return [*(move(self) for move in self.script.pop(0)), *state]
         if self.rng.random() < 0.3:
             self.clock_ms += self.rng.choice((1, 10, 1_000, 10_000))
-        events = []
-        for _ in range(self.rng.randint(1, self.batch)):
+        events = self._any_update()
+        for _ in range(self.rng.randint(0 if events or state else 1, self.batch)):
             event = self._any_event()
             if event is None:
                 break
             events.append(event)
+        events += state
         if not events:
             raise Stuck(self._about(f"nothing can happen; open: {to_start(self.execution)}"))
         return events
+
+    def _any_update(self) -> list[ev.AnyEvent]:
+        if not self.asked or self.rng.random() < 0.5:
+            return []
+        name, args = self.asked[0]
+        if self.execution._main.done():
+            return []
+        self.asked.pop(0)
+        found = self.judged(name, args)
+        return [found] if isinstance(found, ev.UpdateAccepted) else []
 
     def _any_event(self) -> ev.AnyEvent | None:
         """One of all the things that can happen, each as likely as the others."""
@@ -488,6 +521,21 @@ class Live:
         self._messages_made += 1
         return ev.SignalReceived(f"m-{self._messages_made}", name, codec_for(Any, "signal").encode(value, "signal"))
 
+    def judged(self, name: str, args: tuple[Any, ...]) -> ev.UpdateAccepted | ev.FailureInfo | None:
+        """An update from outside meets its validator."""
+        self._messages_made += 1
+        payload = Arguments.encode_by_position(args, "the update")
+        found = self.execution.judge(ev.UpdateRequested(f"u-{self._messages_made}", name, payload))
+        if isinstance(found, ev.FailureInfo):
+            self.rejected.append(found)
+        return found
+
+    def update(self, name: str, args: tuple[Any, ...]) -> ev.AnyEvent:
+        """An update that is accepted."""
+        found = self.judged(name, args)
+        assert isinstance(found, ev.UpdateAccepted), found
+        return found
+
     def cancel(self, reason: str) -> ev.AnyEvent:
         """From outside, once."""
         self.may_cancel = False
@@ -495,8 +543,15 @@ class Live:
         return ev.CancelRequested(f"m-{self._messages_made}", reason)
 
     def begin(self, seq: int) -> ev.AnyEvent:
-        """A child's start, or a message, becomes durable."""
+        """A child's start, a message, an answer becomes durable."""
         command = self.unwritten.pop(seq)
+        if isinstance(command, CompleteUpdate):
+            told_of = {"update_id": command.update_id, "name": command.name}
+            return ev.UpdateCompleted(seq=seq, result=command.result, failure=command.failure, **told_of)
+        if isinstance(command, DropMessage):
+            return ev.MessageDropped(
+                seq=seq, message_id=command.message.message_id, name=command.name, failure=command.failure
+            )
         if isinstance(command, StartChild):
             self.children[seq] = command
             return ev.ChildInitiated(

@@ -28,7 +28,7 @@ from tests.workflow.harness import (
 )
 
 from perdure.core.errors import NotDeterministic
-from perdure.workflow import context
+from perdure.workflow import messages
 from perdure.workflow.definitions import workflow
 
 
@@ -360,7 +360,7 @@ def test_code_that_ignores_level_cancellation_goes_on_event_by_event() -> None:
         with anyio.move_on_after(1):
             while True:
                 try:
-                    return int(await context.receive("value", int))
+                    return int(await messages.receive("value", int))
                 except anyio.get_cancelled_exc_class():
                     tries += 1
         return -1

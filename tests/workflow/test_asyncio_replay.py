@@ -25,7 +25,7 @@ from tests.workflow.harness import (
 )
 
 from perdure.core import events as ev
-from perdure.workflow import context
+from perdure.workflow import context, messages
 from perdure.workflow.definitions import workflow
 
 NEWER = sys.version_info >= (3, 13)
@@ -312,7 +312,7 @@ def test_as_completed_loses_nothing_to_a_cancelled_consumer() -> None:
     @workflow
     async def completing() -> list[Any]:
         source = asyncio.create_task(echo("value"))
-        never = asyncio.create_task(context.receive("never"))
+        never = asyncio.create_task(messages.receive("never"))
         got: list[Any] = []
         awaitables = list(asyncio.as_completed([source, never]))
 
@@ -882,7 +882,7 @@ def test_receive_and_its_timeout_race_as_recorded() -> None:
         async def one(number: int) -> None:
             for _ in range(2):
                 try:
-                    got.append([number, await context.receive("item", int, timeout=timedelta(seconds=2))])
+                    got.append([number, await messages.receive("item", int, timeout=timedelta(seconds=2))])
                 except TimeoutError:
                     got.append([number, None])
 

@@ -33,7 +33,7 @@ from perdure.core.errors import (
     MessageNotDelivered,
 )
 from perdure.core.identity import derived_id
-from perdure.workflow import context
+from perdure.workflow import context, messages
 from perdure.workflow.definitions import workflow
 
 
@@ -158,7 +158,7 @@ def test_a_child_that_begins_in_the_commit_that_cancels_it_is_asked_to_cancel() 
             async with asyncio.timeout(5):
                 await doubled(1)
         except TimeoutError:
-            await context.receive("go")
+            await messages.receive("go")
         return "end"
 
     script = [[fires(), begins()], [begins()], [delivers()], [child_ends("cancelled")], [signals("go")]]
@@ -317,7 +317,7 @@ def test_what_it_waits_for_can_be_told_to_a_person() -> None:
         for number in range(5):
             await context.start_child(doubled, number, id=f"child-{number}")
         async with asyncio.timeout(50):
-            await asyncio.gather(context.receive("approval"), context.receive("hint"))
+            await asyncio.gather(messages.receive("approval"), messages.receive("hint"))
 
     live = Live(waiting)
     live.commit([live.first, ev.ExecutionClaimed()])

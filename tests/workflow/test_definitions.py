@@ -21,7 +21,7 @@ from perdure.core.errors import (
     WrongArguments,
 )
 from perdure.core.retry import NO_RETRY, Retry
-from perdure.workflow import context
+from perdure.workflow import context, messages
 from perdure.workflow.definitions import Step, Workflow, step, workflow
 
 
@@ -271,7 +271,7 @@ def test_outside_a_workflow_its_functions_say_so() -> None:
         context.info,
         context.current_step,
         lambda: context.external("x"),
-        lambda: context.receive("x").send(None),
+        lambda: messages.receive("x").send(None),
         lambda: context.start_child(flow).send(None),
         flow,
     ]

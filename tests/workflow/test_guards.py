@@ -42,7 +42,7 @@ from tests.workflow.harness import EPOCH_MS, Run, drive, echo, explore, fails, l
 
 from perdure.core import events as ev
 from perdure.core.errors import NotDeterministic, PerdureError
-from perdure.workflow import context, guards
+from perdure.workflow import context, guards, messages
 from perdure.workflow.definitions import step, workflow
 from perdure.workflow.loop import RUNNING
 from perdure.workflow.values import codec_for
@@ -687,7 +687,7 @@ def test_cleaning_up_while_evicted_is_guarded_as_well() -> None:
     @workflow
     async def cleaning() -> None:
         try:
-            await context.receive("never")
+            await messages.receive("never")
         finally:
             said.append(f"{time.time():.3f}")
             try:

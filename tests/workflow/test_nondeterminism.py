@@ -13,7 +13,7 @@ from tests.workflow.harness import Run, begins, child_ends, delivers, drive, fir
 
 from perdure.core import events as ev
 from perdure.core.errors import CorruptJournal, NondeterminismError
-from perdure.workflow import context
+from perdure.workflow import context, messages
 from perdure.workflow.definitions import Workflow, step, workflow
 
 Code = Callable[[], Coroutine[Any, Any, Any]]
@@ -356,10 +356,10 @@ def test_code_that_has_not_come_as_far() -> None:
 
     async def after() -> None:
         await a(0)
-        await asyncio.wait([asyncio.create_task(context.receive(str(n), timeout=5)) for n in range(8)])
+        await asyncio.wait([asyncio.create_task(messages.receive(str(n), timeout=5)) for n in range(8)])
 
     async def waits_for_a_message() -> None:
-        await context.receive("go")
+        await messages.receive("go")
 
     run = recorded(before)
     journal = [*run.journal[:3], msgspec.structs.replace(run.journal[4], position=3)]

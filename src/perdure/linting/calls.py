@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from perdure.linting import tables
 from perdure.linting.names import Known, Names
-from perdure.workflow.context import receive
 from perdure.workflow.definitions import Step, Workflow
+from perdure.workflow.messages import messages, receive
 
 
 class Seen(NamedTuple):
@@ -73,7 +73,7 @@ def _call(call: ast.Call, names: Names) -> Iterator[Seen]:
     yield from _captured(call, known)
     if _listed(known, tables.UNSEEDED) and not call.args and not call.keywords:
         yield Seen("L002", "random.Random() without a seed seeds itself.", call)
-    if known.value is receive:
+    if known.value is receive or known.value is messages:
         yield from _receive(call)
     yield from _method_of_something(call, names)
 

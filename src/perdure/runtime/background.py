@@ -6,13 +6,21 @@ import asyncio
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Protocol
 
 log = logging.getLogger("perdure")
 
 
+class Background(Protocol):
+    """Where blocking reads run. `done` is called on the engine's thread with the result, or with the exception."""
+
+    def run(self, call: Callable[[], Any], done: Callable[[Any], None]) -> None:
+        """Run it off the loop."""
+        ...
+
+
 class ThreadBackground:
-    """The worker's `Background` over threads."""
+    """Over threads."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop

@@ -7,14 +7,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec, Self, TypeVar, overload
 
-from perdure.core.errors import EngineClosed, StoreError
-from perdure.core.events import AnyEvent
+from perdure.core.errors import EngineClosed, NobodyAnswers, StoreError
+from perdure.core.events import AnyEvent, Payload
 from perdure.core.identity import DEFAULT_NAMESPACE, Key
+from perdure.core.retry import Seconds
 from perdure.runtime.environment import Environment, SystemEnvironment
 from perdure.runtime.handle import Handle, key_of, raise_if_error
-from perdure.runtime.local import Request, ask
+from perdure.runtime.local import Question, Request, ask, error_of
 from perdure.runtime.starting import check_receipt, make_start
 from perdure.runtime.unresolved import Unresolved, read_page
+from perdure.runtime.updates import Settled, look
 from perdure.store.codec import PayloadCodec
 from perdure.store.open import local_owner, open_store, sealed
 from perdure.store.protocol import OPEN_STATUSES, Mail, Receipt, Row, Start, Status, Store
@@ -50,16 +52,93 @@ class Executions(ABC):
             KeyMissing: its values could not be encrypted.
             InvalidId, WrongArguments, EncodeError: nothing was started.
         """
-        execution_id = id if id is not None else self.environment.new_id()
+        start = await self._start_of(workflow, args, kwargs, id if id is not None else self.environment.new_id())
+        await self.begin(start, workflow)
+        return Handle(self, start.key, workflow)
+
+    async def signal_with_start(
+        self,
+        workflow: Workflow[P, R],
+        *args: Any,
+        id: str,
+        signal: str,
+        value: Any = None,
+        message_id: str | None = None,
+        **kwargs: Any,
+    ) -> Handle[R]:
+        """Send a signal to an execution, which is started first if there is none: both or neither, in one transaction.
+
+        Args:
+            workflow: what to run; its arguments follow.
+            id: of the execution.
+            signal: the signal's name.
+            value: the signal's value.
+            message_id: of the signal: sending it again with the same id has no further effect.
+
+        Raises:
+            ExecutionExists: the id is taken by another workflow or other input; the signal is not sent.
+            ExecutionClosed: the execution has ended; the signal is not sent.
+            InvalidId, WrongArguments, EncodeError: nothing was started or sent.
+
+        Example:
+            await client.signal_with_start(cart, user, id=f"cart-{user}", signal="add", value="apple")
+        """
+        start = await self._start_of(workflow, args, kwargs, id)
+        await self.know(workflow)
+        handle = Handle(self, start.key, workflow)
+        await handle.signal_starting(start, signal, value, message_id)
+        return handle
+
+    async def update_with_start(
+        self,
+        workflow: Workflow[P, R],
+        *args: Any,
+        id: str,
+        update: str,
+        values: Sequence[Any] = (),
+        update_id: str | None = None,
+        returns: Any = Any,
+        timeout: Seconds | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Update an execution, which is started first if there is none: both or neither, in one transaction.
+
+        Args:
+            workflow: what to run; its arguments follow.
+            id: of the execution.
+            update: the update's name.
+            values: the update's arguments.
+            update_id, returns, timeout: as in `Handle.update`.
+
+        Returns:
+            What the update's handler returned.
+
+        Raises:
+            ExecutionExists: the id is taken by another workflow or other input; nothing was sent.
+            UpdateRejected, UpdateFailed, ExecutionClosed, ExecutionStalled, WaitTimeout: as `Handle.update`.
+
+        Example:
+            total = await client.update_with_start(cart, user, id=f"cart-{user}", update="add", values=["apple"])
+        """
+        start = await self._start_of(workflow, args, kwargs, id)
+        await self.know(workflow)
+        handle = Handle(self, start.key, workflow)
+        return await handle.update_starting(start, update, values, update_id, returns, timeout)
+
+    async def _start_of(self, workflow: Workflow[..., Any], args: Any, kwargs: Any, execution_id: str) -> Start:
         key = key_of(self._opened(), self.namespace, execution_id)
         with secrets_pass(when=self.store.private):
             start = make_start(workflow, args, kwargs, key, self.environment)
         if self.store.private:
             await asyncio.to_thread(self.store.check, key)
-        await self._start(start, workflow)
-        return Handle(self, key, workflow)
+        return start
 
-    async def _start(self, start: Start, workflow: Workflow[..., Any]) -> None:  # noqa: ARG002 - an engine learns it
+    @abstractmethod
+    async def know(self, workflow: Workflow[..., Any]) -> None:
+        """An engine runs its executions from now on."""
+
+    async def begin(self, start: Start, workflow: Workflow[..., Any]) -> None:  # noqa: ARG002 - an engine learns it
+        """Have it started. Raises `ExecutionExists`."""
         check_receipt(start, await self.deposit(start))
 
     @overload
@@ -129,6 +208,14 @@ class Executions(ABC):
     async def resume(self, key: Key, message_id: str = "") -> Receipt:
         """See `Store.resume`."""
 
+    @abstractmethod
+    async def answered(self, key: Key, update_id: str) -> Settled:
+        """Wait until an update has ended."""
+
+    @abstractmethod
+    async def ask(self, question: Question) -> Payload:
+        """Have a query answered."""
+
 
 class Client(Executions):
     """Starts, signals and watches executions that an engine in another process runs, or will run.
@@ -167,6 +254,9 @@ class Client(Executions):
         if self._is_ours:
             await asyncio.to_thread(self.store.close)
 
+    async def know(self, workflow: Workflow[..., Any]) -> None:
+        """Nothing runs here."""
+
     async def deposit(self, item: Start | Mail) -> Receipt:
         """Through the running engine, if there is one; else straight into the store."""
         request = Request(private=self.store.private)
@@ -203,15 +293,46 @@ class Client(Executions):
 
     async def closed(self, key: Key) -> AnyEvent | None:
         """Look again whenever the store has changed."""
+
+        def has_ended() -> bool:
+            row = self.store.row(key)
+            return row is None or row.status not in OPEN_STATUSES or row.status == "stalled"
+
+        await self._until(has_ended)
+        return None
+
+    async def answered(self, key: Key, update_id: str) -> Settled:
+        """Likewise."""
+        return await self._until(lambda: look(self.store, key, update_id))  # type: ignore[no-any-return]
+
+    async def _until(self, look: Callable[[], Any]) -> Any:
         pause = POLL_MIN_S
         seen: int | None = None
         while True:
             changes = await asyncio.to_thread(self.store.changes)
             if changes != seen:
                 seen = changes
-                row = await asyncio.to_thread(self.store.row, key)
-                if row is None or row.status not in OPEN_STATUSES or row.status == "stalled":
-                    return None
+                found = await asyncio.to_thread(look)
+                if found:
+                    return found
                 pause = POLL_MIN_S
             await asyncio.sleep(pause)
             pause = min(pause * 1.5, POLL_MAX_S)
+
+    async def ask(self, question: Question) -> Payload:
+        """Of the engine that runs on the store."""
+        for tried in range(ASK_TRIES):
+            address = await asyncio.to_thread(local_owner, self.store)
+            if address is None:
+                break
+            try:
+                reply = await ask(address, Request(query=question, private=self.store.private))
+            except (OSError, EOFError):
+                await asyncio.sleep(0.01 * tried)  # it has just died, or not begun to listen
+                continue
+            if reply.problem is not None:
+                raise error_of(reply.problem)
+            if reply.answer is None:
+                raise StoreError(path=self.store.path, detail=reply.error or "the engine is too old for queries")
+            return reply.answer
+        raise NobodyAnswers(path=self.store.path, execution=question.key.execution)

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import msgspec
+
 from perdure.core import events as ev
 from perdure.core.commands import CloseRun, StartChild, State
 from perdure.core.identity import derived_id
 from perdure.core.machine import Machine
 from perdure.runtime.outgoing import Outgoing
 from perdure.store.protocol import Mail, Status
+from perdure.workflow.execution import Execution
 
 PARENT_CLOSED = "its parent closed"
+MOST_UNFINISHED = 1_000
+
+Closing: TypeAlias = ev.ExecutionCompleted | ev.ExecutionFailed | ev.ExecutionCancelled | ev.ExecutionTerminated
 
 
-def closing_event(close: CloseRun) -> tuple[ev.AnyEvent, Status]:
+def closing_event(close: CloseRun) -> tuple[Closing, Status]:
     """The last event of a run whose code has ended, and its row's status."""
     if close.cancelled:
         return ev.ExecutionCancelled(reason=close.reason, lost_failures=close.lost_failures), "cancelled"
@@ -20,6 +29,15 @@ def closing_event(close: CloseRun) -> tuple[ev.AnyEvent, Status]:
         return ev.ExecutionFailed(failure=close.failure, lost_failures=close.lost_failures), "failed"
     assert close.result is not None
     return ev.ExecutionCompleted(result=close.result, lost_failures=close.lost_failures), "completed"
+
+
+def told_at_the_end(last: Closing, execution: Execution, unread: Sequence[ev.SignalReceived]) -> Closing:
+    """The last event with what came to none: handlers that are cut off, signals that nobody took."""
+    at_work = list(execution.handlers.at_work.values())
+    if len(at_work) > MOST_UNFINISHED:
+        more = ev.Unfinished("", f"{len(at_work) - MOST_UNFINISHED} more", "")
+        at_work = [*at_work[:MOST_UNFINISHED], more]
+    return msgspec.structs.replace(last, unfinished=tuple(at_work), unreceived=len(unread))
 
 
 def closing_mail(outgoing: Outgoing, parent: ev.Parent | None, machine: Machine, last: ev.AnyEvent) -> list[Mail]:

@@ -5,26 +5,37 @@ feed events -> take commands -> start them, gather what they and the world answe
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal, Protocol
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
 
 from perdure.core import events as ev
-from perdure.core.commands import AnyCommand, CloseRun, RunStep, SendMessage, StartChild, State
+from perdure.core.commands import (
+    AnyCommand,
+    CloseRun,
+    CompleteUpdate,
+    DropMessage,
+    RunStep,
+    SendMessage,
+    StartChild,
+    State,
+)
 from perdure.core.errors import PerdureError, PoisonedExecution, StalledByBug
 from perdure.core.identity import Key
 from perdure.core.machine import Machine
 from perdure.core.table import RunState
 from perdure.runtime.attempt import StepRun
-from perdure.runtime.closing import closing_event, closing_mail
+from perdure.runtime.closing import Closing, closing_event, closing_mail, told_at_the_end
 from perdure.runtime.effects import Effects, cut_off, rows_of
+from perdure.runtime.host import Created, Host
 from perdure.runtime.inbox import Chosen, choose
-from perdure.runtime.lease import Holding
 from perdure.runtime.loading import INBOX_PAGE
 from perdure.runtime.outgoing import Outgoing
-from perdure.runtime.steps import LAPSED, StepRunner
-from perdure.store.protocol import Batch, Letter, NewEvent, Outcome, Park, Start, Status, Store
+from perdure.runtime.steps import LAPSED
+from perdure.runtime.updates import tell
+from perdure.store.protocol import Batch, Letter, NewEvent, Outcome, Park, Start, Status
 from perdure.workflow.definitions import Workflow
 from perdure.workflow.execution import Execution
 from perdure.workflow.values import failure_info
@@ -35,38 +46,6 @@ EVENTS_PER_TURN = 256
 RESULTS_PER_BATCH = 1_000
 STARTS_AGAIN = frozenset((ev.StepAttemptFailed, ev.StepIntended))  # when this process has just journaled them
 NONE_CHOSEN = Chosen()
-
-
-class Host(Protocol):
-    """What a driver asks of its worker."""
-
-    fingerprint: str
-    shards: int
-    store: Store
-    private: bool  # values are encrypted: they do not go into logs either
-    steps: StepRunner
-    holding: Holding
-
-    def now_ms(self) -> int: ...  # the database's time, as this worker estimates it
-    def soon(self, driver: Driver) -> None: ...
-    def commit(self, batch: Batch, done: Callable[[Outcome | PerdureError], None]) -> None: ...
-    def lost_soon(self, driver: Driver) -> None: ...
-    def know(self, workflow: Workflow[..., Any]) -> None: ...
-    def fetch_letters(self, driver: Driver) -> None: ...
-    def wake_at(self, driver: Driver, due_ms: int | None) -> None: ...
-    def rested(self, driver: Driver) -> None: ...
-    def closed(self, driver: Driver, event: ev.AnyEvent) -> None: ...
-    def stalled(self, driver: Driver, error: PerdureError) -> None: ...
-    def lost(self, driver: Driver) -> None: ...
-    def left(self, key: Key) -> None: ...
-    def refused(self, driver: Driver) -> None: ...
-    def progressed(self, driver: Driver) -> None: ...
-
-
-class Created(Protocol):
-    """Told whether the id of a start was free."""
-
-    def __call__(self, *, free: bool) -> None: ...
 
 
 class Driver:
@@ -92,6 +71,7 @@ class Driver:
         self.watched = False  # the worker wants to hear of progress: it died too often with this one
         self.poisoned = False  # it died again: do not run its steps any more
         self.created: Created | None = None  # told whether the id was free
+        self.when_fed: list[asyncio.Future[None]] = []  # of those who want to look at what is in memory
         self.size = 0  # bytes of journal behind this execution, roughly
         self._letters: dict[str, Letter] = {}  # by message id
         self._more_letters = False  # the inbox held a whole page: there may be another behind it
@@ -181,6 +161,17 @@ class Driver:
         return not self._more_letters and (self.paused or not held)
 
     @property
+    def is_fed(self) -> bool:
+        """Whether its code is where the journal leads it: then one may look at it."""
+        return not (self.dead or self._feeding) and self.machine.state not in (RunState.NEW, RunState.PENDING)
+
+    def _tell_who_looks(self) -> None:
+        waiting, self.when_fed = self.when_fed, []
+        for each in waiting:
+            if not each.done():
+                each.set_result(None)
+
+    @property
     def committing(self) -> bool:
         """Whether a commit of it is under way."""
         return self._committing is not None
@@ -208,6 +199,7 @@ class Driver:
             self._effects.stop()
         self.host.wake_at(self, None)
         self.execution.evict()
+        self._tell_who_looks()
 
     def open_steps(self) -> list[str]:
         """Names of the steps that the code waits for."""
@@ -226,6 +218,8 @@ class Driver:
         try:
             if self._feeding:
                 self._feed_some()
+            if self.when_fed:
+                self._tell_who_looks()
             if self._feeding:
                 self.poke()
             elif self.machine.closed_by is not None:
@@ -245,7 +239,10 @@ class Driver:
             self.host.stalled(self, error)
             return
         self.broken = error
-        last = ev.ExecutionTerminated(reason=getattr(asked[0].event, "reason", ""))
+        last: Closing = ev.ExecutionTerminated(reason=getattr(asked[0].event, "reason", ""))
+        unfed = [each.event for each in self._feeding if isinstance(each.event, ev.SignalReceived)]
+        unread = [*self.execution.mailbox.unread(), *unfed]
+        last = told_at_the_end(last, self.execution, unread)
         at_ms = max([self.machine.now_ms, self.host.now_ms(), *(each.at_ms for each in self._feeding)])
         unknown = cut_off(self.machine, self._feeding)
         events: list[ev.AnyEvent] = [*unknown.values(), last]
@@ -258,11 +255,12 @@ class Driver:
             mail=closing_mail(self._outgoing, self.parent, self.machine, last),
             closes="terminated",
             unresolved=rows_of(unknown, self.key, self.run, self.length, at_ms),
+            buried=unread,
         )
         self._committing = batch
         self.host.commit(batch, lambda outcome: self._terminated(outcome, last))
 
-    def _terminated(self, outcome: Outcome | PerdureError, last: ev.ExecutionTerminated) -> None:
+    def _terminated(self, outcome: Outcome | PerdureError, last: Closing) -> None:
         self._committing = None
         if self.dead:
             return
@@ -307,6 +305,9 @@ class Driver:
     def _take_commands(self, machine: Machine) -> None:
         if machine.fresh or machine.dropped or not machine.open or self._again:
             self._do(*self.execution.take())
+        state = self.execution.take_state()
+        if state is not None:
+            self._outgoing.publish(state)
 
     def _pause_or_go_on(self) -> None:
         """A pause has begun or ended. While it lasts, only requests are read from the inbox; all else stays there."""
@@ -359,7 +360,6 @@ class Driver:
             return
         if outcome is Outcome.COMMITTED:
             self._forget_written(batch)
-            self.length += len(batch.events)
             self._feed_batch(batch)
             if self._more_letters and batch.taken:
                 self.host.fetch_letters(self)
@@ -380,6 +380,9 @@ class Driver:
         created(free=False)
 
     def _forget_written(self, batch: Batch) -> None:
+        if batch.updates:
+            self.host.on_answered(self.key, batch)
+        self.length += len(batch.events)
         for letter in batch.taken:
             self._letters.pop(letter.message_id, None)
         del self._results[: self._writing]  # later ones came while it was written
@@ -411,6 +414,10 @@ class Driver:
                 self._outgoing.start_child(command)
             case SendMessage():
                 self._outgoing.send(command)
+            case CompleteUpdate():
+                self._outgoing.complete_update(command)
+            case DropMessage():
+                self._outgoing.drop(command)
             case CloseRun():
                 self._closing = command
             case _:
@@ -448,10 +455,11 @@ class Driver:
     def _compose(self) -> Batch | None:
         machine, outgoing = self.machine, self._outgoing
         at_ms = max(machine.now_ms, self.host.now_ms())
-        chosen = choose(machine, self._letters.values()) if self._letters else NONE_CHOSEN
+        chosen = choose(machine, self._letters.values(), self.execution.judge) if self._letters else NONE_CHOSEN
         if self._closing or chosen.terminate:
             return self._final_batch(at_ms, chosen)
         self._writing = min(len(self._results), RESULTS_PER_BATCH)
+        taken = chosen.taken
         due = self._due(chosen, at_ms)
         events = [
             *self._opening(chosen.events),
@@ -461,19 +469,27 @@ class Driver:
             *outgoing.events,
             *chosen.last,
         ]
-        if not events and not chosen.taken:
+        if not events and not taken:
             return None
         batch = Batch(
             key=self.key,
             run=self.run,
             expected=machine.position,
             events=[NewEvent(event, at_ms) for event in events],
-            taken=chosen.taken,
+            taken=taken,
             inbox_seen=bool(due),
+            left=chosen.left,
             mail=outgoing.mail,
             starts=outgoing.starts,
             create=self.create,
+            buried=outgoing.buried,
         )
+        return self._told(batch, chosen)
+
+    def _told(self, batch: Batch, chosen: Chosen) -> Batch:
+        """With what its events mean to those who do not read them."""
+        if self._outgoing.is_read_outside or chosen.answers_updates:
+            tell(batch, chosen.rejected)
         return batch if self._effects is None else self._effects.marked(batch)
 
     def _settling_batch(self, effects: Effects, at_ms: int) -> Batch | None:
@@ -483,8 +499,17 @@ class Driver:
         self._writing = len(settled)
         if not settled:
             return None
-        events = [NewEvent(event, at_ms) for event in settled]
-        return effects.marked(Batch(key=self.key, run=self.run, expected=self.machine.position, events=events))
+        outgoing = self._outgoing
+        batch = Batch(
+            key=self.key,
+            run=self.run,
+            expected=self.machine.position,
+            events=[NewEvent(event, at_ms) for event in (*settled, *outgoing.at_close())],
+            mail=outgoing.mail,
+            starts=outgoing.starts,
+            buried=outgoing.buried,
+        )
+        return self._told(batch, NONE_CHOSEN)
 
     def _answered(self, chosen: Chosen) -> Sequence[ev.AnyEvent]:
         """What people say of steps of which nobody knew."""
@@ -492,7 +517,7 @@ class Driver:
 
     def _due(self, chosen: Chosen, at_ms: int) -> Sequence[ev.AnyEvent]:
         """Timers that fire now: not in a pause, and not before all letters that are stored."""
-        if self.paused or chosen.last or (self._more_letters and chosen.taken):
+        if self.paused or chosen.last or chosen.blocked or (self._more_letters and chosen.letters):
             return ()
         return [ev.TimerFired(seq) for seq in self.machine.due_timers(at_ms)]
 
@@ -506,31 +531,34 @@ class Driver:
         return [*events, *starts, ev.ExecutionClaimed(), *rest]
 
     def _final_batch(self, at_ms: int, chosen: Chosen) -> Batch | None:
+        """The end. Of the letters that come with it only what it needs is taken: what nobody will read is buried."""
         effects = self._effects
         if effects is not None and chosen.terminate is None and effects.unsettled():
             return self._settling_batch(effects, at_ms)
-        opening = [*self._opening(chosen.events), *self._answered(chosen)]
+        opening = [*self._opening(chosen.starts()), *self._answered(chosen)]
         if effects is not None:
             opening += effects.last_words(self._results)
         if chosen.terminate is not None:
-            last: ev.AnyEvent = ev.ExecutionTerminated(reason=chosen.terminate.reason)
+            last: Closing = ev.ExecutionTerminated(reason=chosen.terminate.reason)
             status: Status = "terminated"
         else:
             assert self._closing is not None
             last, status = closing_event(self._closing)
-        outgoing = self._outgoing
+        outgoing, unread = self._outgoing, self.execution.mailbox.unread()
+        last = told_at_the_end(last, self.execution, unread)
         batch = Batch(
             key=self.key,
             run=self.run,
             expected=self.machine.position,
             events=[NewEvent(event, at_ms) for event in (*opening, *outgoing.at_close(), last)],
-            taken=chosen.taken,
+            taken=chosen.needed_at_the_end(),
             mail=[*outgoing.mail, *closing_mail(outgoing, self.parent, self.machine, last)],
             starts=outgoing.starts,
             create=self.create,
             closes=status,
+            buried=[*outgoing.buried, *unread],
         )
-        return batch if self._effects is None else self._effects.marked(batch)
+        return self._told(batch, chosen)
 
     def park(self, status: Literal["parked", "paused", "stalled"], *, waits_for: str = "", problem: str = "") -> Park:
         """What its row is to tell while it rests."""

@@ -13,6 +13,7 @@ import logging
 import sys
 from asyncio import events as asyncio_events
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from types import ModuleType
@@ -26,10 +27,10 @@ from perdure.core.errors import (
     InvalidDefinition,
     InvalidOption,
     KeyMissing,
-    PerdureError,
     StoreBusy,
     StoreError,
 )
+from perdure.core.events import Payload
 from perdure.core.identity import DEFAULT_LANE, DEFAULT_NAMESPACE, Key
 from perdure.core.retry import Seconds, to_ms
 from perdure.runtime.background import ThreadBackground, post
@@ -38,11 +39,14 @@ from perdure.runtime.committer import ThreadCommitter
 from perdure.runtime.environment import Environment, SystemEnvironment
 from perdure.runtime.handle import raise_if_error
 from perdure.runtime.lease import Heart
-from perdure.runtime.local import LocalServer, Request, socket_path
+from perdure.runtime.local import LocalServer, Question, socket_path
+from perdure.runtime.queries import Queries
+from perdure.runtime.serving import serve
 from perdure.runtime.starting import check_same
 from perdure.runtime.steps import StepRunner
 from perdure.runtime.threads import ThreadPool
 from perdure.runtime.unresolved import Unresolved, known_step, refusal_of
+from perdure.runtime.updates import Callers, Settled
 from perdure.runtime.worker import UNSERVED, Limits, Worker
 from perdure.store.codec import PayloadCodec
 from perdure.store.open import open_store, sealed
@@ -119,6 +123,7 @@ class Engine(Executions):
         self._worker: Worker | None = None
         self._waiters: dict[Key, list[asyncio.Future[ev.AnyEvent | None]]] = {}
         self._tasks: list[asyncio.Task[None]] = []
+        self._callers = Callers(self.read)
         self._asked: set[asyncio.Future[Any]] = set()  # of the committer; it may end without an answer
         self._server: LocalServer | None = None
         self._heart: Heart | None = None
@@ -165,6 +170,7 @@ class Engine(Executions):
         )
         worker.on_closed = lambda key, _, event: self._tell(key, event)
         worker.on_stalled = lambda key, _: self._tell(key, None)
+        worker.on_answered = self._callers.tell
         worker.on_moved = lambda key: self._tell(key, None)
         worker.steps = StepRunner(
             self.environment,
@@ -182,6 +188,7 @@ class Engine(Executions):
             lost=self._lost,
         )
         self._worker = worker
+        self._queries = Queries(worker, self.read)
         self._committer.start()
         monotonic_ms = self.environment.monotonic_ms
         worker.changes = await asyncio.to_thread(self.store.changes)
@@ -232,7 +239,7 @@ class Engine(Executions):
     async def _listen(self) -> None:
         announce = getattr(self.store, "announce", None)
         if announce is not None:
-            self._server = LocalServer(socket_path(self.store.path), self._serve)
+            self._server = LocalServer(socket_path(self.store.path), partial(serve, self))
             await self._server.start()
             await asyncio.to_thread(announce, self._server.path)
 
@@ -254,6 +261,7 @@ class Engine(Executions):
 
     async def _end(self, worker: Worker) -> None:
         worker.stop()
+        self._queries.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.to_thread(self._committer.stop)
@@ -261,7 +269,7 @@ class Engine(Executions):
             await asyncio.to_thread(self._heart.stop)
         await asyncio.to_thread(self._background.close)
         self._threads.close()
-        unanswered: list[asyncio.Future[Any]] = [*self._asked, *chain(*self._waiters.values())]
+        unanswered: list[asyncio.Future[Any]] = [*self._asked, *self._callers, *chain(*self._waiters.values())]
         for waiter in unanswered:
             if not waiter.done():
                 waiter.set_exception(EngineClosed())
@@ -294,7 +302,7 @@ class Engine(Executions):
             self._worker.stop()
         for key in list(self._waiters):
             self._tell(key, None)
-        for asked in self._asked:
+        for asked in (*self._asked, *self._callers):
             if not asked.done():
                 asked.set_exception(error)
 
@@ -320,6 +328,7 @@ class Engine(Executions):
     # --- what the handles need ---
 
     def _running(self) -> Worker:
+        """Its worker. Raises what keeps it from working."""
         if self.failure is not None:
             raise self.failure
         if self._worker is None:
@@ -347,7 +356,12 @@ class Engine(Executions):
         self._background.run(call, done)
         return await future
 
-    async def _start(self, start: Start, workflow: Workflow[..., Any]) -> None:
+    def known(self, name: str) -> Workflow[..., Any] | None:
+        """The workflow of this name that runs here."""
+        return self._running().workflows.get(name)
+
+    async def know(self, workflow: Workflow[..., Any]) -> None:
+        """Run its executions from now on. Raises `DuplicateName`."""
         worker = self._running()
         if workflow.name not in worker.workflows:
             worker.workflows[workflow.name] = workflow
@@ -356,7 +370,11 @@ class Engine(Executions):
         known = worker.workflows[workflow.name]
         if known is not workflow and known.fn is not workflow.fn:
             raise DuplicateName(kind="workflow", name=workflow.name, first=place_of(known), second=place_of(workflow))
-        await worker.room()
+
+    async def begin(self, start: Start, workflow: Workflow[..., Any]) -> None:
+        """See `Executions.begin`."""
+        await self.know(workflow)
+        await self._running().room()
         worker = self._running()
         if start.key not in worker.drivers and await self._created(worker, start, workflow):
             return
@@ -422,6 +440,15 @@ class Engine(Executions):
             self._running().woken([key])
         return receipt
 
+    async def answered(self, key: Key, update_id: str) -> Settled:
+        """Wait until an update has ended."""
+        return await self._callers.wait(self.store, key, update_id)
+
+    async def ask(self, question: Question) -> Payload:
+        """Have a query answered by code that this engine has."""
+        self._running()
+        return await self._queries.ask(question)
+
     async def closed(self, key: Key) -> ev.AnyEvent | None:
         """Wait until it is closed or stalled, or found missing; the closing event, if it ends in this engine."""
         pause_s = 0.01
@@ -454,26 +481,6 @@ class Engine(Executions):
                 waiter.set_exception(self.failure)
             else:
                 waiter.set_result(event)
-
-    async def _serve(self, request: Request) -> Receipt | None:
-        """What another process asks through the local socket."""
-        if request.private and not self.store.private:
-            raise InvalidOption(option="codec", value="None", expected="for the engine what its clients have: a codec")
-        if request.start is not None:
-            workflow = self._running().workflows.get(request.start.event.workflow)
-            if workflow is None:
-                return await self.deposit(request.start)
-            try:
-                await self._start(request.start, workflow)
-            except PerdureError:
-                row = await self.read(lambda: self.store.row(request.start.key))  # type: ignore[union-attr]
-                return Receipt("exists", row)
-            return Receipt("accepted")
-        if request.mail is not None:
-            return await self.deposit(request.mail)
-        if request.resume is not None:
-            return await self.resume(request.resume, request.message_id)
-        return None
 
 
 def at_least(least: int, value: int, option: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -19,18 +19,24 @@ from perdure.core.errors import (
     InvalidOption,
     NotUnresolved,
     PerdureError,
+    UpdateFailed,
+    UpdateRejected,
     WaitTimeout,
 )
 from perdure.core.identity import ExecutionId, Key, Namespace, checked_id, shard_of, storable
 from perdure.core.retry import Seconds, to_ms
+from perdure.runtime.local import Question
+from perdure.runtime.starting import check_receipt
 from perdure.runtime.unresolved import PAGE, Unresolved, answer, find, find_step, is_decision, read_page, was_taken
+from perdure.runtime.updates import Settled, request_of
 from perdure.store.protocol import Mail, Receipt, Row, Running, Start, Store
-from perdure.workflow.context import signal_payload
 from perdure.workflow.definitions import Step, Workflow
 from perdure.workflow.effects import Decision
-from perdure.workflow.values import codec_for, secrets_pass
+from perdure.workflow.handlers import Form, Kind, encode_values, signal_payload
+from perdure.workflow.values import Codec, codec_for, secrets_pass
 
 R = TypeVar("R")
+T = TypeVar("T")
 
 JOURNAL_PAGE = 1_000
 
@@ -45,6 +51,8 @@ class Port(Protocol):
     async def closed(self, key: Key) -> ev.AnyEvent | None: ...  # the closing event, if it is at hand
     async def resume(self, key: Key, message_id: str) -> Receipt: ...
     async def known_step(self, waiting: Unresolved) -> Step[..., Any] | None: ...  # if its code is at hand
+    async def answered(self, key: Key, update_id: str) -> Settled: ...
+    async def ask(self, question: Question) -> ev.Payload: ...
     def new_id(self) -> str: ...
 
 
@@ -79,14 +87,7 @@ class Handle(Generic[R]):
             ExecutionNotFound: there is none with this id.
             WaitTimeout: no end in time.
         """
-        if timeout is None:
-            event = await self._port.closed(self.key)
-        else:
-            try:
-                async with asyncio.timeout(to_ms(timeout, "timeout") / 1000):
-                    event = await self._port.closed(self.key)
-            except TimeoutError:
-                raise WaitTimeout(execution=self.id, seconds=timeout) from None
+        event = await self._within(timeout, self._port.closed(self.key))
         return self._outcome(event or await self._closing_event())
 
     async def _closing_event(self) -> ev.AnyEvent:
@@ -125,10 +126,143 @@ class Handle(Generic[R]):
             ExecutionNotFound, ExecutionClosed: it was not delivered.
             EncodeError: the value cannot be encoded.
         """
-        with self._secrets_pass():
-            payload = signal_payload(name, value)
+        await self._signal(None, name, value, id)
+
+    async def signal_starting(self, start: Start, name: str, value: Any, id: str | None) -> None:
+        """Send a signal with the start of its receiver: see `Executions.signal_with_start`."""
+        await self._signal(start, name, value, id)
+
+    async def _signal(self, start: Start | None, name: str, value: Any, id: str | None) -> None:
+        checked_id(name, "signal name")
         message_id = checked_id(id, "message id") if id is not None else self._port.new_id()
-        await self._send(ev.SignalReceived(message_id, checked_id(name, "signal name"), payload))
+        with self._secrets_pass():
+            payload = signal_payload(name, value, self._form("signal", name))
+        event = ev.SignalReceived(message_id, name, payload)
+        await self._post(Mail(receiver=self.key, message_id=message_id, event=event, start=start))
+
+    async def query(self, name: str, *args: Any, returns: Any = Any, timeout: Seconds | None = 30.0) -> Any:
+        """Ask the execution's code a question; nothing of it is recorded.
+
+        A running engine answers, of this process or another one: from memory, or by replaying the journal, also of an
+        execution that has ended.
+
+        Args:
+            name: of the handler, `@perdure.on_query`.
+            args: for the handler.
+            returns: the type of the answer, where the handle does not know it from its workflow.
+            timeout: seconds or timedelta; None waits as long as it takes.
+
+        Raises:
+            NobodyAnswers: no engine runs on the store.
+            UnknownWorkflow: the engine that runs does not have the code.
+            UnknownHandler, WrongArguments, QueryFailed, ReadOnlyHandler: as its code answered.
+            ExecutionNotFound, ExecutionStalled, WaitTimeout: there is no answer.
+
+        Example:
+            done = await handle.query("progress", returns=float)
+        """
+        form = self._form("query", name)
+        payload = encode_values(args, form, f"query {name!r}")
+        question = Question(self.key, checked_id(name, "query name"), payload)
+        answer = await self._within(timeout, self._port.ask(question))
+        return _codec(form, returns).decode(answer, f"the answer to query {name!r}")
+
+    async def update(
+        self, name: str, *args: Any, id: str | None = None, returns: Any = Any, timeout: Seconds | None = None
+    ) -> Any:
+        """Send a message and wait for what its handler returns.
+
+        Args:
+            name: of the handler, `@perdure.on_update`.
+            args: for the handler.
+            id: of this update. Asking again with the same id, even from another process, gives the same answer.
+            returns: the type of the result, where the handle does not know it from its workflow.
+            timeout: seconds or timedelta; the update goes on if it passes.
+
+        Raises:
+            UpdateRejected: it was not accepted, and leaves no trace in the journal.
+            UpdateFailed: its handler raised.
+            ExecutionClosed: the execution ended before it was answered.
+            ExecutionStalled: it waits for a fix, and the update with it.
+            ExecutionNotFound, WaitTimeout, EncodeError: there is no answer.
+
+        Example:
+            total = await handle.update("add", "apple", returns=int)
+        """
+        return await self._update(None, name, args, id, returns, timeout)
+
+    async def update_starting(
+        self, start: Start, name: str, args: Sequence[Any], id: str | None, returns: Any, timeout: Seconds | None
+    ) -> Any:
+        """Update an execution with its start: see `Executions.update_with_start`."""
+        return await self._update(start, name, tuple(args), id, returns, timeout)
+
+    async def _update(
+        self,
+        start: Start | None,
+        name: str,
+        args: tuple[Any, ...],
+        id: str | None,
+        returns: Any,
+        timeout: Seconds | None,
+    ) -> Any:
+        form = self._form("update", name)
+        with self._secrets_pass():
+            payload = encode_values(args, form, f"update {name!r}")
+        update_id = checked_id(id, "update id") if id is not None else self._port.new_id()
+
+        async def ask() -> Settled:
+            await self._post(request_of(self.key, name, update_id, payload, start))
+            return await self._port.answered(self.key, update_id)
+
+        settled = await self._within(timeout, ask())
+        if isinstance(settled, ev.UpdateCompleted):
+            if settled.failure is not None:
+                raise UpdateFailed(execution=self.id, name=name, failure=settled.failure)
+            assert settled.result is not None
+            return _codec(form, returns).decode(settled.result, f"the result of update {name!r}")
+        if settled.failure is not None:
+            raise UpdateRejected(execution=self.id, name=name, failure=settled.failure)
+        row = await self.describe()
+        raise ExecutionClosed(execution=self.id, status=row.status)
+
+    async def state(self, type: Any = Any) -> Any:
+        """What the workflow last published, whether it runs or not; None if it has published nothing.
+
+        Args:
+            type: what it is decoded as; by default plain data.
+
+        Raises:
+            DecodeError: it does not fit the type.
+            ExecutionNotFound: there is no such execution.
+
+        Example:
+            progress = await handle.state(Progress)
+        """
+        store, row = self._port.store, await self.describe()
+        if row.state_position is None:
+            return None
+        position = row.state_position
+        found = await self._port.read(lambda: store.load(self.key, row.run, position, 1))
+        what = f"the published state of {self.id!r}"
+        return codec_for(type, what).decode(found[0].event.state, what)
+
+    def _form(self, kind: Kind, name: str) -> Form | None:
+        return None if self._workflow is None else self._workflow.form(kind, name)
+
+    async def _within(self, timeout: Seconds | None, work: Coroutine[Any, Any, T]) -> T:
+        if timeout is None:
+            return await work
+        try:
+            limit_s = to_ms(timeout, "timeout") / 1000
+        except InvalidOption:
+            work.close()
+            raise
+        try:
+            async with asyncio.timeout(limit_s):
+                return await work
+        except TimeoutError:
+            raise WaitTimeout(execution=self.id, seconds=timeout) from None
 
     async def cancel(self, reason: str = "") -> None:
         """Ask it to cancel: `asyncio.CancelledError` is raised where it waits, and it may clean up first."""
@@ -223,7 +357,13 @@ class Handle(Generic[R]):
 
     async def _send(self, event: ev.AnyEvent) -> None:
         message_id: str = getattr(event, "message_id")  # noqa: B009 - every message has one
-        self._check(await self._port.deposit(Mail(receiver=self.key, message_id=message_id, event=event)))
+        await self._post(Mail(receiver=self.key, message_id=message_id, event=event))
+
+    async def _post(self, mail: Mail) -> None:
+        receipt = await self._port.deposit(mail)
+        if mail.start is not None:
+            check_receipt(mail.start, receipt)
+        self._check(receipt)
 
     def _check(self, receipt: Receipt) -> None:
         if receipt.status == "missing":
@@ -231,6 +371,10 @@ class Handle(Generic[R]):
         if receipt.status == "closed":
             status = receipt.row.status if receipt.row is not None else "closed"
             raise ExecutionClosed(execution=self.id, status=status)
+
+
+def _codec(form: Form | None, returns: Any) -> Codec[Any]:
+    return form.result if form is not None and returns is Any else codec_for(returns, "what was asked for")
 
 
 def raise_if_error(answer: Receipt | PerdureError) -> Receipt:

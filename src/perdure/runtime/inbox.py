@@ -1,14 +1,17 @@
-"""Which waiting letters an execution journals next: each message once, each sender's in order."""
+"""Which waiting letters an execution journals next: each message once, each sender's in order, each update alone."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, TypeAlias
 
 from perdure.core import events as ev
 from perdure.core.machine import Machine
 from perdure.core.table import RunState
 from perdure.store.protocol import Letter
+
+Judge: TypeAlias = Callable[[ev.UpdateRequested], ev.UpdateAccepted | ev.FailureInfo | None]
+"""What becomes of an update: accepted, rejected and why, or it waits and lets others pass."""
 
 _PAUSES = (ev.PauseRequested, ev.ResumeRequested)
 
@@ -18,14 +21,41 @@ class Chosen:
 
     def __init__(self) -> None:
         self.events: list[ev.AnyEvent] = []  # to journal, in order of arrival
-        self.taken: list[Letter] = []  # leave the inbox with this batch: the journaled ones and duplicates
-        self.terminate: ev.TerminateRequested | None = None
         self.last: list[ev.AnyEvent] = []  # to journal behind all else: a pause, for whose end waits what came later
         self.answers: list[ev.ResolveRequested] = []  # what people say of steps of which nobody knew
+        self.letters: list[Letter] = []  # from which these come
+        self.moot: list[Letter] = []  # that leave no event: duplicates, rejected updates, requests to terminate
+        self.left: list[Letter] = []  # updates that wait: for the end of the run, which is near, or of a pause
+        self.rejected: list[tuple[ev.UpdateRequested, ev.FailureInfo]] = []
+        self.terminate: ev.TerminateRequested | None = None
+        self.blocked = False  # an update, and what came after it, has its turn when the events have been fed
+
+    @property
+    def taken(self) -> list[Letter]:
+        """What leaves the inbox with this batch."""
+        return [*self.letters, *self.moot]
+
+    def starts(self) -> list[ev.AnyEvent]:
+        """Of the events: that the run began."""
+        return [event for event in self.events if isinstance(event, ev.ExecutionStarted)]
+
+    def needed_at_the_end(self) -> list[Letter]:
+        """What leaves the inbox with a run's last batch: what is left there is settled by the store."""
+        needed = ev.ExecutionStarted | ev.ResolveRequested
+        return [*(each for each in self.letters if isinstance(each.event, needed)), *self.moot]
+
+    @property
+    def answers_updates(self) -> bool:
+        """Whether somebody is to be told of an update."""
+        return bool(self.rejected) or (bool(self.events) and type(self.events[0]) is ev.UpdateAccepted)
 
 
-def choose(machine: Machine, letters: Iterable[Letter]) -> Chosen:
-    """Sort out what may be journaled now; a message that is ahead of its turn stays until the earlier ones came."""
+def choose(machine: Machine, letters: Iterable[Letter], judge: Judge) -> Chosen:
+    """Sort out what may be journaled now; a message that is ahead of its turn stays until the earlier ones came.
+
+    An update is judged when everything that came before it has been fed. So an accepted one is the first event of its
+    batch, and no other is judged until it has been fed.
+    """
     chosen = Chosen()
     received: dict[str, int] = {}  # beside what the machine knows, which may be much
     seen: set[str | int] = set()
@@ -35,16 +65,39 @@ def choose(machine: Machine, letters: Iterable[Letter]) -> Chosen:
         progress = False
         later: list[Letter] = []
         for letter in waiting:
+            if type(letter.event) is ev.UpdateRequested:
+                if not _update(machine, chosen, letter, letter.event, judge):
+                    chosen.blocked = True
+                    return chosen
+                continue
             verdict = _verdict(machine, letter.event, received, seen)
             if verdict is None:
                 later.append(letter)
                 continue
             progress = True
-            chosen.taken.append(letter)
-            if verdict and _accept(chosen, letter.event):
+            if _take(chosen, letter, letter.event, new=verdict):
                 return chosen
         waiting = later
     return chosen
+
+
+def _update(machine: Machine, chosen: Chosen, letter: Letter, request: ev.UpdateRequested, judge: Judge) -> bool:
+    """Have an update judged, or recognise it; False if it is too early for that."""
+    if not machine.accepts(request):
+        chosen.moot.append(letter)
+        return True
+    if chosen.events or machine.state not in (RunState.RUNNING, RunState.PAUSED):
+        return False
+    verdict = judge(request) if machine.state is RunState.RUNNING else None
+    if verdict is None:
+        chosen.left.append(letter)
+    elif isinstance(verdict, ev.UpdateAccepted):
+        chosen.letters.append(letter)
+        chosen.events.append(verdict)
+    else:
+        chosen.moot.append(letter)
+        chosen.rejected.append((request, verdict))
+    return True
 
 
 def _verdict(machine: Machine, event: ev.AnyEvent, received: dict[str, int], seen: set[str | int]) -> bool | None:
@@ -77,11 +130,15 @@ def _verdict_about_pauses(machine: Machine, event: ev.AnyEvent) -> bool | None:
     return machine.accepts(event) if isinstance(event, ev.TerminateRequested) else None
 
 
-def _accept(chosen: Chosen, event: ev.AnyEvent) -> bool:
+def _take(chosen: Chosen, letter: Letter, event: ev.AnyEvent, *, new: bool) -> bool:
     """Whether it begins or ends a pause, so that the others are looked at afresh after it."""
-    if isinstance(event, ev.TerminateRequested):
-        chosen.terminate = chosen.terminate or event
-    elif isinstance(event, ev.PauseRequested):
+    if not new or isinstance(event, ev.TerminateRequested):
+        chosen.moot.append(letter)
+        if new and isinstance(event, ev.TerminateRequested):
+            chosen.terminate = chosen.terminate or event
+        return False
+    chosen.letters.append(letter)
+    if isinstance(event, ev.PauseRequested):
         chosen.last.append(event)
     elif isinstance(event, ev.ResolveRequested):
         chosen.answers.append(event)

@@ -12,11 +12,14 @@ import hashlib
 import logging
 import os
 from collections.abc import Awaitable, Callable
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
-from perdure.core.errors import PerdureError, StoreNotOpened
+from perdure.core.errors import PerdureError, StoreError, StoreNotOpened, every_error
+from perdure.core.events import FailureInfo, Payload
 from perdure.core.identity import Key
 from perdure.store.protocol import Mail, Receipt, Start
 
@@ -28,6 +31,23 @@ MAX_CONNECTIONS = 256
 MAX_SOCKET_PATH = 100  # bytes; the kernel's limit is 104 to 108
 
 
+class Question(msgspec.Struct, frozen=True):
+    """A query: of which execution, and what is asked."""
+
+    key: Key
+    name: str
+    input: Payload
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """An error, as far as it can be told: its code, and those of its fields that are data."""
+
+    code: str
+    text: str
+    fields: dict[str, str | int | float | None] = {}
+    failure: FailureInfo | None = None
+
+
 class Request(msgspec.Struct, omit_defaults=True):
     """Exactly one of the fields besides `protocol` and `private`."""
 
@@ -37,21 +57,29 @@ class Request(msgspec.Struct, omit_defaults=True):
     resume: Key | None = None
     message_id: str = ""  # of a resume that also ends a pause
     closed: Key | None = None
+    query: Question | None = None
     private: bool = False  # who asks encrypts: an engine that does not must refuse
 
 
 class Reply(msgspec.Struct, omit_defaults=True):
-    """A receipt, or why there is none."""
+    """A receipt or the answer to a query, or why there is none."""
 
     receipt: Receipt | None = None
+    answer: Payload | None = None
     error: str = ""
+    problem: Problem | None = None
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode_request = msgspec.msgpack.Decoder(Request).decode
-_decode_reply = msgspec.msgpack.Decoder(Reply).decode
 
-Serve = Callable[[Request], Awaitable[Receipt | None]]
+
+@cache
+def _decoder(kind: Any) -> Callable[[bytes], Any]:
+    """Made when it is first used: it takes a while, and most processes never do."""
+    return msgspec.msgpack.Decoder(kind).decode
+
+
+Serve = Callable[[Request], Awaitable[Receipt | Payload | None]]
 
 
 def socket_path(store_path: str) -> str:
@@ -131,16 +159,38 @@ class LocalServer:
             writer.close()
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        request = _decode_request(await _read(reader))
+        request: Request = _decoder(Request)(await _read(reader))
         if request.protocol != PROTOCOL:
             await _write(writer, Reply(error=f"this engine speaks local protocol {PROTOCOL}, not {request.protocol}"))
             return
         try:
-            receipt = await self._serve(request)
+            answer = await self._serve(request)
         except PerdureError as error:
-            await _write(writer, Reply(error=str(error)))
+            await _write(writer, Reply(error=str(error), problem=problem_of(error)))
         else:
-            await _write(writer, Reply(receipt=receipt))
+            reply = Reply(answer=answer) if isinstance(answer, Payload) else Reply(receipt=answer)
+            await _write(writer, reply)
+
+
+def problem_of(error: PerdureError) -> Problem:
+    """What another process can be told of an error."""
+    fields = {name: value for name, value in error.fields.items() if isinstance(value, str | int | float | None)}
+    return Problem(error.code, str(error), fields, getattr(error, "failure", None))
+
+
+def error_of(problem: Problem) -> PerdureError:
+    """The error again: of its own class, where that is known here."""
+    for kind in every_error():
+        if kind.code == problem.code:
+            failure = {} if problem.failure is None else {"failure": problem.failure}
+            with contextlib.suppress(KeyError, TypeError, AttributeError):  # a newer engine's error has other fields
+                return kind(
+                    **{name: value for name, value in problem.fields.items() if name not in _DERIVED}, **failure
+                )
+    return StoreError(path="the engine's socket", detail=problem.text)
+
+
+_DERIVED = ("type", "message")  # of a failure's error: made from its failure
 
 
 async def ask(path: str, request: Request) -> Reply:
@@ -152,6 +202,7 @@ async def ask(path: str, request: Request) -> Reply:
     reader, writer = await asyncio.open_unix_connection(path)
     try:
         await _write(writer, request)
-        return _decode_reply(await _read(reader))
+        reply: Reply = _decoder(Reply)(await _read(reader))
     finally:
         writer.close()
+    return reply

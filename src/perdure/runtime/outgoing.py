@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 
 from perdure.core import events as ev
-from perdure.core.commands import SendMessage, StartChild
+from perdure.core.commands import CompleteUpdate, DropMessage, SendMessage, StartChild
 from perdure.core.identity import Key, derived_id, shard_of
 from perdure.core.machine import Machine
 from perdure.store.protocol import Mail, Start
@@ -20,6 +20,8 @@ class Outgoing:
         self.events: list[ev.AnyEvent] = []
         self.mail: list[Mail] = []
         self.starts: list[Start] = []
+        self.buried: list[ev.SignalReceived] = []
+        self.is_read_outside = False  # some of it is told without the journal: see updates.py
         self._shards = shards
         self._machine = machine
         self._sending: dict[str, int] = {}  # messages among them, by receiver
@@ -27,7 +29,8 @@ class Outgoing:
     def clear(self) -> None:
         """They have been committed. The lists themselves are the batch's from now on."""
         if self.events:
-            self.events, self.mail, self.starts, self._sending = [], [], [], {}
+            self.events, self.mail, self.starts, self.buried, self._sending = [], [], [], [], {}
+            self.is_read_outside = False
 
     def key_of(self, execution_id: str) -> Key:
         """Where an execution of the same namespace lives."""
@@ -46,6 +49,23 @@ class Outgoing:
     def at_close(self) -> list[ev.AnyEvent]:
         """What still leaves when the run ends. Whoever closes begins no step."""
         return [event for event in self.events if not isinstance(event, ev.StepIntended)]
+
+    def publish(self, state: ev.StatePublished) -> None:
+        """The state is there to be read."""
+        self.events.append(state)
+        self.is_read_outside = True
+
+    def complete_update(self, command: CompleteUpdate) -> None:
+        """An update is answered."""
+        answer = ev.UpdateCompleted(command.seq, command.update_id, command.name, command.result, command.failure)
+        self.events.append(answer)
+        self.is_read_outside = True
+
+    def drop(self, command: DropMessage) -> None:
+        """A signal becomes a dead letter."""
+        signal = command.message
+        self.events.append(ev.MessageDropped(command.seq, signal.message_id, signal.name, command.failure))
+        self.buried.append(signal)
 
     def start_child(self, command: StartChild) -> None:
         """A child begins."""

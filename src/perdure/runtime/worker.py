@@ -10,12 +10,13 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple
 
 from perdure.core import events as ev
 from perdure.core.errors import PerdureError, StalledByBug, StoreError, UnknownWorkflow
 from perdure.core.identity import Key
 from perdure.runtime.alarm import Alarm
+from perdure.runtime.background import Background
 from perdure.runtime.committer import Committer, Done
 from perdure.runtime.driver import Driver
 from perdure.runtime.environment import Environment
@@ -34,14 +35,6 @@ READY_PAGE = 200
 PARK_WORTH_MS = 1_000
 UNSERVED = UnknownWorkflow.__name__  # what a row waits for that stalled because nobody ran its workflow
 DELIVERIES_PER_TICK = 1_000
-
-
-class Background(Protocol):
-    """Where blocking reads run. `done` is called on the engine's thread with the result, or with the exception."""
-
-    def run(self, call: Callable[[], Any], done: Callable[[Any], None]) -> None:
-        """Run it off the loop."""
-        ...
 
 
 class Limits(NamedTuple):
@@ -84,6 +77,7 @@ class Worker:
         self.resting: OrderedDict[Key, int] = OrderedDict()  # in order of rest, with what each takes
         self.on_closed: Callable[[Key, str, ev.AnyEvent], None] = lambda *_: None
         self.on_stalled: Callable[[Key, PerdureError], None] = lambda *_: None
+        self.on_answered: Callable[[Key, Batch], None] = lambda *_: None
         self.on_moved: Callable[[Key], None] = lambda *_: None  # not in memory any more: who waits for it looks again
         self.holding = Holding(environment.monotonic_ms)
         self._lapse: asyncio.TimerHandle | None = None
@@ -215,12 +209,14 @@ class Worker:
         if driver.dead:
             return
         log.warning("execution %s moved on without this worker: dropped from memory", driver.key.execution)
-        self.drop(driver)
-        self.on_moved(driver.key)
-        self.woken([driver.key])
+        self.reload(driver)
 
     def refused(self, driver: Driver) -> None:
         """Its id was taken: it never existed. Meanwhile it stood in the place of the one that has the id."""
+        self.reload(driver)
+
+    def reload(self, driver: Driver) -> None:
+        """Forget what is in memory, and look at the store again."""
         self.drop(driver)
         self.on_moved(driver.key)
         self.woken([driver.key])

@@ -13,9 +13,12 @@ from typing import Any
 
 from perdure.core import events as ev
 from perdure.core.errors import PerdureError, StoreError
+from perdure.core.events import Payload
 from perdure.core.identity import Key
 from perdure.runtime.handle import Handle, raise_if_error
+from perdure.runtime.local import Question
 from perdure.runtime.unresolved import Unresolved
+from perdure.runtime.updates import Settled, look
 from perdure.store.protocol import Mail, Receipt, Start, Store
 from perdure.testing.kernel import Process
 from perdure.testing.ledger import Acknowledged, Ledger
@@ -72,6 +75,41 @@ class SimPort:
     async def known_step(self, waiting: Unresolved) -> Step[..., Any] | None:  # noqa: ARG002 - the port's
         """Outside there is no code."""
         return None
+
+    async def answered(self, key: Key, update_id: str) -> Settled:
+        """Look at the store now and then."""
+        while True:
+            await asyncio.sleep(0.05 + self.rng.random() * 0.2)
+            try:
+                found = look(self.store, key, update_id)
+            except StoreError:
+                continue
+            if found is not None:
+                return found
+
+    async def ask(self, question: Question) -> Payload:
+        """Of a worker, which need not own the execution."""
+        while True:
+            workers = self._workers()
+            if workers:
+                return await asyncio.wait_for(self._asked(self.rng.choice(workers), question), PATIENCE_S)
+            await asyncio.sleep(0.1)
+
+    async def _asked(self, host: SimWorker, question: Question) -> Payload:
+        answered: asyncio.Future[Any] = self.process.create_future()
+
+        async def ask() -> None:
+            try:
+                found: Any = await host.queries.ask(question)
+            except Exception as error:  # noqa: BLE001 - handed to whoever asked
+                found = error
+            self.process.call_soon(lambda: None if answered.done() else answered.set_result(found))
+
+        host.process.call_soon(lambda: host.process.create_task(ask()))
+        answer = await answered
+        if isinstance(answer, Exception):
+            raise answer
+        return answer  # type: ignore[no-any-return]
 
     async def resume(self, key: Key, message_id: str = "") -> Receipt:
         """Straight into the store."""

@@ -43,6 +43,8 @@ class Point(NamedTuple):
     open: tuple[int, ...]
     now_ms: int
     signals: tuple[tuple[str, int], ...]
+    at_work: tuple[ev.Unfinished, ...]
+    unpublished: ev.StatePublished | None
 
 
 class Replay(NamedTuple):
@@ -97,8 +99,9 @@ def point_of(execution: Execution) -> Point:
     machine = execution.machine
     still_open = tuple(seq for seq, command in machine.open.items() if command.state is not State.CANCELLED)
     still_open += tuple(-seq for seq in machine.left)
-    signals = tuple(sorted((name, len(queue)) for name, queue in execution.signals.items() if queue))
-    return Point(machine.next_seq, still_open, machine.now_ms, signals)
+    signals = tuple(sorted(execution.mailbox.counts().items()))
+    at_work = tuple(execution.handlers.at_work.values())
+    return Point(machine.next_seq, still_open, machine.now_ms, signals, at_work, execution.unpublished)
 
 
 def replay(

@@ -6,6 +6,7 @@ takes a random time, so that answers arrive late and in any order that real thre
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Callable, Iterable, Sequence
 from contextvars import Context
@@ -16,6 +17,7 @@ from perdure.core.identity import DEFAULT_LANE, Key
 from perdure.runtime.background import answer_of
 from perdure.runtime.committer import Answers, CommitQueue, DepositDone, Done, Group, perform
 from perdure.runtime.lease import Heart
+from perdure.runtime.queries import Queries
 from perdure.runtime.steps import StepRunner
 from perdure.runtime.threads import ThreadPool, Work
 from perdure.runtime.worker import Limits, Worker
@@ -238,6 +240,7 @@ class SimWorker:
         )
         worker.on_stalled = self.on_stalled
         self.worker = worker
+        self.queries = Queries(worker, self._read)
         self._heart = Heart(
             self.store,
             session,
@@ -248,6 +251,14 @@ class SimWorker:
         self._beat()
         worker.scan()
         self._tick()
+
+    async def _read(self, call: Callable[[], Any]) -> Any:
+        answered: asyncio.Future[Any] = self.process.create_future()
+        SimBackground(self.process, self.pace).run(call, answered.set_result)
+        answer = await answered
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
     def _beat(self) -> None:
         if self.process.thawed_us == self.process.kernel.now_us and self.pace.rng.random() < 0.7:
@@ -273,6 +284,7 @@ class SimWorker:
         if self.worker is None:
             return
         self.worker.steps._limit = 0  # noqa: SLF001 - what ends now makes room for nothing
+        self.queries.close()
         for driver in list(self.worker.drivers.values()):
             driver.execution.evict()
         for run in self.worker.steps._runs:  # noqa: SLF001 - its memory, not its say

@@ -7,88 +7,54 @@ import random as random_module
 import uuid
 from abc import ABC, abstractmethod
 from asyncio import events as asyncio_events
-from asyncio import timeout as asyncio_timeout
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import Any, Generic, ParamSpec, TypeVar, get_args, overload
+from typing import Any, Generic, ParamSpec, TypeVar, get_args
 
 import msgspec
 
 from perdure.core.commands import SendMessage, StartChild
-from perdure.core.errors import DecodeError, Evicted, InvalidOption, OutsideWorkflow
-from perdure.core.events import Payload
+from perdure.core.errors import Evicted, InvalidOption, OutsideWorkflow
 from perdure.core.identity import checked_id, derived_id, storable
-from perdure.core.retry import Seconds, to_ms
 from perdure.workflow.definitions import OnCancel, ParentClose, Workflow
 from perdure.workflow.execution import Execution
+from perdure.workflow.handlers import Reader, signal_payload
 from perdure.workflow.location import caller
 from perdure.workflow.loop import DeterministicLoop
-from perdure.workflow.values import codec_for, digest, encode_untyped
+from perdure.workflow.values import digest
 
 P = ParamSpec("P")
 R = TypeVar("R")
-T = TypeVar("T")
 
 
-def _execution(name: str) -> Execution:
+def current_execution(name: str) -> Execution:
+    """The execution whose code calls `perdure.<name>`; while it may only look, what refuses all but that."""
     loop = asyncio_events._get_running_loop()
     if not isinstance(loop, DeterministicLoop):
         raise OutsideWorkflow(what=f"perdure.{name}", place="a workflow, where alone it means something")
     host = loop.host
     if loop.closing and not isinstance(host, Execution):
         raise Evicted
-    assert isinstance(host, Execution)
-    return host
+    assert isinstance(host, Execution | Reader)
+    return host  # type: ignore[return-value]
 
 
 # --- inside a workflow ---------------------------------------------------------------------------------------------
 
 
-@overload
-async def receive(name: str, /, *, timeout: Seconds | None = None) -> Any: ...
-@overload
-async def receive(name: str, type_: type[T], /, *, timeout: Seconds | None = None) -> T: ...
-async def receive(name: str, type_: Any = Any, /, *, timeout: Seconds | None = None) -> Any:
-    """Wait for the next signal of this name and return its value.
-
-    Args:
-        name: the signal's name.
-        type_: what its value is decoded as.
-        timeout: seconds or timedelta of logical time; None waits for ever, in no memory.
-
-    Raises:
-        TimeoutError: none came in time. One that was stored before the timeout counts, however late the worker runs.
-
-    Example:
-        decision = await perdure.receive("approval", Decision, timeout=timedelta(days=3))
-    """
-    execution = _execution("receive")
-    codec = codec_for(type_, f"signal {name!r}")
-    if timeout is None:
-        event = await execution.next_signal(name)
-    else:
-        async with asyncio_timeout(to_ms(timeout, "timeout") / 1000):
-            event = await execution.next_signal(name)
-    try:
-        return codec.decode(event.value, f"signal {name!r}")
-    except DecodeError as error:
-        execution.problem = error  # the code cannot read what was accepted: stall, do not lose it
-        raise
-
-
 def now() -> datetime:
     """Logical time, with time zone UTC: of the last event of the journal; the same on every replay."""
-    return datetime.fromtimestamp(_execution("now").now_ms / 1000, UTC)
+    return datetime.fromtimestamp(current_execution("now").now_ms / 1000, UTC)
 
 
 def random() -> random_module.Random:
     """The run's random generator, seeded from its run id: the same numbers on every replay."""
-    return _execution("random").random
+    return current_execution("random").random
 
 
 def uuid4() -> uuid.UUID:
     """A random UUID of this run: the same on every replay. No secret: whoever knows the run's id can compute it."""
-    return uuid.UUID(int=_execution("uuid4").entropy.getrandbits(128), version=4)
+    return uuid.UUID(int=current_execution("uuid4").entropy.getrandbits(128), version=4)
 
 
 class Info(msgspec.Struct, frozen=True):
@@ -101,7 +67,7 @@ class Info(msgspec.Struct, frozen=True):
 
 def info() -> Info:
     """Which execution this is."""
-    execution = _execution("info")
+    execution = current_execution("info")
     return Info(execution.id, execution.run, execution.workflow.name)
 
 
@@ -171,14 +137,9 @@ async def _send_signal(execution: Execution, receiver: str, name: str, value: An
     )
 
 
-def signal_payload(name: str, value: Any) -> Payload:
-    """A signal's value, encoded as what it is: its receiver says what it is decoded as."""
-    return encode_untyped(value, f"signal {name!r}")
-
-
 def external(execution_id: str) -> ExternalHandle:
     """Another execution, to signal or cancel from inside a workflow."""
-    return ExternalHandle(_execution("external"), checked_id(execution_id))
+    return ExternalHandle(current_execution("external"), checked_id(execution_id))
 
 
 async def start_child(
@@ -196,7 +157,7 @@ async def start_child(
         on_parent_close: what happens to it when this run closes first: "terminate", "cancel" or "abandon". A child
             that this run has asked to cancel is left to its clean-up, whatever the policy.
     """
-    execution = _execution("start_child")
+    execution = current_execution("start_child")
     if id is not None:
         checked_id(id)
     if on_parent_close not in get_args(ParentClose):

@@ -8,7 +8,7 @@ import functools
 import inspect
 from asyncio import events as asyncio_events
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, overload
+from typing import Any, Concatenate, Generic, Literal, ParamSpec, Protocol, TypeVar, get_args, overload
 
 import msgspec
 
@@ -16,6 +16,7 @@ from perdure.core.errors import InvalidDefinition, InvalidOption, OutsideWorkflo
 from perdure.core.events import FailureInfo, Payload
 from perdure.core.retry import NO_RETRY, Retry, Seconds, to_ms
 from perdure.workflow.effects import OnUnknown, Reconcile, check_reconcile, check_together, effect_options
+from perdure.workflow.handlers import Form, Kind, methods_of
 from perdure.workflow.location import caller
 from perdure.workflow.loop import DeterministicLoop
 from perdure.workflow.values import Arguments, Codec, codec_for, hints_of
@@ -23,6 +24,7 @@ from perdure.workflow.values import Arguments, Codec, codec_for, hints_of
 P = ParamSpec("P")
 Q = ParamSpec("Q")
 R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 S = TypeVar("S")
 
 DEFAULT_RETRY = Retry()
@@ -361,22 +363,49 @@ ParentClose = Literal["terminate", "cancel", "abandon"]
 OnCancel = Literal["leave", "cancel", "wait"]
 
 
+UnfinishedHandlers = Literal["finish", "abandon"]
+
+
+class Runs(Protocol[P, R_co]):
+    """A class that is a workflow: made without arguments in every run, its state is the run's."""
+
+    def run(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R_co]:
+        """What the run does."""
+        ...
+
+
 class Workflow(_HasResult, Generic[P, R]):
     """An `async def` that orchestrates. Awaited inside another workflow it runs as a child execution."""
 
-    def __init__(self, fn: Callable[P, Coroutine[Any, Any, R]], *, name: str | None = None) -> None:
-        if not inspect.iscoroutinefunction(fn):
+    def __init__(
+        self,
+        given: Callable[P, Coroutine[Any, Any, R]] | type[Runs[P, R]],
+        *,
+        name: str | None = None,
+        unfinished_handlers: UnfinishedHandlers = "finish",
+    ) -> None:
+        self.cls = given if isinstance(given, type) else None
+        self.fn: Callable[..., Any] = given if self.cls is None else _run_of(self.cls)
+        if not inspect.iscoroutinefunction(self.fn):
             raise InvalidDefinition(
-                name=repr(getattr(fn, "__qualname__", fn)),
+                name=repr(getattr(given, "__qualname__", given)),
                 kind="workflow",
                 reason="it is not an `async def`",
                 fix="Write `async def`; what blocks or touches the world belongs into a step.",
             )
-        self.fn = fn
-        self.name = derived_name(fn, "workflow") if name is None else checked_name(name, "workflow")
-        self.arguments = Arguments(fn)
+        if unfinished_handlers not in get_args(UnfinishedHandlers):
+            value, expected = repr(unfinished_handlers), "'finish' or 'abandon'"
+            raise InvalidOption(option="unfinished_handlers", value=value, expected=expected)
+        self.name = derived_name(given, "workflow") if name is None else checked_name(name, "workflow")
+        self.unfinished_handlers = unfinished_handlers
+        self.arguments = Arguments(self.fn, skip_self=self.cls is not None)
+        self.methods = {} if self.cls is None else methods_of(self.cls)
         self._build_codecs()
-        functools.update_wrapper(self, fn, updated=())
+        functools.update_wrapper(self, given, updated=())
+
+    def form(self, kind: Kind, name: str) -> Form | None:
+        """The handler that its class declares; None if it declares none, or is a function."""
+        return next((form for form in self.methods.values() if (form.mark.kind, form.mark.name) == (kind, name)), None)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
         """Inside a workflow: run as a child and return its result."""
@@ -392,24 +421,73 @@ class Workflow(_HasResult, Generic[P, R]):
         return f"<workflow {self.name!r}>"
 
 
+def _run_of(cls: type) -> Callable[..., Any]:
+    """The method that is the workflow. Raises `InvalidDefinition`."""
+    run = inspect.getattr_static(cls, "run", None)
+    reason = "" if inspect.iscoroutinefunction(run) else "it has no `async def run(self, ...)`"
+    try:
+        inspect.signature(cls).bind()
+    except TypeError as error:
+        reason = f"it cannot be made without arguments: {error}"
+    except ValueError:  # no signature to look at: the first run will tell
+        pass
+    if reason:
+        fix = "Give it `async def run(self, ...)`, which takes the workflow's input, and no arguments to be made with."
+        raise InvalidDefinition(name=repr(cls.__qualname__), kind="workflow", reason=reason, fix=fix)
+    return run  # type: ignore[no-any-return]
+
+
+class _WorkflowDecorator:
+    """What `workflow(...)` with options returns: typed as a decorator."""
+
+    def __init__(self, **options: Any) -> None:
+        self.options = options
+
+    @overload
+    def __call__(self, given: type[Runs[P, R]], /) -> Workflow[P, R]: ...
+    @overload
+    def __call__(self, given: Callable[P, Coroutine[Any, Any, R]], /) -> Workflow[P, R]: ...
+    def __call__(self, given: Any, /) -> Any:
+        return Workflow(given, **self.options)
+
+
 @overload
-def workflow(fn: Callable[P, Coroutine[Any, Any, R]], /) -> Workflow[P, R]: ...
+def workflow(given: type[Runs[P, R]], /) -> Workflow[P, R]: ...
 @overload
-def workflow(*, name: str | None = None) -> Callable[[Callable[P, Coroutine[Any, Any, R]]], Workflow[P, R]]: ...
-def workflow(fn: Any = None, /, *, name: str | None = None) -> Any:
-    """Make a workflow of an `async def`.
+def workflow(given: Callable[P, Coroutine[Any, Any, R]], /) -> Workflow[P, R]: ...
+@overload
+def workflow(*, name: str | None = None, unfinished_handlers: UnfinishedHandlers = "finish") -> _WorkflowDecorator: ...
+def workflow(
+    given: Any = None, /, *, name: str | None = None, unfinished_handlers: UnfinishedHandlers = "finish"
+) -> Any:
+    """Make a workflow of an `async def`, or of a class with `async def run(self, ...)`.
+
+    It must be deterministic given its journal: what touches the world belongs into steps.
 
     Args:
-        fn: the function. It must be deterministic given its journal: what touches the world belongs into steps.
+        given: the function or class. A class is made without arguments in every run: `self` holds the run's state, and
+            its methods may handle messages.
         name: what the store calls it; by default its qualified name.
+        unfinished_handlers: what happens to handlers of signals and updates that are at work when the workflow returns:
+            "finish" waits for them, "abandon" leaves them, and the closing event names them. When it raises or is
+            cancelled, "finish" cancels them first, as a task group does.
 
     Raises:
-        InvalidDefinition, UnsupportedType: at import, naming what is wrong.
+        InvalidDefinition, InvalidOption, UnsupportedType: at import, naming what is wrong.
 
     Example:
         @workflow
         async def research(topic: str) -> Report: ...
+
+        @workflow
+        class Chat:
+            def __init__(self) -> None:
+                self.lines: list[str] = []
+
+            async def run(self, topic: str) -> int: ...
+
+            @perdure.on_update
+            async def say(self, line: str) -> str: ...
     """
-    if fn is None:
-        return functools.partial(Workflow, name=name)
-    return Workflow(fn, name=name)
+    decorator = _WorkflowDecorator(name=name, unfinished_handlers=unfinished_handlers)
+    return decorator if given is None else decorator(given)

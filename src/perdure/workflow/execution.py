@@ -7,41 +7,51 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections import deque
 from collections.abc import Sequence
 from contextvars import Context
 from itertools import islice
 from random import Random
 from typing import Any
 
+import msgspec
+
 from perdure.core import events as ev
-from perdure.core.commands import AnyCommand, CloseRun, RunStep, SendMessage, StartChild, StartTimer, State
+from perdure.core.commands import (
+    AnyCommand,
+    CloseRun,
+    DropMessage,
+    RunStep,
+    SendMessage,
+    StartChild,
+    StartTimer,
+    State,
+)
 from perdure.core.errors import (
     ChildNotStarted,
     DeadlockError,
+    DecodeError,
     Evicted,
     ExecutionCancelled,
     ExecutionFailed,
     ExecutionTerminated,
     MessageNotDelivered,
-    NotDeterministic,
     PerdureError,
     StepFailed,
     UnknownOutcome,
-    UnorderedSet,
 )
 from perdure.core.identity import derived_id
 from perdure.core.machine import Answer, Machine
 from perdure.core.table import Effect, RunState
 from perdure.workflow import anyio_order, guards, ordered
 from perdure.workflow.definitions import OnCancel, ParentClose, Step, Workflow
-from perdure.workflow.location import user_location
+from perdure.workflow.handlers import Handlers
+from perdure.workflow.location import refused_in, user_location
 from perdure.workflow.loop import CommandFuture, DeterministicLoop, Future, Timer
+from perdure.workflow.mailbox import Mailbox
 from perdure.workflow.values import failure_info, render, secrets_pass
 
 MOST_NAMED = 3
 MOST_LOOKED_AT = 100  # open commands, to tell what it waits for: it is asked at every rest
-REFUSALS = (NotDeterministic, UnorderedSet)
 
 
 class Execution:
@@ -54,8 +64,9 @@ class Execution:
         self.loop = DeterministicLoop(self)
         self.run = ""
         self.private = False  # what it records is encrypted
-        self.signals: dict[str, deque[ev.SignalReceived]] = {}
-        self.receivers: dict[str, deque[Any]] = {}
+        self.mailbox = Mailbox(self.loop)
+        self.handlers = Handlers(self)
+        self.instance: Any = None  # of a workflow that is a class
         self.problem: PerdureError | None = None
         self._futures: dict[int, Future] = {}
         self._timers: dict[int, Timer] = {}
@@ -64,6 +75,8 @@ class Execution:
         self._closing = False
         self._cancel_reason = ""
         self.pause_reason = ""
+        self._published = 0
+        self.unpublished: ev.StatePublished | None = None  # what `publish` was last given, until it is journaled
 
     # --- events in, commands out ---
 
@@ -77,7 +90,7 @@ class Execution:
         self.loop.drain(self._apply, self.machine.feed(recorded))
         if self.problem is not None:
             raise self.problem
-        if self._main is not None and self._main.done() and not self._closing:
+        if self._main is not None and self._main.done() and not self._closing and self._handlers_ended():
             self._close()
 
     def take(self) -> tuple[Sequence[AnyCommand], Sequence[AnyCommand]]:
@@ -93,14 +106,16 @@ class Execution:
 
     def _waits_in_vain(self) -> bool:
         waiting = self._main is not None and not self._closing and not self.is_closed
-        return waiting and not any(self.receivers.values())
+        return waiting and not self.mailbox.awaited() and not self.handlers.wait_for_messages
 
     def evict(self) -> None:
         """Free the memory: close the coroutines. The journal has everything."""
         self.loop.evict()
         self._futures.clear()
         self._timers.clear()
-        self.receivers.clear()
+        self.mailbox.forget_receivers()
+        self.handlers.forget()
+        self.instance = None
 
     @functools.cached_property
     def random(self) -> Random:
@@ -129,11 +144,11 @@ class Execution:
         everything = self.machine.open
         waited = self._first_waited_for()
         names = _some([f"outcome of step {name!r}" for name in self._unknown(waited)], "outcomes")
-        names += [f"signal {name}" for name, waiters in self.receivers.items() if waiters]
+        names += [f"signal {name}" for name in self.mailbox.awaited()]
         names += _some([f"child {c.execution}" for c in waited if isinstance(c, StartChild)], "children")
         names += ["timer"] * any(isinstance(c, StartTimer) for c in waited)
         names += ["and more"] * (len(everything) > MOST_LOOKED_AT)
-        return ", ".join(names)
+        return ", ".join(names or _some(self.handlers.names(), "handlers"))
 
     def _first_waited_for(self) -> list[AnyCommand]:
         first = islice(self.machine.open.values(), MOST_LOOKED_AT)
@@ -175,11 +190,21 @@ class Execution:
                 self.loop.salt_hashes(derived_id("hash", self.id, event.run, 0))
             case ev.ExecutionClaimed():
                 self._begin()
+            case ev.StatePublished():
+                if self.unpublished is not None and self.unpublished.number <= event.number:
+                    self.unpublished = None
+            case _:
+                self._apply_message(event)
+
+    def _apply_message(self, event: ev.AnyEvent) -> None:
+        match event:
             case ev.SignalReceived():
-                self.signals.setdefault(event.name, deque()).append(event)
-                self._wake_receiver(event.name)
+                if not self.handlers.signal(event):
+                    self.mailbox.put(event)
             case ev.PauseRequested():
                 self.pause_reason = event.reason
+            case ev.UpdateAccepted():
+                self.handlers.update(event)
             case ev.CancelRequested():
                 self._cancel_reason = event.reason
                 if self._main is not None:
@@ -195,7 +220,14 @@ class Execution:
         ordered.install()
         anyio_order.install()
         guards.install()
-        self._main = self.loop.create_task(self.workflow.fn(*args, **kwargs), name="main", context=Context())
+        work = self.workflow.fn if self.workflow.cls is None else self._run_object
+        self._main = self.loop.create_task(work(*args, **kwargs), name="main", context=Context())
+
+    async def _run_object(self, *args: Any, **kwargs: Any) -> Any:
+        assert self.workflow.cls is not None
+        self.instance = self.workflow.cls()
+        self.handlers.register_methods(self.instance, self.workflow.methods)
+        return await self.instance.run(*args, **kwargs)
 
     def _resolve(self, command: AnyCommand, event: ev.AnyEvent, *, begun: bool) -> None:
         # A child has two futures: that it began, and under the negative number that it closed.
@@ -214,6 +246,17 @@ class Execution:
         else:
             future.set_result(_value_of(command, event))
 
+    def _handlers_ended(self) -> bool:
+        """Whether the run may close, once its own coroutine has ended. They are to it as tasks are to their group."""
+        main, handlers = self._main, self.handlers
+        abandoned = self.workflow.unfinished_handlers == "abandon"
+        if not handlers.ending:
+            failed = main.cancelled() or main.exception() is not None
+            self.loop.drain(handlers.end, failed and not abandoned)
+            if self.problem is not None:
+                raise self.problem
+        return abandoned or not handlers.at_work
+
     def _close(self) -> None:
         """The coroutine has ended: what it returned or raised is the run's last command.
 
@@ -221,7 +264,7 @@ class Execution:
         """
         main = self._main
         error = None if main.cancelled() else main.exception()  # asked for, hence none of the lost ones
-        refused = _refused(error)
+        refused = refused_in(error)
         if refused is not None:
             raise refused
         self._closing = True
@@ -229,14 +272,14 @@ class Execution:
         lost = tuple(failure_info(each) for each in self.loop.lost_exceptions()[:10])
         if main.cancelled():
             reason = self._cancel_reason or "the workflow cancelled itself"
-            self._issue(CloseRun(cancelled=True, reason=reason, lost_failures=lost))
+            self.issue(CloseRun(cancelled=True, reason=reason, lost_failures=lost))
             return
         if error is not None:
-            self._issue(CloseRun(failure=failure_info(error), lost_failures=lost))
+            self.issue(CloseRun(failure=failure_info(error), lost_failures=lost))
             return
         with secrets_pass(when=self.private):
             result = self.workflow.result.encode(main.result(), f"the result of workflow {self.workflow.name!r}")
-        self._issue(CloseRun(result=result, lost_failures=lost))
+        self.issue(CloseRun(result=result, lost_failures=lost))
 
     def _leave_steps(self) -> None:
         """Those that are declared once, or began as such: what they do still matters, but no longer to this code."""
@@ -247,7 +290,8 @@ class Execution:
 
     # --- what the code asks for (the loop's Host, and the functions of context.py) ---
 
-    def _issue(self, command: AnyCommand) -> int:
+    def issue(self, command: AnyCommand) -> int:
+        """The code asks for something."""
         if self.loop.closing:
             raise Evicted
         self.loop.command_issued()
@@ -314,21 +358,51 @@ class Execution:
             target=workflow,
             digest=digest,
         )
-        self._issue(command)
+        self.issue(command)
         closed = self._futures[-seq] = Future(loop=self.loop)
         await self._future(seq)
         return command, closed
 
     def _cancel_child(self, child: StartChild, reason: str) -> None:
-        self._issue(SendMessage(kind="cancel", receiver=child.execution, reason=reason))
+        self.issue(SendMessage(kind="cancel", receiver=child.execution, reason=reason))
 
     def send(self, command: SendMessage) -> CommandFuture:
         """A message to another execution; the future resolves when it has arrived in its inbox."""
-        return self._future(self._issue(command))
+        return self._future(self.issue(command))
+
+    def drop(self, signal: ev.SignalReceived, error: Exception) -> None:
+        """A signal that the code cannot take becomes a dead letter, and the journal says why."""
+        failure = failure_info(error)
+        if isinstance(error, DecodeError):  # its cure is for what stalls
+            failure = msgspec.structs.replace(failure, message=error.text.format_map(error.fields))
+        self.issue(DropMessage(message=signal, failure=failure, location=user_location()))
+
+    def publish(self, state: ev.Payload) -> None:
+        """The state to be read from outside: journaled with the next commit, instead of any that is not yet."""
+        if self.loop.closing:
+            raise Evicted
+        self._published += 1
+        self.unpublished = ev.StatePublished(state, self._published)
+
+    def take_state(self) -> ev.StatePublished | None:
+        """The state to be journaled; only when every committed event has been fed."""
+        state, self.unpublished = self.unpublished, None
+        return state
+
+    def judge(self, request: ev.UpdateRequested) -> ev.UpdateAccepted | ev.FailureInfo | None:
+        """An update as it is to be journaled, or why it is not accepted; None: it waits, for the run is ending.
+
+        Raises:
+            ReadOnlyHandler: its validator did more than look.
+        """
+        if self._main is None or self._main.done():
+            return None
+        failure = self.handlers.judge(request)
+        return failure or ev.UpdateAccepted(request.update_id, request.name, request.input)
 
     def start_timer(self, timer: Timer, due_ms: int) -> int:
         """The loop's: a timer is a command."""
-        seq = self._issue(StartTimer(due_ms=due_ms, location=user_location()))
+        seq = self.issue(StartTimer(due_ms=due_ms, location=user_location()))
         self._timers[seq] = timer
         return seq
 
@@ -337,38 +411,6 @@ class Execution:
         self._timers.pop(seq, None)
         self._futures.pop(seq, None)
         self.machine.cancel(seq)
-
-    def _wake_receiver(self, name: str) -> None:
-        waiters = self.receivers.get(name)
-        while waiters:
-            waiter = waiters.popleft()
-            if not waiter.done():
-                waiter.set_result(None)
-                return
-
-    async def next_signal(self, name: str) -> ev.SignalReceived:
-        """The next signal of this name. It leaves the buffer when this task resumes, so cancelling loses nothing."""
-        waiters = self.receivers.setdefault(name, deque())
-        while not self.signals.get(name):
-            waiter = self.loop.create_future()
-            waiters.append(waiter)
-            try:
-                await waiter
-            except BaseException:
-                if waiter in waiters:
-                    waiters.remove(waiter)
-                elif self.signals.get(name) and not self.loop.closing:
-                    self._wake_receiver(name)  # this task was chosen but gives up: the next one gets it
-                raise
-        return self.signals[name].popleft()
-
-
-def _refused(error: BaseException | None) -> PerdureError | None:
-    """The refusal that nobody caught, maybe in a task group among others."""
-    found = error.subgroup(REFUSALS) if isinstance(error, BaseExceptionGroup) else error
-    while isinstance(found, BaseExceptionGroup):
-        found = found.exceptions[0]
-    return found if isinstance(found, REFUSALS) else None
 
 
 def _some(names: list[str], what: str) -> list[str]:

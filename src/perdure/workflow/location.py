@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from perdure.core.errors import NotDeterministic
+from perdure.core.errors import NotDeterministic, PerdureError, UnorderedSet
 from perdure.core.identity import storable
 
 # As code objects spell them: unresolved, and with the separator, so that a neighbour `perdure_app` is not ours.
@@ -21,8 +21,9 @@ _ASYNCIO = str(Path(asyncio.__file__).parent) + os.sep
 _STDLIB = str(Path(os.__file__).parent) + os.sep
 _INSTALLED = ("/site-packages/", "/dist-packages/", "/zoneinfo/")
 _LOOP = str(Path(__file__).with_name("loop.py"))
-_DOORS = ("drain", "_end_all")  # of the loop, into the user's code
+_DOORS = ("drain", "look", "_end_all")  # of the loop, into the user's code
 
+REFUSALS = (NotDeterministic, UnorderedSet)
 MOVE_INTO_A_STEP = "Move this into a step: a function with @perdure.step, awaited here."
 
 
@@ -48,6 +49,14 @@ def caller() -> str:
 def refusal(what: str, tasks: Iterable[asyncio.Task[Any]] = (), fix: str = MOVE_INTO_A_STEP) -> NotDeterministic:
     """The error that names the workflow's own line, also when a library called; without one, where `tasks` wait."""
     return NotDeterministic(what=what, where=_workflows_line() or waiting_location(tasks), fix=fix)
+
+
+def refused_in(error: BaseException | None) -> PerdureError | None:
+    """The refusal among what nobody caught, maybe in a task group among others: no failure, but code to be mended."""
+    found = error.subgroup(REFUSALS) if isinstance(error, BaseExceptionGroup) else error
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    return found if isinstance(found, REFUSALS) else None
 
 
 def _workflows_line() -> str:

@@ -55,6 +55,16 @@ class Host(Protocol):
         ...
 
 
+class Reader(Protocol):
+    """The host while code runs that may only look. It has no more than time: all else it refuses."""
+
+    now_ms: int
+
+    def refuse(self, what: str) -> NoReturn:
+        """Raise."""
+        ...
+
+
 class Nobody:
     """The host of an evicted loop, so that loop and execution are no cycle: they are many, and would pile up."""
 
@@ -238,6 +248,30 @@ class DeterministicLoop(_Base):  # type: ignore[misc]
         """Make a due timer ready."""
         if not timer.cancelled():
             self._ready.append(timer)
+
+    def look(self, reader: Reader, call: Callable[[], Any]) -> Any:
+        """Call code that may only look, with the loop running but nothing to be had of it.
+
+        What it does all the same is told to `reader`; then what is in memory is not to be relied on any more.
+        """
+
+        def refused(given: Any, *_: Any, **__: Any) -> NoReturn:
+            if asyncio.iscoroutine(given):
+                given.close()
+            reader.refuse("asyncio's loop")
+
+        before, mine = (len(self._ready), self._numbers), self.host
+        self.host = reader  # type: ignore[assignment]
+        self.__dict__.update(call_soon=refused, create_task=refused)  # in front of the methods
+        outside = self._enter()
+        try:
+            return Context().run(call)
+        finally:
+            self._leave(*outside)
+            del self.__dict__["call_soon"], self.__dict__["create_task"]
+            self.host = mine
+            if (len(self._ready), self._numbers) != before:
+                reader.refuse("asyncio's loop")
 
     def stack(self) -> str:
         """Where the workflow's tasks are, for people."""

@@ -28,14 +28,15 @@ from perdure.core.errors import (
 )
 from perdure.core.events import Payload
 from perdure.workflow import values_codec
-from perdure.workflow.values_codec import DIGEST_BYTES, TOO_DEEP, Codec, codec_for, digest
-from perdure.workflow.values_plain import JSON, map_head
+from perdure.workflow.values_codec import DIGEST_BYTES, TOO_DEEP, Codec, codec_for, digest, encode_untyped
+from perdure.workflow.values_plain import JSON, array_head, is_array, map_head
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 _encode = msgspec.msgpack.Encoder().encode
 _read_parts = msgspec.msgpack.Decoder(dict[str, msgspec.Raw]).decode
+_read_values = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
 _read_ext = msgspec.msgpack.Decoder(Ext).decode
 _values = msgspec.structs.astuple
 
@@ -143,6 +144,23 @@ class Arguments:
 
     # --- encoding -------------------------------------------------------------------------------------------------
 
+    @staticmethod
+    def encode_by_position(args: tuple[Any, ...], what: str) -> Payload:
+        """The payload of arguments for a function that is not known here: a list of values, each as what it is.
+
+        Raises:
+            EncodeError: an argument is, or holds, what has no encoding.
+            PayloadTooLarge: all of them together.
+        """
+        parts = [array_head(len(args))]
+        for index, value in enumerate(args):
+            payload = encode_untyped(value, f"argument {index + 1} of {what}")
+            parts.append(payload.data if payload.content_type == "msgpack" else _encode(Ext(JSON, payload.data)))
+        data = b"".join(parts)
+        if len(data) > values_codec.MAX_PAYLOAD_BYTES:
+            raise PayloadTooLarge(what=what, size=len(data), limit=values_codec.MAX_PAYLOAD_BYTES)
+        return Payload(data)
+
     def encode(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], what: str) -> tuple[Payload, bytes]:
         """The payload of one call's arguments, and its digest: equal for calls that mean the same.
 
@@ -222,7 +240,17 @@ class Arguments:
                 raise EncodeError(what=what, path="$", reason=TOO_DEEP, expected=f"arguments of {self.name}") from None
         return payload, blake2b(data, digest_size=DIGEST_BYTES).digest()
 
+    def encode_one(self, value: Any, what: str) -> Payload:
+        """The payload that `decode_one` reads: the first argument itself. Raises `EncodeError`, `PayloadTooLarge`."""
+        self._ensure_built()
+        return self._parameters[0].codec.encode(value, what)
+
     # --- decoding -------------------------------------------------------------------------------------------------
+
+    def decode_one(self, payload: Payload, what: str) -> Any:
+        """The value of a payload that is the first argument itself, not a map of them. Raises `DecodeError`."""
+        self._ensure_built()
+        return self._parameters[0].codec.decode(payload, what)
 
     def decode(self, payload: Payload, what: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Arguments to call the function with: `fn(*args, **kwargs)`.
@@ -259,13 +287,20 @@ class Arguments:
             raise KeyMissing(what=what, key=payload.key_id)
         try:
             if payload.content_type == "msgpack":
-                return _read_parts(payload.data)
+                return self._by_position(payload.data) if is_array(payload.data) else _read_parts(payload.data)
             if payload.content_type == "json":
                 texts = msgspec.json.decode(payload.data, type=dict[str, msgspec.Raw])
                 return {key: msgspec.Raw(_encode(Ext(JSON, bytes(text)))) for key, text in texts.items()}
             raise ValueError(f"their content type is {payload.content_type!r}")  # noqa: TRY301 - as the others
         except (msgspec.MsgspecError, ValueError) as error:
             raise DecodeError(what=what, expected=f"arguments of {self.name!r}", reason=str(error)) from error
+
+    def _by_position(self, data: bytes) -> Mapping[str, msgspec.Raw]:
+        """Encoded arguments that were given by position, by name."""
+        parts, names = _read_values(data), [each.key for each in self._parameters if each.kind in _POSITIONAL]
+        if len(parts) > len(names):
+            raise ValueError(f"{len(parts)} were given by position, {self.name}{self.signature} takes {len(names)}")
+        return dict(zip(names, parts, strict=False))
 
     def _decode_part(self, key: str, part: msgspec.Raw, what: str) -> Any:
         try:

@@ -110,7 +110,7 @@ class _Packer:
             except NotPlain as problem:
                 problem.segments.append(f"[{'...' if unordered else index}]")
                 raise
-        return _array_head(len(packed)) + b"".join(sorted(packed) if unordered else packed)
+        return array_head(len(packed)) + b"".join(sorted(packed) if unordered else packed)
 
     def map(self, value: dict[Any, Any]) -> bytes:
         pairs: list[tuple[bytes, bytes]] = []
@@ -251,10 +251,19 @@ def ext(code: int, data: bytes) -> bytes:
     return _encode(Ext(code, data))
 
 
-def _array_head(size: int) -> bytes:
+def array_head(size: int) -> bytes:
+    """The head of a MessagePack array of so many values."""
     if size < 16:
         return bytes((0x90 | size,))
     return b"\xdc" + size.to_bytes(2, "big") if size < 2**16 else b"\xdd" + size.to_bytes(4, "big")
+
+
+def is_array(data: bytes) -> bool:
+    """Whether this is a MessagePack array."""
+    return data[:1] in _ARRAY_HEADS
+
+
+_ARRAY_HEADS = frozenset({bytes((head,)) for head in (*range(0x90, 0xA0), 0xDC, 0xDD)})
 
 
 def map_head(size: int) -> bytes:

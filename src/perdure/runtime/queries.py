@@ -1,0 +1,120 @@
+"""Queries: answered by the code of an execution, in memory where it runs, else from its journal, replayed to be read.
+
+What is replayed to be read is kept for a while, and fed with what was journaled since when it is asked again. It starts
+nothing and writes nothing, whatever its state.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+
+from perdure.core.errors import ExecutionNotFound, ExecutionStalled, ReadOnlyHandler, UnknownWorkflow
+from perdure.core.events import Payload
+from perdure.core.identity import Key
+from perdure.runtime.loading import LOAD_PAGE
+from perdure.runtime.local import Question
+from perdure.runtime.worker import Worker
+from perdure.store.protocol import Row
+from perdure.workflow.execution import Execution
+
+MOST_KEPT = 32
+EVENTS_PER_TURN = 256
+PENDING_S = 0.01
+
+
+class Queries:
+    """One engine's. Belongs to its thread."""
+
+    def __init__(self, worker: Worker, read: Callable[[Callable[[], Any]], Awaitable[Any]]) -> None:
+        self._worker = worker
+        self._read = read
+        self._kept: OrderedDict[tuple[Key, str], Execution] = OrderedDict()
+        self._replaying = asyncio.Lock()  # one at a time: it is work for the one thread that there is
+
+    async def ask(self, question: Question) -> Payload:
+        """The answer.
+
+        Raises:
+            ExecutionNotFound, ExecutionStalled, UnknownWorkflow: nobody can answer.
+            UnknownHandler, WrongArguments, QueryFailed, ReadOnlyHandler, EncodeError: as the code answers.
+            NondeterminismError: an execution that is not running here does not replay with this code.
+        """
+        key = question.key
+        while True:
+            driver = self._worker.drivers.get(key)
+            if driver is None:
+                found = await self._ask_stored(question)
+                if found is not None:
+                    return found
+                await asyncio.sleep(PENDING_S)  # it has not begun yet
+            elif driver.broken is not None:
+                raise ExecutionStalled(execution=key.execution, problem=str(driver.broken))
+            elif driver.is_fed:
+                try:
+                    return driver.execution.handlers.answer(question.name, question.input)
+                except ReadOnlyHandler:
+                    self._worker.reload(driver)
+                    raise
+            else:
+                fed = asyncio.get_running_loop().create_future()
+                driver.when_fed.append(fed)
+                await fed
+
+    async def _ask_stored(self, question: Question) -> Payload | None:
+        """From the journal; None if it is empty."""
+        key = question.key
+        row: Row | None = await self._read(lambda: self._worker.store.row(key))
+        if row is None:
+            raise ExecutionNotFound(execution=key.execution, namespace=key.namespace)
+        if row.workflow not in self._worker.workflows:
+            known = ", ".join(sorted(self._worker.workflows)) or "none"
+            raise UnknownWorkflow(name=row.workflow, known=known)
+        if row.status == "stalled":
+            raise ExecutionStalled(execution=key.execution, problem=row.problem)
+        if not row.position:
+            return None
+        async with self._replaying:
+            execution = await self._replayed(row)
+            try:
+                return execution.handlers.answer(question.name, question.input)
+            except ReadOnlyHandler:
+                self._forget((key, row.run))
+                raise
+
+    async def _replayed(self, row: Row) -> Execution:
+        """Its code as the journal leaves it."""
+        name, key, run, store = (row.key, row.run), row.key, row.run, self._worker.store
+        execution = self._kept.pop(name, None) or self._fresh(row)
+        self._kept[name] = execution
+        while len(self._kept) > MOST_KEPT:
+            self._forget(next(iter(self._kept)))
+        try:
+            while True:
+                page = await self._read(partial(store.load, key, run, execution.machine.position, LOAD_PAGE))
+                for count, recorded in enumerate(page, 1):
+                    execution.feed(recorded)
+                    if count % EVENTS_PER_TURN == 0:
+                        await asyncio.sleep(0)
+                if len(page) < LOAD_PAGE:
+                    return execution
+        except BaseException:
+            self._forget(name)
+            raise
+
+    def _fresh(self, row: Row) -> Execution:
+        worker = self._worker
+        return Execution(worker.workflows[row.workflow], row.key.execution, worker.fingerprint)
+
+    def _forget(self, name: tuple[Key, str]) -> None:
+        execution = self._kept.pop(name, None)
+        if execution is not None:
+            execution.evict()
+
+    def close(self) -> None:
+        """Free what is kept."""
+        for name in list(self._kept):
+            self._forget(name)

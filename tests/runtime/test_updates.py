@@ -1,0 +1,156 @@
+"""Handlers, queries, updates and published state over a real store, in both forms of workflows."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from tests.runtime.conftest import Lab, until
+
+import perdure
+from perdure import step, workflow
+from perdure.core.errors import (
+    EncodeError,
+)
+
+seen: list[Any] = []
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> None:
+    seen.clear()
+
+
+@dataclass
+class Line:
+    text: str
+    number: int = 1
+
+
+@step
+async def note(what: Any) -> Any:
+    seen.append(what)
+    return what
+
+
+@workflow
+async def cart(limit: int) -> list[str]:
+    """A function: handlers are local functions, state is in local variables."""
+    items: list[str] = []
+    closed = asyncio.Event()
+
+    @perdure.on_query
+    def total() -> int:
+        return len(items)
+
+    @perdure.on_query("item")
+    def nth(n: int, fallback: str = "none") -> str:
+        return items[n] if n < len(items) else fallback
+
+    def has_room(item: str, times: int = 1) -> None:
+        if len(items) + times > limit:
+            raise ValueError(f"no room for {item}")
+
+    @perdure.on_update(validator=has_room)
+    async def add(item: str, times: int = 1) -> int:
+        await note(item)
+        items.extend([item] * times)
+        return len(items)
+
+    @perdure.on_update
+    def close() -> str:
+        closed.set()
+        return "closed"
+
+    @perdure.on_signal
+    def drop(item: str) -> None:
+        items.remove(item)
+
+    await closed.wait()
+    return items
+
+
+@workflow
+class Chat:
+    """A class: handlers are methods, state is in `self`."""
+
+    def __init__(self) -> None:
+        self.lines: list[Line] = []
+        self.topic = ""
+        self.ended = False
+
+    async def run(self, topic: str) -> int:
+        self.topic = topic
+        perdure.publish({"topic": topic, "lines": 0})
+        async for word in perdure.messages("word", str):
+            if word == "end":
+                break
+            await self.say(Line(word))
+        return len(self.lines)
+
+    def check(self, line: Line) -> None:
+        if not line.text:
+            raise ValueError("say something")
+
+    @perdure.on_update(validator=check)
+    async def say(self, line: Line) -> list[Line]:
+        await note(line.text)
+        self.lines.append(line)
+        perdure.publish({"topic": self.topic, "lines": len(self.lines)})
+        return self.lines
+
+    @perdure.on_signal
+    async def whisper(self, line: Line) -> None:
+        await note(line.text)
+        self.lines.append(line)
+
+    @perdure.on_query
+    def last(self) -> Line | None:
+        return self.lines[-1] if self.lines else None
+
+
+# --- the usual ---
+
+
+async def test_a_function_with_handlers_is_asked_updated_and_signalled(lab: Lab) -> None:
+    async with lab.engine(cart) as engine:
+        handle = await engine.start(cart, 3, id="one")
+        assert await handle.query("total", returns=int) == 0
+        assert await handle.update("add", "apple", returns=int) == 1
+        assert await handle.update("add", "pear", 2) == 3
+        assert await handle.query("item", 2) == "pear"
+        assert await handle.query("item", 9, "nothing") == "nothing"
+        with pytest.raises(perdure.UpdateRejected, match="rejected: ValueError: no room for plum"):
+            await handle.update("add", "plum")
+        await handle.signal("drop", "pear")
+        await until(lambda: _is(handle, "total", 2))
+        assert await handle.update("add", "plum") == 3
+        assert await handle.update("close") == "closed"
+        assert await handle.result() == ["apple", "pear", "plum"]
+    assert seen == ["apple", "pear", "plum"]
+
+
+async def _is(handle: perdure.Handle[Any], name: str, value: Any) -> bool:
+    return bool(await handle.query(name) == value)
+
+
+async def test_a_class_is_a_workflow_and_its_types_are_known_to_its_callers(lab: Lab) -> None:
+    async with lab.engine(Chat) as engine:
+        handle = await engine.start(Chat, "durability", id="one")
+        assert await handle.query("last") is None
+        assert await handle.update("say", Line("hello")) == [Line("hello")]
+        with pytest.raises(perdure.UpdateRejected, match="say something"):
+            await handle.update("say", Line(""))
+        with pytest.raises(EncodeError, match=r"\$.line"):
+            await handle.update("say", "hello")
+        with pytest.raises(EncodeError):
+            await handle.signal("whisper", 7)
+        await handle.signal("whisper", Line("psst", 2))
+        await handle.signal("word", "loud")
+        await handle.signal("word", "end")
+        assert await handle.result() == 3
+        assert await handle.query("last") == Line("loud")
+        assert await handle.state() == {"topic": "durability", "lines": 3}
+    assert sorted(seen) == ["hello", "loud", "psst"]
