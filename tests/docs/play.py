@@ -17,6 +17,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,7 @@ from typing import Any, NamedTuple
 WORDS = {
     "file": "NAME: it is written to this file instead of being run",
     "exit": "CODE: what the shell ends with; 0 by default",
+    "until": "COMMAND: of `timeout -s KILL N ...`: here it is killed once this succeeds, however slow the machine",
     "raises": "NAME: the exception that ends it",
     "background": "it goes on beside the blocks that follow, as in a second terminal",
     "like": "an output whose numbers and blanks may differ",
@@ -34,6 +36,8 @@ RUN = {"python", "sh"}
 SHOWN = {"", "text", "output", "json", "toml", "sql", "mermaid", "{eval-rst}", "{toctree}"}
 SHELL_S = 60
 FENCE = re.compile(r"^(?P<indent> *)(?P<fence>`{3,}|~{3,}) *(?P<info>[^`]*)$")
+KILLED = re.compile(r"timeout -s KILL [\d.]+ (.+)\n")
+LOOK_S = 0.1
 NUMBER = re.compile(r"\d[\d.,:]*(?:-\d\d)*(?:ms|[smhd]\b)?")
 
 
@@ -137,6 +141,9 @@ class Player:
                 started = subprocess.Popen(command, stdout=said, stderr=said, start_new_session=True)
             self.background.append(started)
             return
+        if "until" in block.words:
+            self._kill(block)
+            return
         done = subprocess.run(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=SHELL_S, text=True, check=False
         )
@@ -144,6 +151,22 @@ class Player:
         wanted = int(block.words.get("exit", "0"))
         code = done.returncode if done.returncode >= 0 else 128 - done.returncode  # killed: as a shell tells it
         assert code == wanted, f"exit code {code}, not {wanted}:\n{block.text}\n{done.stdout}"
+
+    def _kill(self, block: Block) -> None:
+        command = KILLED.fullmatch(block.text)
+        assert command, f"line {block.line}: `until` is for `timeout -s KILL N COMMAND`"
+        with Path(f"killed-{block.line}").open("w+", encoding="utf-8") as said:
+            running = subprocess.Popen(["bash", "-c", f"exec {command[1]}"], stdout=said, stderr=said)
+            before = time.monotonic()
+            look = ["bash", "-c", block.words["until"]]
+            while subprocess.run(look, capture_output=True, check=False).returncode:
+                assert time.monotonic() < before + SHELL_S, f"line {block.line}: it never comes to that"
+                assert running.poll() is None, f"line {block.line}: it has ended"
+                time.sleep(LOOK_S)
+            running.kill()
+            running.wait(SHELL_S)
+            said.seek(0)
+            self.said = said.read()
 
     def _compare(self, block: Block) -> None:
         real, told = self.said, block.text
