@@ -40,7 +40,7 @@ async def _signal(settings: Settings, execution_id: str, name: str, data: Any, m
     async with client_of(settings) as client:
         await known(client, execution_id)
         await client.handle(execution_id).signal(name, data, id=message_id)
-        _tell(settings, execution_id, f"Sent signal {name} to {execution_id}.", worker=worker_runs(client), signal=name)
+        told(settings, execution_id, f"Sent signal {name} to {execution_id}.", worker=worker_runs(client), signal=name)
 
 
 @click.command()
@@ -59,7 +59,7 @@ async def _cancel(settings: Settings, execution_id: str, reason: str) -> None:
     async with client_of(settings) as client:
         await known(client, execution_id)
         await client.handle(execution_id).cancel(reason)
-        _tell(settings, execution_id, f"Asked {execution_id} to cancel.", worker=worker_runs(client), cancel=reason)
+        told(settings, execution_id, f"Asked {execution_id} to cancel.", worker=worker_runs(client), cancel=reason)
 
 
 @click.command()
@@ -80,7 +80,7 @@ async def _terminate(settings: Settings, execution_id: str, reason: str) -> None
         await known(client, execution_id)
         await client.handle(execution_id).terminate(reason)
         text = f"Asked to terminate {execution_id}."
-        _tell(settings, execution_id, text, worker=worker_runs(client), terminate=reason)
+        told(settings, execution_id, text, worker=worker_runs(client), terminate=reason)
 
 
 @click.command()
@@ -100,7 +100,7 @@ async def _pause(settings: Settings, execution_id: str, reason: str) -> None:
     async with client_of(settings) as client:
         await known(client, execution_id)
         await client.handle(execution_id).pause(reason)
-        _tell(settings, execution_id, f"Asked {execution_id} to pause.", worker=worker_runs(client), pause=reason)
+        told(settings, execution_id, f"Asked {execution_id} to pause.", worker=worker_runs(client), pause=reason)
 
 
 @click.command()
@@ -124,7 +124,7 @@ async def _resume(settings: Settings, execution_id: str) -> None:
             f"{execution_id} is {row.status}: it goes on if it is paused.",
         )
         running = worker_runs(client)
-        _tell(settings, execution_id, goes_on if waits else not_waiting, worker=running, was=row.status)
+        told(settings, execution_id, goes_on if waits else not_waiting, worker=running, was=row.status)
         if row.status == "stalled" and running and not settings.json:
             say(
                 f"If it stalls again, restart the worker with the fixed code. See {_show(settings, execution_id)}",
@@ -132,7 +132,8 @@ async def _resume(settings: Settings, execution_id: str) -> None:
             )
 
 
-def _tell(settings: Settings, execution_id: str, text: str, *, worker: bool, **facts: Any) -> None:
+def told(settings: Settings, execution_id: str, text: str, *, worker: bool, **facts: Any) -> None:
+    """Say what was sent, and whether anybody is there to take it."""
     if settings.json:
         print_json({"id": execution_id, **facts, "worker_runs": worker})
         return

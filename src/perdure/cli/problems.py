@@ -21,6 +21,7 @@ _BY_CODE = {
     "P0502": Exit.REFUSED,
     "P0503": Exit.REFUSED,
     "P0504": Exit.STALLED,
+    "P0508": Exit.REFUSED,
     "P0602": Exit.FAILED,
     "P0603": Exit.FAILED,
     "P0604": Exit.FAILED,

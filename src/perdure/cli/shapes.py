@@ -44,6 +44,24 @@ def of_recorded(recorded: jn.Recorded) -> dict[str, Any]:
     return told | _fields(recorded.event)
 
 
+def of_unresolved(each: perdure.Unresolved) -> dict[str, Any]:
+    """A step of which nobody knows whether it happened."""
+    return {
+        "id": each.execution,
+        "run": each.run,
+        "seq": each.seq,
+        "attempt": each.attempt,
+        "step": each.step,
+        "location": each.location,
+        "since_ms": each.since_ms,
+        "reason": tidy(each.reason),
+        "failure": _field(each.failure),
+        "input": of_payload(each.input),
+        "answered": each.is_answered,
+        "refused": each.was_refused,
+    }
+
+
 def of_running(running: Iterable[jn.Running]) -> list[dict[str, Any]]:
     """Steps known to be open."""
     return [

@@ -30,6 +30,7 @@ Mark = Literal[
     "paused",
     "stalled",
     "cancelled",
+    "unknown",
 ]
 
 
@@ -61,6 +62,7 @@ class Entry(msgspec.Struct):
     tried: list[Tried] = []
     retry_at_ms: int = 0
     seq: int = 0
+    whole: bool = False  # nobody knows of it still: its input is shown, whatever room that takes
     group: int = 0  # entries with the same number, above 0, ran at the same time
 
     @property
@@ -105,6 +107,8 @@ def timeline(
         teller.session(recorded)
         teller.event(recorded, recorded.event)
     made = teller.made
+    for entry in teller.unknown.values():
+        entry.whole = True
     made.open = teller.still_open(running)
     if alone and not made.closing:
         made.open.insert(0, Entry("note", "runs alone until it makes progress", None))
@@ -118,6 +122,8 @@ class _Teller:
         self.unfold = unfold
         self.made = Timeline([], [])
         self.retrying: dict[int, Entry] = {}
+        self.intents: dict[int, jn.StepIntended] = {}  # the last of each step that is declared once
+        self.unknown: dict[int, Entry] = {}  # of these, the ones of which nobody knows what they did
         self.children: dict[int, Entry] = {}
         self.messages: dict[int, Entry] = {}
         self.last: jn.Recorded | None = None
@@ -203,6 +209,7 @@ class _Teller:
     # --- steps ---
 
     def attempt_failed(self, at_ms: int, event: jn.StepAttemptFailed) -> None:
+        self.unknown.pop(event.seq, None)
         failure = event.failure or jn.FailureInfo("?", "")
         if self.unfold:
             entry = self.add(_step_entry("retry", at_ms, event))
@@ -221,18 +228,23 @@ class _Teller:
                 self.attempt_failed(at_ms, event)
                 return
             case jn.StepIntended():
+                self.intents[event.seq] = event
                 if self.unfold:
                     self.add(_step_entry("note", at_ms, event)).text = "intended"
                 return
             case jn.StepCompleted():
                 entry = _step_entry("done", at_ms, event)
-                entry.output = event.result
+                entry.output, entry.text = event.result, _settled(event)
             case jn.StepFailed():
                 entry = _step_entry("failed", at_ms, event)
-                entry.failure = event.failure
+                entry.failure, entry.text = event.failure, _settled(event)
             case jn.StepOutcomeUnknown():
-                entry = _step_entry("failed", at_ms, event)
+                entry = _step_entry("unknown", at_ms, event)
                 entry.text = f"nobody knows whether it happened: {event.reason}"
+                entry.input = self.intents[event.seq].input
+                self.unknown[event.seq] = entry
+        if not isinstance(event, jn.StepOutcomeUnknown):
+            self.unknown.pop(event.seq, None)
         before = self.retrying.pop(event.seq, None)
         if before is not None and not self.unfold:
             entry.tried, entry.started_at_ms = before.tried, before.started_at_ms
@@ -303,6 +315,15 @@ class _Teller:
 def _step_entry(mark: Mark, at_ms: int, event: jn.StepEvents) -> Entry:
     started = getattr(event, "started_at_ms", 0) or at_ms
     return Entry(mark, event.name, at_ms, started, event.location, event.preview, attempt=event.attempt, seq=event.seq)
+
+
+def _settled(event: jn.StepCompleted | jn.StepFailed) -> str:
+    """Who said so, where the attempt itself could not."""
+    if event.resolved is None:
+        return ""
+    who = "its reconcile" if event.resolved.by == "reconcile" else "a person"
+    note = f" ({event.resolved.note})" if event.resolved.note else ""
+    return f"{event.resolved.outcome.replace('_', ' ')}, says {who}{note}"
 
 
 def _group(entries: list[Entry]) -> None:

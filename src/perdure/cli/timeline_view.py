@@ -16,7 +16,7 @@ from perdure.cli.header import header
 from perdure.cli.problems import tidy
 from perdure.cli.timeline import Entry, Mark, Timeline, Tried
 from perdure.cli.times import duration
-from perdure.cli.values import arguments_text, cut, value_text
+from perdure.cli.values import argument_lines, arguments_text, cut, value_text
 from perdure.cli.words import GLYPHS, drawable, failure_line, waits_text, without_pointers
 
 TIME_WIDTH = 8
@@ -175,6 +175,8 @@ class View:
 
     def values(self, entry: Entry, room: int) -> Text:
         text = Text(f"{entry.text}  " if entry.text else "")
+        if entry.whole:
+            return text  # its input is below
         room -= len(text)
         if entry.at_ms is None and (entry.mark == "retry" or not self.worker):
             return text + Text(self.again(entry), "yellow")
@@ -208,7 +210,10 @@ class View:
             failure = failure_line(tried.failure)
             room = self.width - TIME_WIDTH - len(told) - 5
             yield Text.assemble((told, style), (failure if self.full else cut(failure, room), "dim"))
-        if self.full:
+        if entry.whole and entry.input is not None:
+            yield from (Text(line) for line in argument_lines(entry.input))
+            yield Text(f"perdure resolve {self.row.key.execution} {entry.seq} says how it came out", "dim")
+        elif self.full:
             yield from self.whole_values(entry)
         if entry.failure is not None and (self.full or entry.title == "failed"):
             yield from self.traceback(entry.failure)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import msgspec
 from rich.cells import cell_len
 
-from perdure.journal import Payload, render
+from perdure import PerdureError
+from perdure.cli.output import jsonable
+from perdure.journal import Payload, plain_value, render
 
 CUT = "…"
 _parts = msgspec.msgpack.Decoder(dict[str, msgspec.Raw]).decode
@@ -27,6 +30,16 @@ def arguments_text(payload: Payload | None) -> str:
         return render(payload)
     told = [(name, render(Payload(bytes(part)))) for name, part in parts.items()]
     return ", ".join(text if index == 0 else f"{name.lstrip('*')}={text}" for index, (name, text) in enumerate(told))
+
+
+def argument_lines(payload: Payload) -> list[str]:
+    """A step's arguments, a line each, whole: for people who decide on them."""
+    try:
+        given = plain_value(payload)
+    except PerdureError:
+        return [render(payload)]
+    told = [f"{name} = {json.dumps(jsonable(value), ensure_ascii=False)}" for name, value in given.items()]
+    return told or ["(no arguments)"]
 
 
 def value_text(payload: Payload | None) -> str:

@@ -17,6 +17,7 @@ GLYPHS: dict[Mark, tuple[str, str, str]] = {
     "done": ("✓", "+", "green"),
     "failed": ("✗", "x", "red"),
     "cancelled": ("⊘", "/", "magenta"),
+    "unknown": ("?", "?", "bold yellow"),
     "stalled": ("■", "#", "bold red"),
     "paused": ("‖", "=", "yellow"),
     "retry": ("↻", "~", "yellow"),

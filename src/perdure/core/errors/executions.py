@@ -69,7 +69,7 @@ class NotUnresolved(YourError):
 
     code = "P0508"
     text = "Step #{seq} of execution {execution!r} does not wait for an answer: {state}."
-    cure = "`perdure ls --unresolved` lists those that do."
+    cure = "`perdure unresolved` lists those that do."
 
 
 class AnswerRefused(YourError):
@@ -150,4 +150,4 @@ class UnknownOutcome(PerdureError):
 
     code = "P0608"
     text = "Nobody knows whether step {name!r} (#{seq}, attempt {attempt}) happened: {reason}."
-    cure = "It is not tried again by itself. `perdure ls --unresolved` lists it, `perdure resolve` settles it."
+    cure = "It is not tried again by itself. `perdure unresolved` lists it, `perdure resolve` settles it."
