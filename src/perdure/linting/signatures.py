@@ -1,4 +1,4 @@
-"""L004: parameters and results of steps and workflows without an annotation."""
+"""L004: parameters and results of steps, workflows and handlers without an annotation."""
 
 from __future__ import annotations
 
@@ -6,19 +6,37 @@ import ast
 from collections.abc import Iterator
 
 from perdure.linting.calls import Seen
-from perdure.linting.source import Code
+from perdure.linting.names import Names
+from perdure.linting.source import Code, FunctionNode
+
+SIGNAL = "Signal"  # what its handler returns goes nowhere
+HANDLERS = {
+    "perdure.workflow.messages.on_query": "Query",
+    "perdure.workflow.messages.on_signal": SIGNAL,
+    "perdure.workflow.messages.on_update": "Update",
+}
 
 
 def check(code: Code, kind: str) -> Iterator[Seen]:
-    """Of one step's or workflow's function."""
+    """Of one function: a step's, a workflow's, or a handler's."""
     bare = [each.arg for each in _parameters(code) if each.annotation is None]
     place = ast.copy_location(ast.Pass(), code.node)
     place.end_lineno = code.node.body[0].lineno - 1
     if bare:
         plural = "s" if len(bare) > 1 else ""
         yield Seen("L004", f"{kind} {code.name} has no annotation for its parameter{plural} {', '.join(bare)}.", place)
-    if code.node.returns is None:
+    if code.node.returns is None and kind != SIGNAL:
         yield Seen("L004", f"{kind} {code.name} has no annotation for its result.", place)
+
+
+def handler(node: FunctionNode, names: Names) -> str:
+    """What a function handles, by its decorators: "Query", "Update", "Signal"; or nothing."""
+    for decorator in node.decorator_list:
+        known = names.resolve(decorator.func if isinstance(decorator, ast.Call) else decorator)
+        kinds = [HANDLERS[name] for name in known.names if name in HANDLERS] if known is not None else []
+        if kinds:
+            return kinds[0]
+    return ""
 
 
 def _parameters(code: Code) -> Iterator[ast.arg]:

@@ -11,7 +11,7 @@ from perdure.linting import calls, names, sets, signatures, source, state
 from perdure.linting.calls import Seen
 from perdure.linting.findings import RULES, Finding
 from perdure.linting.names import SCOPES, Names
-from perdure.linting.source import Code, code_of, plain
+from perdure.linting.source import Code, FunctionNode, code_of, plain
 from perdure.workflow.definitions import Step, Workflow
 from perdure.workflow.location import is_installed
 
@@ -47,22 +47,41 @@ class _Walk:
             return
         self._seen.add(fn)
         self._home = self._home or fn.__module__.partition(".")[0]
-        code = code_of(fn)
+        owner = definition.cls if isinstance(definition, Workflow) else None
+        code = code_of(fn, owner)
         if code is None:
             self._unreadable(fn)
             return
         self._report(signatures.check(code, kind), code)
         if kind == "Workflow":
             self._todo.append(code)
+        if owner is not None:
+            self._methods(owner)
+
+    def _methods(self, owner: type) -> None:
+        """Of a workflow that is a class: whoever calls them, they run within the run."""
+        for each in owner.__mro__:
+            for value in vars(each).values():
+                if not isinstance(value, Step | type):
+                    self._reach(value, owner)
 
     def go(self) -> None:
         """Until nothing new is reached."""
         while self._todo:
             code = self._todo.pop()
+            self._handler(code.node, Names(code), code)
             for node, known in _nodes(code):
                 for check in CHECKS:
                     self._report(check(node, known), code)
                 self._follow(node, known)
+                if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                    self._handler(node, known, code)
+
+    def _handler(self, node: FunctionNode, known: Names, code: Code) -> None:
+        kind = signatures.handler(node, known)
+        if kind:
+            name = code.name if node is code.node else f"{code.name}.{node.name}"
+            self._report(signatures.check(code._replace(node=node, name=name), kind), code)
 
     def _follow(self, node: ast.AST, known: Names) -> None:
         if not isinstance(node, ast.Name | ast.Attribute) or not isinstance(node.ctx, ast.Load):
