@@ -35,7 +35,7 @@ from perdure.runtime.loading import INBOX_PAGE
 from perdure.runtime.outgoing import Outgoing
 from perdure.runtime.steps import LAPSED
 from perdure.runtime.updates import tell
-from perdure.store.protocol import Batch, Letter, NewEvent, Outcome, Park, Start, Status
+from perdure.store.protocol import Batch, Letter, NewEvent, Outcome, Park, Start, Status, Store
 from perdure.workflow.definitions import Workflow
 from perdure.workflow.execution import Execution
 from perdure.workflow.values import failure_info
