@@ -12,7 +12,7 @@ from perdure.core import events as ev
 from perdure.core.errors import OwnershipLost, StoreFull
 from perdure.core.identity import ExecutionId, Key, Namespace
 from perdure.core.machine import Machine
-from perdure.runtime.committer import MAX_GROUP_EVENTS, CommitQueue, ThreadCommitter
+from perdure.runtime.committer import LIGHT_BYTES, MAX_GROUP_EVENTS, CommitQueue, ThreadCommitter, is_light
 from perdure.runtime.inbox import choose
 from perdure.store.memory import MemoryStore
 from perdure.store.protocol import Batch, Letter, Mail, NewEvent, Outcome, Park, Start
@@ -220,3 +220,11 @@ def test_a_letter_that_was_taken_before_leaves_without_an_event() -> None:
     outside = Letter(1, "m", ev.SignalReceived("m", "go", NOTHING))
     chosen = choose(Machine(), [outside, Letter(2, "m", outside.event)], no_updates)
     assert (len(chosen.events), len(chosen.taken)) == (1, 2)
+
+
+def test_a_heavy_batch_is_left_to_the_thread_even_when_it_is_alone() -> None:
+    """Packing 64 MiB takes a second: the engine's loop has other things to do."""
+    heavy = ev.StepCompleted(1, "s", result=ev.Payload(bytes(LIGHT_BYTES + 1)))
+    light = ev.StepCompleted(1, "s", result=ev.Payload(bytes(LIGHT_BYTES)))
+    for event, expected in ((heavy, False), (light, True), (ev.TimerFired(1), True)):
+        assert is_light(Batch(key("a"), "run", 0, [NewEvent(ev.ExecutionClaimed(), 1), NewEvent(event, 1)])) is expected

@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeAlias
 
 from perdure.core.errors import OwnershipLost, PerdureError, StoreError
 from perdure.core.identity import Key
+from perdure.core.shape import PAYLOADS
 from perdure.store.protocol import (
     Advice,
     Batch,
@@ -32,6 +33,7 @@ log = logging.getLogger("perdure")
 
 MAX_GROUP_EVENTS = 2_000
 MAX_BACKOFF_S = 5.0
+LIGHT_BYTES = 64 * 1024
 
 Done: TypeAlias = Callable[[Outcome | PerdureError], None]
 DepositDone: TypeAlias = Callable[[Receipt | PerdureError], None]
@@ -165,6 +167,16 @@ def is_accepted(receipt: Receipt | PerdureError) -> bool:
     return isinstance(receipt, Receipt) and receipt.status == "accepted"
 
 
+def is_light(batch: Batch) -> bool:
+    """Whether writing it takes no time that others on the engine's loop would notice: values are packed on the way."""
+    for new in batch.events:
+        for name in PAYLOADS[type(new.event)]:
+            payload = getattr(new.event, name)
+            if payload is not None and len(payload.data) > LIGHT_BYTES:
+                return False
+    return True
+
+
 class Committer(Protocol):
     """How the worker has things written. `done` is called on the engine's thread; `submit` may call it itself."""
 
@@ -224,7 +236,7 @@ class ThreadCommitter:
 
     def submit(self, entries: Sequence[tuple[Batch, Done]]) -> None:
         """Queue batches; commit inline when one is all there is to do."""
-        if len(entries) == 1 and self._alone():
+        if len(entries) == 1 and self._alone() and is_light(entries[0][0]):
             answers = self._commit_inline(entries[0])
             if answers is not None:
                 answers.distribute(self._woken, self._lost)

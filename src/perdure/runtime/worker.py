@@ -17,6 +17,7 @@ from perdure.core.errors import PerdureError, StalledByBug, StoreError, UnknownW
 from perdure.core.identity import Key
 from perdure.runtime.alarm import Alarm
 from perdure.runtime.background import Background
+from perdure.runtime.collecting import Collector
 from perdure.runtime.committer import Committer, Done
 from perdure.runtime.driver import Driver
 from perdure.runtime.environment import Environment
@@ -98,6 +99,7 @@ class Worker:
         self._scanning = False
         self._scan_again = False
         self._suspects = Suspects(self)
+        self._collector = Collector(store, self.ask, environment)
         self._unserved: set[str] = set()
         self._room: list[asyncio.Future[None]] = []
         self.stopping = False  # nothing new comes in
@@ -451,6 +453,7 @@ class Worker:
 
         self.ask(lambda: self.store.deliver(self.session, DELIVERIES_PER_TICK), delivered)
         self.ask(self.store.changes, looked)
+        self._collector.tick()
 
     # --- leaving ---
 
