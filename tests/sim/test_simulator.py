@@ -9,10 +9,13 @@ import sys
 
 import pytest
 
+from perdure.encryption import KeyRing
+from perdure.store import packing, sealer
+from perdure.store.sealing import SealedStore
 from perdure.testing import exhaustive, sim
 from perdure.testing.ledger import Broken
 from perdure.testing.shapes import SHAPES
-from perdure.testing.simulation import profile_of, simulate
+from perdure.testing.simulation import Simulation, profile_of, simulate
 
 SEEDS = 300
 SLICE = 25
@@ -34,6 +37,21 @@ def test_no_law_breaks_whatever_happens(start):
     out = io.StringIO()
     code = sim.main(["--seeds", str(SLICE), "--start", str(start)], out)
     assert code == 0, out.getvalue()
+
+
+def test_no_law_breaks_where_values_are_encrypted_packed_and_kept_apart(monkeypatch):
+    monkeypatch.setattr(packing, "COMPRESS_ABOVE", 8)
+    monkeypatch.setattr(sealer, "OFFLOAD_ABOVE", 2)
+    ring = KeyRing({"k": bytes(32)}, current="k")
+    kept = 0
+    for seed in range(9_000, 9_020):
+        simulation = Simulation(seed, profile_of(seed), wrap=lambda store: SealedStore(store, ring))
+        simulation.run()
+        kept += len(simulation.memory._world.blobs)
+        journals = simulation.memory._world.journals.values()
+        values = [event for rows in journals for event in rows if b"StepCompleted" in event[-1]]
+        assert all(b"sealed" in event[-1] for event in values)
+    assert kept
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import random
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from perdure.core.errors import PoisonedExecution, StoreError, StoreFull
@@ -17,7 +18,7 @@ from perdure.runtime.handle import key_of
 from perdure.runtime.starting import make_start
 from perdure.runtime.worker import Limits, Worker
 from perdure.store.memory import MemoryStore
-from perdure.store.protocol import OPEN_STATUSES, Batch
+from perdure.store.protocol import OPEN_STATUSES, Batch, Store
 from perdure.testing.clients import AnswerLost, SimPort, bother, hold, operate
 from perdure.testing.faults import FaultyStore, Plan
 from perdure.testing.kernel import Crash, Kernel, Process
@@ -120,19 +121,35 @@ class RandomPlan:
             raise Crash
 
 
-class Simulation:
-    """All of it."""
+def bare(store: Store) -> Store:
+    """The store as it is."""
+    return store
 
-    def __init__(self, seed: int, profile: Profile, plan: Plan | None = None) -> None:
+
+class Simulation:
+    """All of it.
+
+    Args:
+        seed: of all chance in it.
+        profile: what kinds of trouble there are.
+        plan: what becomes of each call of the store; by default chance, as the profile says.
+        wrap: how processes use the store, for one that encrypts.
+    """
+
+    def __init__(
+        self, seed: int, profile: Profile, plan: Plan | None = None, *, wrap: Callable[[Store], Store] = bare
+    ) -> None:
         ordered.install()
         self.seed = seed
         self.profile = profile
         self.rng = random.Random(seed)  # noqa: S311 - reproducible on purpose
         self.kernel = Kernel()
         self.db_skew_ms = 0
-        self.store = MemoryStore(
+        self.memory = MemoryStore(
             shards=profile.shards, direct=profile.direct, lease_ms=profile.lease_ms, clock=self.db_now_ms
         )
+        self._wrap = wrap
+        self.store = wrap(self.memory)
         self.ledger = Ledger(self.store)
         self.world = World(random.Random(f"world {seed}"), self.ledger)  # noqa: S311 - see above
         self.pace = Pace(self.rng, tick_s=profile.tick_s, inline=self.rng.choice((0.0, 0.5)))
@@ -154,7 +171,8 @@ class Simulation:
 
     def connect(self, name: str) -> FaultyStore:
         """A connection of a process."""
-        return FaultyStore(self.store.connect(), name, self.plan, lambda batch: self._committed(name, batch))
+        store = self._wrap(self.memory.connect())
+        return FaultyStore(store, name, self.plan, lambda batch: self._committed(name, batch))
 
     def _committed(self, name: str, batch: Batch) -> None:
         order_within_a_commit(batch)
@@ -355,7 +373,7 @@ class Simulation:
         if not self.faults.on:
             self._resume_poisoned()
         rows = self.store.rows(DEFAULT_NAMESPACE, OPEN_STATUSES, "", None, 1)
-        underway = any(self.store._world.outbox.values())  # noqa: SLF001 - the port does not show it
+        underway = any(self.memory._world.outbox.values())  # noqa: SLF001 - the port does not show it
         self.finished = not rows and not underway and all(task.done() for task in self._clients)
         self.god.call_later(0.2, self._watch)
 
