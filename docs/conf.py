@@ -27,3 +27,15 @@ autodoc_typehints = "signature"
 autodoc_default_options = {"members": True, "show-inheritance": False}
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
+
+_EXAMPLE = [".. rubric:: Example", "", ".. code-block:: python", ""]
+
+
+def _examples_are_code(_app, _what, _name, _object, _options, lines) -> None:  # noqa: ANN001 - Sphinx calls it
+    """What stands below `Example:` in a docstring is code, not prose."""
+    lines[:] = [out for line in lines for out in (_EXAMPLE if line == "Example:" else [line])]
+
+
+def setup(app) -> None:  # noqa: ANN001 - likewise
+    """Before napoleon reads the sections."""
+    app.connect("autodoc-process-docstring", _examples_are_code, priority=400)
