@@ -59,6 +59,7 @@ log = logging.getLogger("perdure")
 WINDOW = timedelta(days=30)
 FORGET_PAGE = 500
 JOURNAL_PAGE = 1_000
+RUNS_PAGE = 100
 
 
 class StepKeywords(TypedDict, total=False):
@@ -240,7 +241,18 @@ def _journaled(store: Store, key: Key, run: str, before_ms: int) -> tuple[bool, 
     except (CorruptJournal, JournalFromTheFuture) as error:
         log.warning("the transactions of execution %s, run %s, keep their records: %s", key.execution, run, error)
         return True, False, answered
-    return position > 0, False, answered
+    return position > 0, _was_left(store, key, run, before_ms), answered
+
+
+def _was_left(store: Store, key: Key, run: str, before_ms: int) -> bool:
+    """Whether the execution was rewound, before a time, and left this run open behind it: it has no end."""
+    n: int | None = None
+    while page := store.runs(key, n, RUNS_PAGE):
+        for row in page:
+            if row.run == run:
+                return row.status == "abandoned" and row.ended_at_ms is not None and row.ended_at_ms < before_ms
+        n = page[-1].n
+    return False
 
 
 # --- what -------------------------------------------------------------------------------------------------------------

@@ -16,6 +16,9 @@ from tests.transactions.bank import KINDS, Bank, as_workflow, copy_store
 
 import perdure
 from perdure import transactions
+from perdure.core import events as ev
+from perdure.core.events import Recorded
+from perdure.store.protocol import Branch
 
 DAY_MS = 24 * 3600 * 1000
 MONTH = timedelta(days=30)
@@ -136,6 +139,30 @@ async def test_records_of_runs_that_the_store_does_not_know_stay_unless_told_oth
     assert await forget(bank, lab, 399, gone_after=timedelta(days=400)) == 0
     assert await forget(bank, lab, 401, gone_after=timedelta(days=400)) == 1
     assert bank.records() == []
+
+
+async def test_a_run_that_was_left_behind_by_a_rewind_is_over_as_well(lab: Lab, bank: Bank, tmp_path: Path) -> None:
+    """Its record is not in the journal, and never will be: the execution has gone on as another run."""
+    cents = [5]
+    deposit = bank.deposit("session")
+    flow = as_workflow(lambda _: deposit(cents[0]))
+    async with lab.client() as client:
+        await client.start(flow, 5, id="one")
+    rewound = Lab(tmp_path / "rewound.db")
+    copy_store(lab.path, rewound.path)
+    assert await run(lab, flow) == 5
+    cents[0] = 6
+    async with rewound.engine(flow) as engine:
+        await status(engine.handle("one"), "stalled")
+    async with rewound.client() as client:
+        handle = client.handle("one")
+        row, journal = await handle.describe(), await handle.journal()
+        forked = ev.RunForked("the next run", "one", "one", row.run)
+        events = [*journal, Recorded(len(journal), journal[-1].at_ms, forked)]
+        branch = Branch(handle.key, forked.run, "flow", row.lane, "", events, instead_of=row.run, expected=row.position)
+        assert client.store.branch(branch).status == "accepted"
+    assert await forget(bank, rewound, 29) == 0
+    assert await forget(bank, rewound, 31) == 1
 
 
 async def test_many_records_are_looked_at_page_by_page(lab: Lab, bank: Bank, monkeypatch: pytest.MonkeyPatch) -> None:
