@@ -6,7 +6,7 @@ import msgspec
 
 from perdure.core import events as ev
 from perdure.store.protocol import Outcome, UpdateRow
-from perdure.store.routing import REJECTIONS
+from perdure.store.rules import REJECTIONS
 
 FAILURE = ev.FailureInfo("ValueError", "sold out: ü", "Traceback …", cause=ev.FailureInfo("KeyError", "'x'"))
 

@@ -42,7 +42,7 @@ from perdure.store.routing import Router
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from perdure.core.events import Recorded
+    from perdure.core.events import Attribute, Recorded
 
 
 class MemoryStore:
@@ -320,6 +320,11 @@ class MemoryStore:
         with self._reading() as world:
             steps = world.running[world.numbers[key]] if key in world.rows else {}
             return [msgspec.msgpack.decode(steps[seq], type=Running) for seq in sorted(steps)]
+
+    def attributes(self, key: Key) -> dict[str, Attribute]:
+        """See `Store.attributes`."""
+        with self._reading() as world:
+            return dict(sorted(world.attributes.get(key, {}).items()))
 
     def dead_letters(self, key: Key, limit: int) -> list[Letter]:
         """See `Store.dead_letters`."""

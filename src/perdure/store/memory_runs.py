@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from perdure.store.memory_tables import MemoryTables, Posted
-from perdure.store.protocol import Batch, Branch, Mail, Row, RunRow, RunStatus, Succession
+from perdure.store.protocol import Batch, Branch, Mail, Row, RunRow, RunStatus, Start, Succession
 from perdure.store.records import copied, seal
-from perdure.store.routing import is_open, start_of, state_at, stays
+from perdure.store.rules import attributes_of, is_open, start_of, state_at, stays
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -90,6 +90,7 @@ class MemoryRuns(MemoryTables):
         self.insert(start_of(branch), len(branch.events))
         self.change(self._world.rows[branch.key], state_position=_state_of(branch))
         self._set_began(branch.key, (self._now_ms(), branch.origin))
+        self._set_attributes(branch.key, attributes_of(recorded.event for recorded in branch.events))
         self._copy(branch)
 
     def rewind(self, branch: Branch) -> None:
@@ -98,9 +99,19 @@ class MemoryRuns(MemoryTables):
         status: RunStatus = "abandoned" if is_open(row.status) else row.status
         before = self._begin_next(key, status, row.closed_at_ms or now_ms, (now_ms, branch.origin))
         self._replace_run(key, branch.run, branch.workflow, len(branch.events), _state_of(branch))
+        self._set_attributes(key, attributes_of(recorded.event for recorded in branch.events))
         self._copy(branch)
         self._move_letters(key, before, branch.received, branch.carried)
         self.close_updates(key, branch.instead_of)
+
+    def begin_again(self, start: Start, position: int) -> None:
+        world, key = self._world, start.key
+        row = world.rows[key]
+        self._begin_next(key, row.status, row.closed_at_ms or self._now_ms(), (self._now_ms(), ""))
+        self._set_begun(start, position)
+        updates = world.updates.pop(key, None)
+        if updates is not None:
+            self._undo.append(lambda: world.updates.update({key: updates}))
 
     def _copy(self, branch: Branch) -> None:
         for recorded in branch.events:

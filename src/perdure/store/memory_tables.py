@@ -24,10 +24,10 @@ from perdure.store.protocol import (
     UpdateRow,
 )
 from perdure.store.records import Body, EventRow, header, plain, seal
-from perdure.store.routing import ANSWERS, REJECTIONS, Parcel, Receiver, asks, child_of, close_letter, is_open
+from perdure.store.rules import ANSWERS, REJECTIONS, Parcel, Receiver, asks, begins_as, child_of, close_letter, is_open
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from perdure.core import events as ev
     from perdure.core.identity import Key
@@ -88,6 +88,7 @@ class World:
         self.began: dict[Key, tuple[int, str]] = {}  # the current run, if it is not the first: when, origin
         self.past: dict[Key, list[RunRow]] = {}
         self.received: set[tuple[Key, str]] = set()
+        self.attributes: dict[Key, dict[str, ev.Attribute]] = {}
 
 
 class MemoryTables:
@@ -111,7 +112,7 @@ class MemoryTables:
         row = self._world.rows.get(key)
         if row is None:
             return None
-        return Receiver(key, self._world.numbers[key], row.run, row.status, row.parent, row.first_run)
+        return Receiver(key, self._world.numbers[key], row.run, row.status, row.parent, row.first_run, row.position)
 
     def row(self, key: Key) -> Row | None:
         return self._world.rows.get(key)
@@ -131,14 +132,32 @@ class MemoryTables:
         return bool(self._session) and self._world.owners.get(key.shard) == self._session
 
     def insert(self, start: Start, position: int) -> bool:
-        world, key, event = self._world, start.key, start.event
+        world, key = self._world, start.key
         if key in world.rows:
             return False
         world.numbers[key] = self._new_number()
         self._undo.append(lambda: world.numbers.pop(key))
-        made = (event.run, event.lane, event.workflow, "active", position, bytes(start.digest), self._now_ms())
-        self.set_row(Row(key, *made, parent=child_of(start)))  # type: ignore[arg-type]
+        self._set_begun(start, position)
         return True
+
+    def _set_begun(self, start: Start, position: int) -> None:
+        event, now_ms = start.event, self._now_ms()
+        status, wake_at_ms = begins_as(start, position, now_ms)
+        made = (event.run, event.lane, event.workflow, status, position, bytes(start.digest), now_ms)
+        self.set_row(Row(start.key, *made, wake_at_ms=wake_at_ms, parent=child_of(start)))
+        self._set_attributes(start.key, event.attributes)
+
+    def has_run(self, key: Key, run: str) -> bool:
+        row = self._world.rows.get(key)
+        return row is not None and (row.run == run or any(past.run == run for past in self._world.past.get(key, [])))
+
+    def set_attributes(self, key: Key, run: str, attributes: Mapping[str, ev.Attribute]) -> None:  # noqa: ARG002 - the current one
+        self._set_attributes(key, attributes)
+
+    def _set_attributes(self, key: Key, attributes: Mapping[str, ev.Attribute]) -> None:
+        world, before = self._world.attributes, self._world.attributes.get(key, {})
+        world[key] = dict(attributes)
+        self._undo.append(lambda: world.update({key: before}))
 
     def _new_number(self) -> int:
         """The short name of a new run."""
@@ -252,7 +271,7 @@ class MemoryTables:
         if any(each.message_id == message_id for each in letters):
             return
         arrival = letters[-1].arrival + 1 if letters else 1
-        self._set_inbox(receiver.number, [*letters, Posted(arrival, message_id, seal(event), asks(event))])
+        self._set_inbox(receiver.number, [*letters, Posted(arrival, message_id, seal(event), asks(event, receiver))])
 
     def bury(self, key: Key, message_id: str, event: ev.AnyEvent) -> None:
         self._bury(key, message_id, seal(event))

@@ -6,14 +6,23 @@ raise `StoreError` or a subclass, after which nothing of the call happened, unle
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Literal, Protocol, TypeAlias
 
 import msgspec
 
 from perdure.core.errors import PerdureError
-from perdure.core.events import AnyEvent, ExecutionStarted, FailureInfo, Payload, Recorded, SignalReceived, Usage
+from perdure.core.events import (
+    AnyEvent,
+    Attribute,
+    ExecutionStarted,
+    FailureInfo,
+    Payload,
+    Recorded,
+    SignalReceived,
+    Usage,
+)
 from perdure.core.identity import Key
 
 Status: TypeAlias = Literal["active", "parked", "paused", "stalled", "completed", "failed", "cancelled", "terminated"]
@@ -74,13 +83,24 @@ class Lease(msgspec.Struct, frozen=True):
     ttl_ms: int | None = None
 
 
+OnConflict: TypeAlias = Literal["use", "fail", "terminate"]
+Reuse: TypeAlias = Literal["never", "if_failed", "always"]
+
+
 class Start(msgspec.Struct, frozen=True):
-    """A new execution."""
+    """A new execution, or a new run of one that has closed, where `reuse` allows that.
+
+    While one with its id is open, `on_conflict` tells what to do: "use" it if its workflow and input are the same,
+    "fail", or "terminate" it and begin in its place. One that has closed counts as it did for "use", unless it may be
+    reused: "if_failed" after anything but completion, or "always". Sent again, the same run never begins twice.
+    """
 
     key: Key
     event: ExecutionStarted
     digest: bytes
     blobs: tuple[bytes, ...] = ()  # addresses of its blobs that the event refers to
+    on_conflict: OnConflict = "use"
+    reuse: Reuse = "never"
 
 
 class Mail(msgspec.Struct, frozen=True):
@@ -206,6 +226,8 @@ class Batch(msgspec.Struct, gc=False):
     starts: Sequence[Start] = ()
     create: Start | None = None
     closes: Status | None = None
+    successor: Start | None = None  # what begins in its place when it closes, whatever it says of conflicts
+    attributes: Mapping[str, Attribute] | None = None  # all that it can be found by from now on
     then: Succession | None = None
     state_at: int | None = None  # position of the last `StatePublished` among the events
     updates: Sequence[UpdateRow] = ()
@@ -336,10 +358,12 @@ class Store(Protocol):
 
         An error in the place of a receipt says why that one could not be written at all; the others were.
 
-        A start inserts the row, `active` with an empty journal, and puts `ExecutionStarted` into its inbox: the owner
-        journals it. Mail with a `start` is refused as that is. An update that has an `UpdateRow` is accepted, and not
-        put into the inbox again. `ResolveRequested` is accepted once for each `UnresolvedRow`; if its run is over, it
-        ends that row at once, and is kept as a dead letter. `resume` of a stalled execution is not mail; see `resume`.
+        A start inserts the row, `active` with an empty journal (or `parked` until it is due), and puts
+        `ExecutionStarted` into its inbox: the owner journals it. One that terminates an open execution goes into the
+        inbox of that: its owner closes it and begins the new run in one commit. Mail with a `start` is refused as that
+        is. An update that has an `UpdateRow` is accepted, and not put into the inbox again. `ResolveRequested` is
+        accepted once for each `UnresolvedRow`; if its run is over, it ends that row at once, and is kept as a dead
+        letter. `resume` of a stalled execution is not mail; see `resume`.
         """
         ...
 
@@ -408,6 +432,10 @@ class Store(Protocol):
 
     def running(self, key: Key) -> list[Running]:
         """What was last told of open steps, and of an execution that runs alone. Read-only."""
+        ...
+
+    def attributes(self, key: Key) -> dict[str, Attribute]:
+        """What the execution can be found by. Read-only."""
         ...
 
     def dead_letters(self, key: Key, limit: int) -> list[Letter]:

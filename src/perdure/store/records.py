@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import msgspec
 
 from perdure.core.errors import CorruptJournal
-from perdure.core.events import AnyEvent, FailureInfo, Payload, Recorded, Usage
+from perdure.core.events import AnyEvent, Attribute, FailureInfo, Payload, Recorded, Usage
 from perdure.core.format import FORMAT, decode_event, encode_event
 from perdure.core.identity import ExecutionId, Key, Namespace
 from perdure.store.protocol import Letter, NewEvent, Row, Running, UnresolvedRow, UpdateRow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 Body: TypeAlias = tuple[int, int, bytes]
 """Format, checksum, bytes."""
@@ -148,3 +148,26 @@ def failure_bytes(update: UpdateRow) -> bytes | None:
 def plain(text: str) -> str:
     """Text for people that every database accepts: lone surrogates, which tracebacks may hold, are escaped."""
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+def attribute_rows(attributes: Mapping[str, Attribute]) -> list[tuple[str, int, str, bool | int | float | str]]:
+    """Name, item, kind and value of each: of a list there is a row for each item, from 1."""
+    rows: list[tuple[str, int, str, bool | int | float | str]] = []
+    for name, (kind, value) in ((name, (each.kind, each.value)) for name, each in attributes.items()):
+        if isinstance(value, tuple):
+            rows += [(name, n, kind, item) for n, item in enumerate(value, 1)]
+        else:
+            rows.append((name, 0, kind, value))
+    return rows
+
+
+def attributes_from(rows: Iterable[Sequence[Any]]) -> dict[str, Attribute]:
+    """The attributes whose rows these are, in the order of names and items."""
+    found: dict[str, Attribute] = {}
+    for name, item, kind, value in rows:
+        if item == 0:
+            found[name] = Attribute(kind, bool(value) if kind == "bool" else value)
+        else:
+            before: Any = found[name].value if name in found else ()
+            found[name] = Attribute(kind, (*before, value))
+    return found

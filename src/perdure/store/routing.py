@@ -6,14 +6,10 @@ A store provides `Tables`, its primitives inside one open transaction; nothing h
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
-
-import msgspec
+from typing import TYPE_CHECKING, Protocol
 
 from perdure.core import events as ev
-from perdure.core.errors import CorruptJournal, JournalFromTheFuture
 from perdure.store.protocol import (
-    OPEN_STATUSES,
     Advice,
     Batch,
     Branch,
@@ -26,49 +22,32 @@ from perdure.store.protocol import (
     Row,
     Running,
     Start,
-    Status,
     Succession,
     UnresolvedRow,
     UpdateRow,
 )
-from perdure.store.records import unseal
+from perdure.store.rules import (
+    Parcel,
+    Receiver,
+    child_of,
+    fails,
+    is_choosy,
+    is_open,
+    is_same,
+    is_stale,
+    may_begin_again,
+    refusal,
+    refuses,
+    wakes,
+    worth_keeping,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from perdure.core.identity import Key
-    from perdure.store.records import Body
 
 log = logging.getLogger("perdure")
-
-ANSWERS = (ev.StepCompleted, ev.StepFailed, ev.StepAttemptFailed, ev.StepOutcomeUnknown)
-"""Events after which a step is no longer running."""
-REJECTIONS = 1_000
-"""Rejected updates of an execution that are remembered, for callers who ask again."""
-
-
-class Receiver(NamedTuple):
-    """What routing must know of an execution; `number` is the store's own name for its current run."""
-
-    key: Key
-    number: int
-    run: str
-    status: Status
-    parent: str
-    first_run: str  # of those up to this one; empty: this one
-
-
-class Parcel(NamedTuple):
-    """Mail on its way out of a run, or the start of a child when there is a `digest`."""
-
-    sender: Key
-    sender_run: str
-    receiver: Key
-    receiver_run: str
-    message_id: str
-    seq: int
-    digest: bytes | None
-    event: ev.AnyEvent
 
 
 class Tables(Protocol):
@@ -88,6 +67,18 @@ class Tables(Protocol):
 
     def insert(self, start: Start, position: int) -> bool:
         """A new active row; False if its id is taken."""
+        ...
+
+    def begin_again(self, start: Start, position: int) -> None:
+        """A new run of an execution that has closed, which begins as `insert` does: the closed one is past."""
+        ...
+
+    def has_run(self, key: Key, run: str) -> bool:
+        """Whether this is, or was, a run of the execution."""
+        ...
+
+    def set_attributes(self, key: Key, run: str, attributes: Mapping[str, ev.Attribute]) -> None:
+        """What an execution can be found by from now on."""
         ...
 
     def holds(self, batch: Batch) -> bool:
@@ -198,82 +189,6 @@ class Tables(Protocol):
         ...
 
 
-def asks(event: ev.AnyEvent) -> bool:
-    """Whether it must be found behind any number of other letters: a request to pause, resume or terminate."""
-    return isinstance(event, ev.PauseRequested | ev.ResumeRequested | ev.TerminateRequested)
-
-
-def wakes(status: Status, event: ev.AnyEvent) -> bool:
-    """Whether a letter makes a row of this status active. To terminate, code that stalled is not needed."""
-    if status == "stalled":
-        return isinstance(event, ev.TerminateRequested)
-    return status != "paused" or asks(event)
-
-
-def parent_of(start: Start) -> str | None:
-    """The execution that started it."""
-    return None if start.event.parent is None else start.event.parent.execution
-
-
-def child_of(start: Start) -> str:
-    """Who started it, as the row tells: execution/run/seq. Empty if it is no child."""
-    parent = start.event.parent
-    return "" if parent is None else f"{parent.execution}/{parent.run}/{parent.seq}"
-
-
-def is_open(status: Status) -> bool:
-    """Whether an execution may still get events."""
-    return status in OPEN_STATUSES
-
-
-def worth_keeping(event: ev.AnyEvent) -> bool:
-    """Whether a letter that can never be journaled still matters to a person.
-
-    Requests to end what has ended, answers to a run that no longer asks, and updates, whose callers are told, are moot.
-    """
-    moot = ev.CommandEvent | ev.ExecutionStarted | ev.CancelRequested | ev.UpdateRequested
-    return not isinstance(event, moot) and not asks(event)
-
-
-def letter_of(body: Body | list[Any]) -> ev.AnyEvent | None:
-    """A letter as it is kept. None: it cannot be read, which must not stop a commit of others."""
-    try:
-        return unseal(body, "a letter")
-    except (CorruptJournal, JournalFromTheFuture):
-        return None
-
-
-class Settling(Protocol):
-    """Of a store's primitives, those by which letters are settled that no run will journal."""
-
-    def put_update(self, key: Key, update: UpdateRow) -> None: ...
-    def end_unresolved(self, key: Key, run: str, seq: int) -> None: ...
-    def bury(self, key: Key, message_id: str, event: ev.AnyEvent) -> None: ...
-
-
-def close_letter(tables: Settling, key: Key, run: str, body: Body | list[Any]) -> bool:
-    """Settle a letter that a run which has closed leaves in its inbox; whether it is to be buried."""
-    event = letter_of(body)
-    if isinstance(event, ev.UpdateRequested):
-        tables.put_update(key, UpdateRow(event.update_id, run, "closed"))
-    if isinstance(event, ev.ResolveRequested):
-        tables.end_unresolved(key, event.run, event.seq)
-    return event is None or worth_keeping(event)
-
-
-def stays(tables: Settling, key: Key, body: Body | list[Any]) -> bool:
-    """Whether a letter that a run did not journal is for the next one, too; else it is settled.
-
-    Answers are for the command that asked, whose number means another one there.
-    """
-    event = letter_of(body)
-    if isinstance(event, ev.ResolveRequested):
-        tables.end_unresolved(key, event.run, event.seq)
-        tables.bury(key, event.message_id, event)
-        return False
-    return not isinstance(event, ev.CommandEvent | ev.ExecutionStarted)
-
-
 class Router:
     """Applies batches, mail and starts to the tables of one transaction, and collects whose rows became active."""
 
@@ -324,6 +239,9 @@ class Router:
         """What the end of a run means for its inbox, if it has ended."""
         if batch.closes is not None:
             self.tables.clear(batch.key, batch.run)
+            if batch.successor is not None:
+                self.tables.begin_again(batch.successor, 0)
+                self._put_start(batch.successor)
         elif batch.then is not None:
             self.tables.succeed(batch, batch.then)
             self._hand_on(batch.key, batch.then.run)
@@ -337,6 +255,8 @@ class Router:
         """What others can read of the execution without its journal."""
         if batch.state_at is not None:
             self.tables.publish(batch)
+        if batch.attributes is not None:
+            self.tables.set_attributes(batch.key, batch.run, batch.attributes)
         for update in batch.updates:
             self.tables.put_update(batch.key, update)
         for signal in batch.buried:
@@ -357,7 +277,21 @@ class Router:
         assert batch.expected == 0, "a new execution's journal is empty"
         assert (start.key, start.event.run) == (batch.key, batch.run), "a batch creates its own execution"
         position = len(batch.events) if batch.closes is None else 0  # a close advances it
-        return self.tables.owns(batch.key) and self.tables.insert(start, position)
+        return self.tables.owns(batch.key) and self._insert(start, position)
+
+    def _insert(self, start: Start, position: int) -> bool:
+        """A new row, or a new run of one that has closed; False if its id is taken."""
+        tables = self.tables
+        if tables.insert(start, position):
+            return True
+        if start.reuse == "never":
+            return False
+        taken_by = tables.find(start.key)
+        assert taken_by is not None
+        if not may_begin_again(start, taken_by.status) or tables.has_run(start.key, start.event.run):
+            return False
+        tables.begin_again(start, position)
+        return True
 
     def _overtakes(self, batch: Batch) -> bool:
         known = {letter.message_id for letter in (*batch.taken, *batch.left)}
@@ -378,8 +312,8 @@ class Router:
             self._start_child(parcel)
             return
         receiver = self.tables.find(parcel.receiver)
-        stale = _stale(receiver, parcel.receiver_run, parcel.event)
-        reason = "that run is over" if stale else _refusal(receiver)
+        stale = is_stale(receiver, parcel.receiver_run, parcel.event)
+        reason = "that run is over" if stale else refusal(receiver)
         if reason is None:
             assert receiver is not None
             self.put(receiver, parcel.message_id, parcel.event)
@@ -402,19 +336,22 @@ class Router:
 
     def start(self, start: Start) -> bool:
         """A new execution with `ExecutionStarted` in its inbox; False if the id is taken."""
-        if not self.tables.insert(start, 0):
+        if not self._insert(start, 0):
             return False
-        created = self.tables.find(start.key)
-        assert created is not None
-        self.put(created, f"start:{start.event.run}", start.event)
+        self._put_start(start)
         return True
+
+    def _put_start(self, start: Start) -> None:
+        receiver = self.tables.find(start.key)
+        assert receiver is not None
+        self.put(receiver, f"start:{start.event.run}", start.event)
 
     def put(self, receiver: Receiver, message_id: str, event: ev.AnyEvent) -> None:
         """Into the inbox; the receiver wakes, if this is something that it may act on."""
         if self.tables.was_received(receiver.key, message_id):
             return
         self.tables.put(receiver, message_id, event)
-        if not wakes(receiver.status, event):
+        if not wakes(receiver, event):
             return
         if receiver.status != "active":
             self.tables.wake(receiver)
@@ -446,14 +383,19 @@ class Router:
         return Receipt("accepted", tables.row(key), created=True)
 
     def deposit_start(self, start: Start) -> Receipt:
-        """A start by a client: idempotent by workflow and input."""
+        """A start by a client: idempotent by its run, and unless it says otherwise by workflow and input."""
+        tables = self.tables
         created = self.start(start)
-        if created:
-            self.tables.keep(start.key, start.blobs)
-        row = self.tables.row(start.key)
+        row = tables.row(start.key)
         assert row is not None
-        same = created or (is_of(row, start) and row.start_digest == start.digest)
-        return Receipt("accepted" if same else "exists", row, created)
+        if not created and not (is_choosy(start) and tables.has_run(start.key, start.event.run)):
+            if is_open(row.status) and start.on_conflict == "terminate":
+                self._put_start(start)  # its owner ends it, and begins this one
+            else:
+                same = not fails(start, row.status) and is_same(row, start)
+                return Receipt("accepted" if same else "exists", row)
+        tables.keep(start.key, start.blobs)
+        return Receipt("accepted", tables.row(start.key), created)
 
     def resume(self, key: Key, message_id: str) -> Receipt:
         """See `Store.resume`. What is parked is neither stalled nor paused, nor is it asked to be."""
@@ -477,7 +419,7 @@ class Router:
             return self._deposit_answer(receiver, mail.event)
         if isinstance(mail.event, ev.UpdateRequested) and self.tables.update(mail.receiver, mail.event.update_id):
             return Receipt("accepted", self.tables.row(mail.receiver))
-        if _refuses(receiver, mail):
+        if refuses(receiver, mail):
             return Receipt("closed", self.tables.row(mail.receiver))
         self.put(receiver, mail.message_id, mail.event)
         self.tables.keep(mail.receiver, mail.blobs)
@@ -488,7 +430,7 @@ class Router:
         tables, key = self.tables, receiver.key
         if not tables.claim_unresolved(key, answer):
             return Receipt("moot", tables.row(key))
-        if answer.run == receiver.run and _refusal(receiver) is None:
+        if answer.run == receiver.run and refusal(receiver) is None:
             self.put(receiver, answer.message_id, answer)
         else:
             tables.end_unresolved(key, answer.run, answer.seq)
@@ -503,44 +445,3 @@ def _parcel_of_mail(batch: Batch, mail: Mail) -> Parcel:
 def _parcel_of_start(batch: Batch, start: Start) -> Parcel:
     seq = 0 if start.event.parent is None else start.event.parent.seq
     return Parcel(batch.key, batch.run, start.key, "", f"start:{start.event.run}", seq, start.digest, start.event)
-
-
-def _stale(receiver: Receiver | None, run: str, event: ev.AnyEvent) -> bool:
-    """Whether it is for another run than the current one. What was sent to the first run is for those that follow it.
-
-    But not answers: they are for the very command that asked.
-    """
-    if receiver is None or run in ("", receiver.run):
-        return False
-    return isinstance(event, ev.CommandEvent) or run != receiver.first_run
-
-
-def _refusal(receiver: Receiver | None) -> str | None:
-    """Why a message cannot be delivered, or None."""
-    if receiver is None:
-        return "no execution has this id"
-    if not is_open(receiver.status):
-        return f"the execution is closed ({receiver.status})"
-    return None
-
-
-def is_of(row: Row, start: Start) -> bool:
-    """Whether the execution was started as this workflow. What it has become since is its own affair."""
-    return bool(row.first_run) or row.workflow == start.event.workflow
-
-
-def _refuses(receiver: Receiver, mail: Mail) -> bool:
-    return _stale(receiver, mail.receiver_run, mail.event) or _refusal(receiver) is not None
-
-
-def start_of(branch: Branch) -> Start:
-    """What a fork's row is made of: it is nobody's child, whatever it is a copy of."""
-    event = branch.events[0].event
-    assert isinstance(event, ev.ExecutionStarted)
-    begun = msgspec.structs.replace(event, run=branch.run, workflow=branch.workflow, lane=branch.lane, parent=None)
-    return Start(branch.key, begun, branch.digest)
-
-
-def state_at(events: Sequence[ev.AnyEvent]) -> int | None:
-    """Where the state stands that the last of these events publishes."""
-    return max((n for n, event in enumerate(events) if isinstance(event, ev.StatePublished)), default=None)

@@ -15,7 +15,7 @@ from perdure.core.shape import hidden_in
 from perdure.store.codec import Place
 from perdure.store.packing import COMPRESS_ABOVE, PLAIN
 from perdure.store.protocol import Batch, Blob, Committed, Mail, NewEvent, Park, Receipt, Start, Succession
-from perdure.store.routing import is_of
+from perdure.store.rules import fails, is_same
 from perdure.store.sealer import MARK, PACKED, Sealer, is_sealed_bytes, key_id_of
 
 if TYPE_CHECKING:
@@ -84,6 +84,7 @@ class SealedStore:
         self.runs = inner.runs
         self.next_wake_ms = inner.next_wake_ms
         self.unresolved = inner.unresolved
+        self.attributes = inner.attributes
         self.put_blobs = inner.put_blobs
         self.blob = inner.blob
         self.collect_blobs = inner.collect_blobs
@@ -132,6 +133,7 @@ class SealedStore:
                 mail=[self._mail(each, others) for each in batch.mail],
                 starts=[self._start(each, others) for each in batch.starts],
                 create=None if batch.create is None else self._with_digest(batch.create),
+                successor=None if batch.successor is None else self._start(batch.successor, others),
                 updates=[self._update(each, batch.key) for each in batch.updates],
                 buried=[self._buried(each, batch.key, own) for each in batch.buried],
                 then=None if batch.then is None else self._succession(batch.key, batch.then, own),
@@ -230,7 +232,7 @@ class SealedStore:
         if isinstance(receipt, PerdureError) or receipt.row is None:
             return receipt
         row = self._row(receipt.row)
-        is_again = start is not None and is_of(row, start) and row.start_digest == start.digest
+        is_again = start is not None and not fails(start, row.status) and is_same(row, start)
         if receipt.status != "exists" or not is_again:
             return _replace(receipt, row=row)
         if not isinstance(sealed, Mail):

@@ -46,15 +46,26 @@ from perdure.store.protocol import (
     UpdateRow,
 )
 from perdure.store.queries import SQL
-from perdure.store.records import journal, letter, recorded, row_of, running_of, unresolved_of, unseal, update_of
-from perdure.store.routing import Parcel, Router
+from perdure.store.records import (
+    attributes_from,
+    journal,
+    letter,
+    recorded,
+    row_of,
+    running_of,
+    unresolved_of,
+    unseal,
+    update_of,
+)
+from perdure.store.routing import Router
+from perdure.store.rules import Parcel
 from perdure.store.sqlite_runs import SqliteRuns
 from perdure.store.sqlite_tables import Overtaken
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from perdure.core.events import Recorded
+    from perdure.core.events import Attribute, Recorded
     from perdure.store.ownership import Owner, Ownership
     from perdure.store.records import EventRow
     from perdure.store.schema import Durability
@@ -406,6 +417,10 @@ class SqliteStore:
     def running(self, key: Key) -> list[Running]:
         """See `Store.running`."""
         return [running_of(key, columns) for columns in self._all("running", key)]
+
+    def attributes(self, key: Key) -> dict[str, Attribute]:
+        """See `Store.attributes`."""
+        return attributes_from(self._all("attributes", key))
 
     def dead_letters(self, key: Key, limit: int) -> list[Letter]:
         """See `Store.dead_letters`."""

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from perdure.store.queries import SQL
 from perdure.store.records import copied, seal
-from perdure.store.routing import is_open, start_of, state_at, stays
+from perdure.store.rules import attributes_of, is_open, start_of, state_at, stays
 from perdure.store.sqlite_tables import ALL, SqliteTables
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from perdure.core.identity import Key
-    from perdure.store.protocol import Batch, Branch, Mail, Succession
+    from perdure.store.protocol import Batch, Branch, Mail, Start, Succession
 
 
 class SqliteRuns(SqliteTables):
@@ -64,6 +64,7 @@ class SqliteRuns(SqliteTables):
         number = self._number(branch.key, branch.run)
         assert number is not None
         self._execute(SQL["forked"], (branch.origin, _state_of(branch), number))
+        self.set_attributes(branch.key, branch.run, attributes_of(recorded.event for recorded in branch.events))
         self._copy(branch, number)
 
     def rewind(self, branch: Branch) -> None:
@@ -77,10 +78,25 @@ class SqliteRuns(SqliteTables):
         after = self._begin_next(key, branch.instead_of, number, status, row.closed_at_ms or now_ms)
         told = (branch.workflow, len(branch.events), now_ms, branch.origin, _state_of(branch))
         self._execute(SQL["next_run"], (after, branch.run, *told, number))
-        self._execute(SQL["move_attributes"], (after, number))
+        self._execute(SQL["drop_attributes"], (number,))
+        self._put_attributes(after, attributes_of(recorded.event for recorded in branch.events))
         self._copy(branch, after)
         self._move_letters(key, number, after, branch.received, branch.carried)
         self._execute(SQL["close_updates"], (*key, branch.instead_of))
+
+    def begin_again(self, start: Start, position: int) -> None:
+        self.flush()
+        row = self.row(start.key)
+        assert row is not None
+        number = self._number(start.key, row.run)
+        assert number is not None
+        ended_at_ms = row.closed_at_ms or self._now_ms()
+        after = self._begin_next(start.key, row.run, number, row.status, ended_at_ms)
+        self._execute(SQL["begin_again"], (after, *self._columns(start, position), number))
+        self._execute(SQL["drop_attributes"], (number,))
+        self._execute(SQL["drop_updates"], start.key)
+        if start.event.attributes:
+            self._put_attributes(after, start.event.attributes)
 
     def _copy(self, branch: Branch, number: int) -> None:
         pos = self._next_pos()

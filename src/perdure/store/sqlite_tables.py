@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from perdure.core.errors import StoreError
 from perdure.store.queries import SQL, repeated
-from perdure.store.records import failure_bytes, header, plain, progress_bytes, row_of, seal, update_of
-from perdure.store.routing import (
+from perdure.store.records import attribute_rows, failure_bytes, header, plain, progress_bytes, row_of, seal, update_of
+from perdure.store.rules import (
     ANSWERS,
     REJECTIONS,
     Parcel,
     Receiver,
     asks,
+    begins_as,
     child_of,
     close_letter,
     is_open,
@@ -25,7 +26,7 @@ from perdure.store.routing import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     import apsw
 
@@ -183,10 +184,29 @@ class SqliteTables:
         return bool(self.session)
 
     def insert(self, start: Start, position: int) -> bool:
-        event = start.event
-        columns = (event.run, event.lane, event.workflow, position, start.digest, self._now_ms())
-        self._execute(SQL["put_execution"], (*start.key, *columns, child_of(start), parent_of(start)))
-        return self._connection.changes() == 1
+        self._execute(SQL["put_execution"], (*start.key, *self._columns(start, position)))
+        if self._connection.changes() != 1:
+            return False
+        if start.event.attributes:
+            self._put_attributes(self._connection.last_insert_rowid(), start.event.attributes)
+        return True
+
+    def _columns(self, start: Start, position: int) -> tuple[Any, ...]:
+        event, now_ms = start.event, self._now_ms()
+        begins = (*begins_as(start, position, now_ms), position)
+        return (event.run, event.lane, event.workflow, *begins, start.digest, now_ms, child_of(start), parent_of(start))
+
+    def has_run(self, key: Key, run: str) -> bool:
+        return self._one(SQL["has_run"], (*key, run)) is not None
+
+    def set_attributes(self, key: Key, run: str, attributes: Mapping[str, ev.Attribute]) -> None:
+        number = self._number(key, run)
+        assert number is not None
+        self._execute(SQL["drop_attributes"], (number,))
+        self._put_attributes(number, attributes)
+
+    def _put_attributes(self, number: int, attributes: Mapping[str, ev.Attribute]) -> None:
+        self._executemany(SQL["put_attribute"], [(number, *row) for row in attribute_rows(attributes)])
 
     def holds(self, batch: Batch) -> bool:
         self._advance_gathered()
@@ -268,7 +288,7 @@ class SqliteTables:
             self._execute(SQL["end_all_running"], (number,))
 
     def put(self, receiver: Receiver, message_id: str, event: ev.AnyEvent) -> None:
-        self._execute(SQL["put_letter"], (receiver.number, message_id, *seal(event), asks(event)))
+        self._execute(SQL["put_letter"], (receiver.number, message_id, *seal(event), asks(event, receiver)))
 
     def bury(self, key: Key, message_id: str, event: ev.AnyEvent) -> None:
         self._execute(SQL["bury"], (*key, message_id, *seal(event)))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
 from perdure.core.errors import PerdureError
-from perdure.core.events import Recorded
+from perdure.core.events import Attribute, Recorded
 from perdure.core.identity import Key
 from perdure.store.protocol import (
     Advice,
@@ -145,6 +145,10 @@ class FaultyStore:
     def running(self, key: Key) -> list[Running]:
         """See `Store.running`."""
         return self._call("running", lambda: self.inner.running(key))
+
+    def attributes(self, key: Key) -> dict[str, Attribute]:
+        """See `Store.attributes`."""
+        return self._call("attributes", lambda: self.inner.attributes(key))
 
     def dead_letters(self, key: Key, limit: int) -> list[Letter]:
         """See `Store.dead_letters`."""

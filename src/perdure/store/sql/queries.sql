@@ -77,10 +77,20 @@ INSERT INTO event (shard_pos, number, position, shard, format, at_ms, session, t
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 -- name: put_execution
 INSERT INTO execution
-(shard, namespace, execution, run, lane, workflow, status, position, start_digest, created_at_ms, parent,
+(shard, namespace, execution, run, lane, workflow, status, wake_at_ms, position, start_digest, created_at_ms, parent,
  parent_execution)
-VALUES (?, ?, ?, ?, ?, ?, 'active', ?, ?, ?, ?, ?)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT DO NOTHING
+-- name: begin_again
+UPDATE execution
+SET number = ?, run = ?, lane = ?, workflow = ?, status = ?, wake_at_ms = ?, position = ?, start_digest = ?,
+    created_at_ms = ?, parent = ?, parent_execution = ?, closed_at_ms = NULL, waits_for = '', recoveries = 0,
+    problem = '', state_position = NULL, first_run = '', run_began_at_ms = NULL, origin = ''
+WHERE number = ?
+-- name: has_run
+SELECT 1 FROM execution WHERE shard = ?1 AND namespace = ?2 AND execution = ?3 AND run = ?4
+UNION ALL
+SELECT 1 FROM past_run WHERE shard = ?1 AND namespace = ?2 AND execution = ?3 AND run = ?4
 -- name: wake
 UPDATE execution SET status = 'active', wake_at_ms = NULL, waits_for = '', problem = ''
 WHERE number = ? AND status IN ('parked', 'paused', 'stalled')
@@ -100,7 +110,7 @@ UPDATE execution SET status = 'active', recoveries = 0, wake_at_ms = NULL, waits
 WHERE shard = ? AND namespace = ? AND execution = ? AND status = 'stalled'
 
 -- name: receiver
-SELECT number, run, status, parent, first_run FROM execution WHERE shard = ? AND namespace = ? AND execution = ?
+SELECT number, run, status, parent, first_run, position FROM execution WHERE shard = ? AND namespace = ? AND execution = ?
 -- name: put_letter
 INSERT INTO inbox (number, arrival, message_id, format, checksum, body, request)
 VALUES (?1, coalesce((SELECT max(arrival) FROM inbox WHERE number = ?1), 0) + 1, ?2, ?3, ?4, ?5, ?6)
@@ -142,6 +152,8 @@ WHERE status = 'rejected' AND shard = ? AND namespace = ? AND execution = ? AND 
 -- name: close_updates
 UPDATE updates SET status = 'closed'
 WHERE shard = ? AND namespace = ? AND execution = ? AND run = ? AND status = 'accepted'
+-- name: drop_updates
+DELETE FROM updates WHERE shard = ? AND namespace = ? AND execution = ?
 -- name: publish
 UPDATE execution SET state_position = ? WHERE number = ?
 
@@ -199,6 +211,14 @@ SET number = ?, run = ?, workflow = ?, position = ?, run_began_at_ms = ?, origin
     first_run = CASE first_run WHEN '' THEN run ELSE first_run END, status = 'active', closed_at_ms = NULL,
     wake_at_ms = NULL, waits_for = '', problem = '', recoveries = 0
 WHERE number = ?
+-- name: drop_attributes
+DELETE FROM attribute WHERE number = ?
+-- name: put_attribute
+INSERT INTO attribute (number, name, item, kind, value, namespace, created_at_ms)
+SELECT number, ?2, ?3, ?4, ?5, namespace, created_at_ms FROM execution WHERE number = ?1
+-- name: attributes
+SELECT name, item, kind, value FROM attribute JOIN execution AS e USING (number)
+WHERE e.shard = ? AND e.namespace = ? AND e.execution = ? ORDER BY name, item
 -- name: move_attributes
 UPDATE attribute SET number = ? WHERE number = ?
 -- name: forked

@@ -1,0 +1,102 @@
+"""How an execution is started: when, until when, instead of which other one, and what it can be found by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime, timedelta
+from typing import Any, get_args
+
+from perdure.core.errors import InvalidOption
+from perdure.core.events import Payload
+from perdure.core.retry import Seconds, to_ms
+from perdure.store.protocol import OnConflict, Reuse
+from perdure.workflow.attributes import AttributeValue, checked_name, encode_attributes
+from perdure.workflow.definitions import Workflow
+from perdure.workflow.values import encode_untyped
+
+MAX_MEMO_BYTES = 16_384
+DEFAULT_GRACE_MS = 30_000
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartOptions:
+    """Options of `start`, as given; see there."""
+
+    on_conflict: OnConflict = "use"
+    reuse: Reuse = "never"
+    start_at: datetime | None = None
+    delay: Seconds | None = None
+    deadline: datetime | Seconds | None = None
+    grace: Seconds | None = None
+    memo: Mapping[str, Any] | None = None
+    attributes: Mapping[str, AttributeValue] | None = None
+
+    def check(self, workflow: Workflow[..., Any]) -> None:
+        """Raises `InvalidOption` for what means nothing, or might mean an argument of the workflow."""
+        _one_of("on_conflict", self.on_conflict, get_args(OnConflict))
+        _one_of("reuse", self.reuse, get_args(Reuse))
+        if self.start_at is not None and self.delay is not None:
+            raise InvalidOption(option="delay", value=repr(self.delay), expected="either start_at or delay, not both")
+        if self.grace is not None and self.deadline is None:
+            raise InvalidOption(option="grace", value=repr(self.grace), expected="a deadline beside it")
+        for field in fields(self):
+            given = getattr(self, field.name)
+            if given != field.default and field.name in workflow.arguments.signature.parameters:
+                told = f"arguments of {workflow.name!r} with the name of an option of start to be given by position"
+                raise InvalidOption(option=field.name, value=repr(given), expected=told)
+
+    def facts(self, now_ms: int) -> dict[str, Any]:
+        """What of it is journaled with the start: fields of `ExecutionStarted`.
+
+        Raises:
+            InvalidOption, EncodeError: nothing was started.
+        """
+        start_at_ms = self._start_at_ms(now_ms)
+        found: dict[str, Any] = {}
+        if start_at_ms > now_ms:
+            found["start_at_ms"] = start_at_ms
+        if self.deadline is not None:
+            found["deadline_ms"] = self._deadline_ms(max(start_at_ms, now_ms))
+            found["grace_ms"] = DEFAULT_GRACE_MS if self.grace is None else to_ms(self.grace, "grace")
+        if self.memo:
+            found["memo"] = _encode_memo(self.memo)
+        if self.attributes:
+            found["attributes"] = encode_attributes(self.attributes)
+        return found
+
+    def _start_at_ms(self, now_ms: int) -> int:
+        if self.start_at is not None:
+            return _moment_ms(self.start_at, "start_at")
+        return 0 if self.delay is None else now_ms + to_ms(self.delay, "delay")
+
+    def _deadline_ms(self, begins_ms: int) -> int:
+        if isinstance(self.deadline, datetime):
+            return max(1, _moment_ms(self.deadline, "deadline"))
+        assert self.deadline is not None
+        return begins_ms + to_ms(self.deadline, "deadline")
+
+
+DEFAULT = StartOptions()
+
+
+def _one_of(option: str, value: object, known: tuple[str, ...]) -> None:
+    if value not in known:
+        expected = ", ".join(map(repr, known[:-1])) + f" or {known[-1]!r}"
+        raise InvalidOption(option=option, value=repr(value), expected=expected)
+
+
+def _moment_ms(moment: object, option: str) -> int:
+    if not isinstance(moment, datetime) or moment.utcoffset() is None:
+        raise InvalidOption(option=option, value=repr(moment), expected="a datetime with time zone")
+    return (moment - _EPOCH) // _MILLISECOND
+
+
+def _encode_memo(memo: Mapping[str, Any]) -> dict[str, Payload]:
+    found = {checked_name(name, "memo"): encode_untyped(value, f"memo {name!r}") for name, value in memo.items()}
+    size = sum(len(name) + len(payload.data) for name, payload in found.items())
+    if size > MAX_MEMO_BYTES:
+        raise InvalidOption(option="memo", value=f"({size:,} bytes)", expected=f"at most {MAX_MEMO_BYTES:,} bytes")
+    return found

@@ -1,0 +1,218 @@
+"""What all stores decide alike: which starts are the same, which letters wake whom, what is kept of them. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import msgspec
+
+from perdure.core import events as ev
+from perdure.core.errors import CorruptJournal, JournalFromTheFuture
+from perdure.store.protocol import OPEN_STATUSES, Branch, Mail, Row, Start, Status, UpdateRow
+from perdure.store.records import unseal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from perdure.core.identity import Key
+    from perdure.store.records import Body
+
+ANSWERS = (ev.StepCompleted, ev.StepFailed, ev.StepAttemptFailed, ev.StepOutcomeUnknown)
+"""Events after which a step is no longer running."""
+REJECTIONS = 1_000
+"""Rejected updates of an execution that are remembered, for callers who ask again."""
+
+
+class Receiver(NamedTuple):
+    """What routing must know of an execution; `number` is the store's own name for its current run."""
+
+    key: Key
+    number: int
+    run: str
+    status: Status
+    parent: str
+    first_run: str  # of those up to this one; empty: this one
+    position: int
+
+    @property
+    def waits_to_begin(self) -> bool:
+        """Whether its start is put off."""
+        return self.status == "parked" and not self.position
+
+
+class Parcel(NamedTuple):
+    """Mail on its way out of a run, or the start of a child when there is a `digest`."""
+
+    sender: Key
+    sender_run: str
+    receiver: Key
+    receiver_run: str
+    message_id: str
+    seq: int
+    digest: bytes | None
+    event: ev.AnyEvent
+
+
+def asks(event: ev.AnyEvent, receiver: Receiver) -> bool:
+    """Whether it must be found behind any number of other letters: a request to pause, resume or terminate.
+
+    To begin in place of what has begun is one to terminate.
+    """
+    if isinstance(event, ev.ExecutionStarted):
+        return event.run != receiver.run
+    return isinstance(event, ev.PauseRequested | ev.ResumeRequested | ev.TerminateRequested)
+
+
+def wakes(receiver: Receiver, event: ev.AnyEvent) -> bool:
+    """Whether a letter makes its row active. To terminate, code that stalled is not needed."""
+    is_other = isinstance(event, ev.ExecutionStarted) and event.run != receiver.run
+    ends = is_other or isinstance(event, ev.TerminateRequested)
+    if receiver.status == "stalled":
+        return ends
+    if receiver.waits_to_begin:
+        return ends or isinstance(event, ev.CancelRequested)
+    return receiver.status != "paused" or asks(event, receiver)
+
+
+def begins_as(start: Start, position: int, now_ms: int) -> tuple[Status, int | None]:
+    """Status and `wake_at_ms` of a new row."""
+    begins_ms = start.event.start_at_ms
+    return ("parked", begins_ms) if begins_ms > now_ms and not position else ("active", None)
+
+
+def may_begin_again(start: Start, status: Status) -> bool:
+    """Whether the id of an execution that has ended so may be used again."""
+    if is_open(status):
+        return False
+    return start.reuse == "always" or (start.reuse == "if_failed" and status != "completed")
+
+
+def parent_of(start: Start) -> str | None:
+    """The execution that started it."""
+    return None if start.event.parent is None else start.event.parent.execution
+
+
+def child_of(start: Start) -> str:
+    """Who started it, as the row tells: execution/run/seq. Empty if it is no child."""
+    parent = start.event.parent
+    return "" if parent is None else f"{parent.execution}/{parent.run}/{parent.seq}"
+
+
+def is_open(status: Status) -> bool:
+    """Whether an execution may still get events."""
+    return status in OPEN_STATUSES
+
+
+def worth_keeping(event: ev.AnyEvent) -> bool:
+    """Whether a letter that can never be journaled still matters to a person.
+
+    Requests to end what has ended, answers to a run that no longer asks, and updates, whose callers are told, are moot.
+    """
+    moot = ev.CommandEvent | ev.ExecutionStarted | ev.CancelRequested | ev.UpdateRequested
+    return not isinstance(event, moot | ev.PauseRequested | ev.ResumeRequested | ev.TerminateRequested)
+
+
+def letter_of(body: Body | list[Any]) -> ev.AnyEvent | None:
+    """A letter as it is kept. None: it cannot be read, which must not stop a commit of others."""
+    try:
+        return unseal(body, "a letter")
+    except (CorruptJournal, JournalFromTheFuture):
+        return None
+
+
+class Settling(Protocol):
+    """Of a store's primitives, those by which letters are settled that no run will journal."""
+
+    def put_update(self, key: Key, update: UpdateRow) -> None: ...
+    def end_unresolved(self, key: Key, run: str, seq: int) -> None: ...
+    def bury(self, key: Key, message_id: str, event: ev.AnyEvent) -> None: ...
+
+
+def close_letter(tables: Settling, key: Key, run: str, body: Body | list[Any]) -> bool:
+    """Settle a letter that a run which has closed leaves in its inbox; whether it is to be buried."""
+    event = letter_of(body)
+    if isinstance(event, ev.UpdateRequested):
+        tables.put_update(key, UpdateRow(event.update_id, run, "closed"))
+    if isinstance(event, ev.ResolveRequested):
+        tables.end_unresolved(key, event.run, event.seq)
+    return event is None or worth_keeping(event)
+
+
+def stays(tables: Settling, key: Key, body: Body | list[Any]) -> bool:
+    """Whether a letter that a run did not journal is for the next one, too; else it is settled.
+
+    Answers are for the command that asked, whose number means another one there.
+    """
+    event = letter_of(body)
+    if isinstance(event, ev.ResolveRequested):
+        tables.end_unresolved(key, event.run, event.seq)
+        tables.bury(key, event.message_id, event)
+        return False
+    return not isinstance(event, ev.CommandEvent | ev.ExecutionStarted)
+
+
+def is_stale(receiver: Receiver | None, run: str, event: ev.AnyEvent) -> bool:
+    """Whether it is for another run than the current one. What was sent to the first run is for those that follow it.
+
+    But not answers: they are for the very command that asked.
+    """
+    if receiver is None or run in ("", receiver.run):
+        return False
+    return isinstance(event, ev.CommandEvent) or run != receiver.first_run
+
+
+def refusal(receiver: Receiver | None) -> str | None:
+    """Why a message cannot be delivered, or None."""
+    if receiver is None:
+        return "no execution has this id"
+    if not is_open(receiver.status):
+        return f"the execution is closed ({receiver.status})"
+    return None
+
+
+def is_of(row: Row, start: Start) -> bool:
+    """Whether the execution was started as this workflow. What it has become since is its own affair."""
+    return bool(row.first_run) or row.workflow == start.event.workflow
+
+
+def is_same(row: Row, start: Start) -> bool:
+    """Whether the execution was started as this one is. An encrypted digest tells nothing here."""
+    return is_of(row, start) and row.start_digest == start.digest
+
+
+def is_choosy(start: Start) -> bool:
+    """Whether another start with the same workflow and input is not as good: then it is known again by its run."""
+    return (start.on_conflict, start.reuse) != ("use", "never")
+
+
+def fails(start: Start, status: Status) -> bool:
+    """Whether the start is refused because an execution with its id is open, be it the same."""
+    return start.on_conflict == "fail" and is_open(status)
+
+
+def refuses(receiver: Receiver, mail: Mail) -> bool:
+    return is_stale(receiver, mail.receiver_run, mail.event) or refusal(receiver) is not None
+
+
+def start_of(branch: Branch) -> Start:
+    """What a fork's row is made of: it is nobody's child, whatever it is a copy of."""
+    event = branch.events[0].event
+    assert isinstance(event, ev.ExecutionStarted)
+    begun = msgspec.structs.replace(event, run=branch.run, workflow=branch.workflow, lane=branch.lane, parent=None)
+    return Start(branch.key, begun, branch.digest)
+
+
+def attributes_of(events: Iterable[ev.AnyEvent]) -> dict[str, ev.Attribute]:
+    """What a journal says that its execution can be found by."""
+    found: dict[str, ev.Attribute] = {}
+    for event in events:
+        if isinstance(event, ev.ExecutionStarted):
+            found |= event.attributes
+        elif isinstance(event, ev.AttributesSet):
+            found = {name: each for name, each in (found | event.changed).items() if name not in event.removed}
+    return found
+
+
+def state_at(events: Sequence[ev.AnyEvent]) -> int | None:
+    """Where the state stands that the last of these events publishes."""
+    return max((n for n, event in enumerate(events) if isinstance(event, ev.StatePublished)), default=None)
