@@ -276,5 +276,5 @@ def test_starting_steps_in_a_pause(monkeypatch):
 
 def test_not_looking_for_the_end_of_a_pause(monkeypatch):
     monkeypatch.setattr(Driver, "_pause_or_go_on", lambda self: setattr(self, "paused", not self.paused))
-    monkeypatch.setattr(routing, "wakes", lambda status, _: status != "paused")
+    monkeypatch.setattr(routing, "wakes", lambda receiver, _: receiver.status != "paused")
     assert laws_broken(shape="approvals") == "everything terminates"

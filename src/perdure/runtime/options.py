@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from datetime import UTC, datetime, timedelta
 from typing import Any, get_args
 
 from perdure.core.errors import InvalidOption
 from perdure.core.events import Payload
 from perdure.core.retry import Seconds, to_ms
 from perdure.store.protocol import OnConflict, Reuse
-from perdure.workflow.attributes import AttributeValue, checked_name, encode_attributes
+from perdure.workflow.attributes import AttributeValue, Moment, checked_name, encode_attributes, moment_ms
 from perdure.workflow.definitions import Workflow
 from perdure.workflow.values import encode_untyped
 
 MAX_MEMO_BYTES = 16_384
 DEFAULT_GRACE_MS = 30_000
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MILLISECOND = timedelta(milliseconds=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,9 +24,9 @@ class StartOptions:
 
     on_conflict: OnConflict = "use"
     reuse: Reuse = "never"
-    start_at: datetime | None = None
+    start_at: Moment | None = None
     delay: Seconds | None = None
-    deadline: datetime | Seconds | None = None
+    deadline: Moment | Seconds | None = None
     grace: Seconds | None = None
     memo: Mapping[str, Any] | None = None
     attributes: Mapping[str, AttributeValue] | None = None
@@ -69,12 +66,12 @@ class StartOptions:
 
     def _start_at_ms(self, now_ms: int) -> int:
         if self.start_at is not None:
-            return _moment_ms(self.start_at, "start_at")
+            return moment_ms(self.start_at, "start_at")
         return 0 if self.delay is None else now_ms + to_ms(self.delay, "delay")
 
     def _deadline_ms(self, begins_ms: int) -> int:
-        if isinstance(self.deadline, datetime):
-            return max(1, _moment_ms(self.deadline, "deadline"))
+        if isinstance(self.deadline, Moment):
+            return max(1, moment_ms(self.deadline, "deadline"))
         assert self.deadline is not None
         return begins_ms + to_ms(self.deadline, "deadline")
 
@@ -86,12 +83,6 @@ def _one_of(option: str, value: object, known: tuple[str, ...]) -> None:
     if value not in known:
         expected = ", ".join(map(repr, known[:-1])) + f" or {known[-1]!r}"
         raise InvalidOption(option=option, value=repr(value), expected=expected)
-
-
-def _moment_ms(moment: object, option: str) -> int:
-    if not isinstance(moment, datetime) or moment.utcoffset() is None:
-        raise InvalidOption(option=option, value=repr(moment), expected="a datetime with time zone")
-    return (moment - _EPOCH) // _MILLISECOND
 
 
 def _encode_memo(memo: Mapping[str, Any]) -> dict[str, Payload]:

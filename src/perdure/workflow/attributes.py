@@ -14,7 +14,8 @@ from typing import Any, TypeAlias
 from perdure.core.errors import InvalidOption
 from perdure.core.events import Attribute
 
-AttributeValue: TypeAlias = str | int | float | bool | datetime | list[str]
+Moment: TypeAlias = datetime
+AttributeValue: TypeAlias = str | int | float | bool | Moment | list[str]
 
 MAX_ATTRIBUTES = 50
 MAX_NAME = 64
@@ -95,6 +96,13 @@ def _is_list(items: list[Any]) -> bool:
 def _shown(value: object) -> str:
     text = ascii(value)
     return text if len(text) <= 100 else text[:100] + "..."
+
+
+def moment_ms(moment: object, option: str) -> int:
+    """Milliseconds since 1970, UTC. Raises `InvalidOption` for what is no moment."""
+    if not isinstance(moment, datetime) or moment.utcoffset() is None:
+        raise InvalidOption(option=option, value=repr(moment), expected="a datetime with time zone")
+    return (moment - _EPOCH) // timedelta(milliseconds=1)
 
 
 def decode_attribute(attribute: Attribute) -> AttributeValue:
