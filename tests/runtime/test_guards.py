@@ -139,3 +139,52 @@ def test_packages_may_be_imported_as_late_as_in_a_workflow(tmp_path: Path) -> No
     command = [sys.executable, "lazy.py", "lazy.db", *PACKAGES]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+@workflow
+class Watched:
+    """Its handlers read what workflows read; its queries may only look."""
+
+    def __init__(self) -> None:
+        self.told: list[Any] = []
+
+    async def run(self) -> list[Any]:
+        await perdure.receive("end", str)
+        return self.told
+
+    @perdure.on_signal
+    async def tell(self, word: str) -> None:
+        self.told.append([word, time.time(), perdure.now().timestamp(), random.random(), str(uuid.uuid4())])
+
+    @perdure.on_query
+    def now(self) -> list[float]:
+        return [time.time(), perdure.now().timestamp()]
+
+    @perdure.on_query
+    def draw(self) -> float:
+        return random.random()
+
+    @perdure.on_query
+    def name(self) -> str:
+        return str(uuid.uuid4())
+
+    @perdure.on_query
+    def read(self) -> str:
+        return Path("template.txt").read_text("utf-8")
+
+
+async def test_handlers_are_workflow_code_and_queries_may_only_look(lab: Lab) -> None:
+    async with lab.engine(Watched) as engine:
+        handle = await engine.start(Watched, id="w")
+        for word in ("one", "two"):
+            await handle.signal("tell", word)
+        told, logical = await handle.query("now")
+        assert told == logical
+        for query, said in {"draw": "perdure.random", "name": "perdure.uuid4", "read": "Opening a file"}.items():
+            with pytest.raises(perdure.PerdureError, match=said):
+                await handle.query(query)
+        await handle.signal("end", "now")
+        found = await handle.result()
+    assert [each[0] for each in found] == ["one", "two"]
+    assert all(each[1] == each[2] for each in found)
+    assert len({each[3] for each in found} | {each[4] for each in found}) == 4
