@@ -46,6 +46,15 @@ from perdure.workflow.context import (
 )
 from perdure.workflow.definitions import Step, Workflow, step, workflow
 from perdure.workflow.effects import Abandoned, DidNotHappen, Happened, StillUnknown
+from perdure.workflow.history import (
+    continue_as_new,
+    continue_as_new_suggested,
+    deprecate_patch,
+    patched,
+    restored,
+    snapshot,
+    workflow_version,
+)
 from perdure.workflow.messages import (
     all_handlers_finished,
     messages,
@@ -101,7 +110,10 @@ __all__ = [
     "UpdateRejected",
     "Workflow",
     "all_handlers_finished",
+    "continue_as_new",
+    "continue_as_new_suggested",
     "current_step",
+    "deprecate_patch",
     "external",
     "info",
     "lint",
@@ -111,12 +123,16 @@ __all__ = [
     "on_signal",
     "on_update",
     "publish",
+    "patched",
     "random",
     "receive",
+    "restored",
     "run",
+    "snapshot",
     "start_child",
     "step",
     "transaction",
     "uuid4",
     "workflow",
+    "workflow_version",
 ]

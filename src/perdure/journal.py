@@ -17,6 +17,7 @@ from perdure.core.events import (
     ChildStartFailed,
     ContinuedAsNew,
     DeadlinePassed,
+    EarlierChild,
     ExecutionCancelled,
     ExecutionClaimed,
     ExecutionCompleted,
@@ -28,11 +29,14 @@ from perdure.core.events import (
     MessageFailed,
     MessageSent,
     Parent,
+    PatchMarked,
     PauseRequested,
     Payload,
     Recorded,
     ResumeRequested,
+    RunForked,
     SignalReceived,
+    Snapshot,
     StepAttemptFailed,
     StepCompleted,
     StepEvent,
@@ -43,7 +47,7 @@ from perdure.core.events import (
     TimerFired,
     Usage,
 )
-from perdure.store.protocol import OPEN_STATUSES, Row, Running, Status
+from perdure.store.protocol import OPEN_STATUSES, Row, Running, RunRow, Status
 from perdure.workflow.values import codec_for, render
 
 __all__ = [
@@ -57,6 +61,7 @@ __all__ = [
     "ChildStartFailed",
     "ContinuedAsNew",
     "DeadlinePassed",
+    "EarlierChild",
     "ExecutionCancelled",
     "ExecutionClaimed",
     "ExecutionCompleted",
@@ -68,13 +73,17 @@ __all__ = [
     "MessageFailed",
     "MessageSent",
     "Parent",
+    "PatchMarked",
     "PauseRequested",
     "Payload",
     "Recorded",
     "ResumeRequested",
     "Row",
+    "RunForked",
+    "RunRow",
     "Running",
     "SignalReceived",
+    "Snapshot",
     "Status",
     "StepAttemptFailed",
     "StepCompleted",

@@ -6,7 +6,7 @@ with, or before, the first thing that follows. A command's number tells whether 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from perdure.core import events as ev
 
@@ -25,7 +25,7 @@ class Patches:
         self._written: set[str] = set()  # as far as it has been fed
         self._last_seq = 0  # of the commands that the journal tells of
 
-    def expect(self, journal: Sequence[ev.Recorded]) -> None:
+    def expect(self, journal: Iterable[ev.Recorded]) -> None:
         """The journal that is about to be fed."""
         for recorded in journal:
             event = recorded.event

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import msgspec
 
@@ -11,14 +11,16 @@ from perdure.core import events as ev
 from perdure.core.commands import CloseRun, StartChild, State
 from perdure.core.identity import derived_id
 from perdure.core.machine import Machine
+from perdure.runtime.inbox import Chosen
 from perdure.runtime.outgoing import Outgoing
-from perdure.store.protocol import Mail, Status
+from perdure.store.protocol import Batch, Mail, NewEvent, Status
 from perdure.workflow.execution import Execution
 
 PARENT_CLOSED = "its parent closed"
 MOST_UNFINISHED = 1_000
 
 Closing: TypeAlias = ev.ExecutionCompleted | ev.ExecutionFailed | ev.ExecutionCancelled | ev.ExecutionTerminated
+Ending = TypeVar("Ending", bound=ev.ClosingEvent)
 
 
 def closing_event(close: CloseRun) -> tuple[Closing, Status]:
@@ -31,7 +33,7 @@ def closing_event(close: CloseRun) -> tuple[Closing, Status]:
     return ev.ExecutionCompleted(result=close.result, lost_failures=close.lost_failures), "completed"
 
 
-def told_at_the_end(last: Closing, execution: Execution, unread: Sequence[ev.SignalReceived]) -> Closing:
+def told_at_the_end(last: Ending, execution: Execution, unread: Sequence[ev.SignalReceived]) -> Ending:
     """The last event with what came to none: handlers that are cut off, signals that nobody took."""
     at_work = list(execution.handlers.at_work.values())
     if len(at_work) > MOST_UNFINISHED:
@@ -40,16 +42,55 @@ def told_at_the_end(last: Closing, execution: Execution, unread: Sequence[ev.Sig
     return msgspec.structs.replace(last, unfinished=tuple(at_work), unreceived=len(unread))
 
 
+def last_batch(
+    execution: Execution,
+    outgoing: Outgoing,
+    parent: ev.Parent | None,
+    chosen: Chosen,
+    close: CloseRun | None,
+    opening: Sequence[ev.AnyEvent],
+    at_ms: int,
+) -> Batch:
+    """The end of an execution: because its code has ended, or because somebody insists."""
+    if chosen.terminate is not None:
+        last: Closing = ev.ExecutionTerminated(reason=chosen.terminate.reason)
+        status: Status = "terminated"
+    else:
+        assert close is not None
+        last, status = closing_event(close)
+    unread, machine = execution.mailbox.unread(), execution.machine
+    last = told_at_the_end(last, execution, unread)
+    return Batch(
+        key=outgoing.key,
+        run=outgoing.run,
+        expected=machine.position,
+        events=[NewEvent(event, at_ms) for event in (*opening, *outgoing.at_close(), last)],
+        taken=chosen.needed_at_the_end(),
+        mail=[*outgoing.mail, *closing_mail(outgoing, parent, machine, last)],
+        starts=outgoing.starts,
+        closes=status,
+        buried=[*outgoing.buried, *unread],
+    )
+
+
 def closing_mail(outgoing: Outgoing, parent: ev.Parent | None, machine: Machine, last: ev.AnyEvent) -> list[Mail]:
     """Messages that leave with the closing commit, after those in `outgoing`.
 
     A child that this run has asked to cancel is left to it: to terminate it now would cut off its clean-up.
     """
     mail = [] if parent is None else [_answer(outgoing, parent, last)]
+    started = machine.facts.started
+    ended: list[StartChild | ev.EarlierChild] = [*left_children(machine, outgoing)]
+    if started is not None:
+        ended += started.children
+    return [*mail, *(_end_child(outgoing, child) for child in ended)]
+
+
+def left_children(machine: Machine, outgoing: Outgoing) -> list[StartChild]:
+    """Those that this run began, has not seen end, and did not ask to: their policy says what becomes of them."""
     asked = machine.asked_to_cancel | outgoing.asked_to_cancel()
     children = [each for each in machine.open.values() if isinstance(each, StartChild) and _begun(each)]
-    ended = [each for each in children if each.on_parent_close != "abandon" and each.execution not in asked]
-    return [*mail, *(_end_child(outgoing, child) for child in ended)]
+    return [each for each in children if each.on_parent_close != "abandon" and each.execution not in asked]
 
 
 def _begun(child: StartChild) -> bool:
@@ -81,9 +122,9 @@ def _answer(outgoing: Outgoing, parent: ev.Parent, last: ev.AnyEvent) -> Mail:
     )
 
 
-def _end_child(outgoing: Outgoing, child: StartChild) -> Mail:
+def _end_child(outgoing: Outgoing, child: StartChild | ev.EarlierChild) -> Mail:
     key, run = outgoing.key, outgoing.run
-    message_id = derived_id("parent closed", key.execution, run, child.seq)
+    message_id = derived_id("parent closed", key.execution, run, 0, child.run)
     event: ev.AnyEvent
     if child.on_parent_close == "cancel":
         number = outgoing.sent_to(child.execution) + 1

@@ -22,20 +22,21 @@ from perdure.core.commands import (
     StartChild,
     State,
 )
-from perdure.core.errors import PerdureError, PoisonedExecution, StalledByBug
+from perdure.core.errors import JournalTooLong, PerdureError, PoisonedExecution, StalledByBug
 from perdure.core.identity import Key
 from perdure.core.machine import Machine
 from perdure.core.table import RunState
 from perdure.runtime.attempt import StepRun
-from perdure.runtime.closing import Closing, closing_event, closing_mail, told_at_the_end
+from perdure.runtime.closing import Closing, closing_mail, last_batch, told_at_the_end
 from perdure.runtime.effects import Effects, cut_off, rows_of
 from perdure.runtime.host import Created, Host
 from perdure.runtime.inbox import Chosen, choose
-from perdure.runtime.loading import INBOX_PAGE
+from perdure.runtime.loading import INBOX_PAGE, recorded_here
 from perdure.runtime.outgoing import Outgoing
 from perdure.runtime.steps import LAPSED
+from perdure.runtime.succession import last_of_many
 from perdure.runtime.updates import tell
-from perdure.store.protocol import Batch, Letter, NewEvent, Outcome, Park, Start, Status, Store
+from perdure.store.protocol import Batch, Letter, NewEvent, Outcome, Park, Start, Store, Succession
 from perdure.workflow.definitions import Workflow
 from perdure.workflow.execution import Execution
 from perdure.workflow.values import failure_info
@@ -45,6 +46,8 @@ log = logging.getLogger("perdure")
 EVENTS_PER_TURN = 256
 RESULTS_PER_BATCH = 1_000
 STARTS_AGAIN = frozenset((ev.StepAttemptFailed, ev.StepIntended))  # when this process has just journaled them
+MOST_EVENTS = 200_000
+MORE_EVENTS = 10_000  # what a run that has as many is granted whenever it is resumed
 NONE_CHOSEN = Chosen()
 
 
@@ -68,6 +71,7 @@ class Driver:
         self.paused = False  # as its code was when it was last given something to do
         self.broken: PerdureError | None = None  # its code cannot run its journal, or nobody can read it
         self.length = 0  # of the durable journal
+        self._most_events = MOST_EVENTS
         self.watched = False  # the worker wants to hear of progress: it died too often with this one
         self.poisoned = False  # it died again: do not run its steps any more
         self.created: Created | None = None  # told whether the id was free
@@ -81,6 +85,7 @@ class Driver:
         self._again: list[RunStep] = []
         self._retries: dict[int, RunStep] = {}
         self._closing: CloseRun | None = None
+        self.then: Succession | None = None  # what follows, once this run has ended
         self._committing: Batch | None = None
         self._writing = 0  # how many of the results are in it
         self._scheduled = False
@@ -94,6 +99,9 @@ class Driver:
         """Begin from what the store holds."""
         self._feeding.extend(journal)
         self.length = len(self._feeding)
+        if self.length >= MOST_EVENTS:
+            self._most_events = self.length + MORE_EVENTS
+        self.execution.expect(self._feeding)
         self.letters_arrived(letters)
         self.poke()
 
@@ -252,7 +260,7 @@ class Driver:
             expected=self.length,
             events=[NewEvent(event, at_ms) for event in events],
             taken=asked,
-            mail=closing_mail(self._outgoing, self.parent, self.machine, last),
+            mail=closing_mail(self._outgoing, self._parent(), self.machine, last),
             closes="terminated",
             unresolved=rows_of(unknown, self.key, self.run, self.length, at_ms),
             buried=unread,
@@ -278,8 +286,6 @@ class Driver:
             event = recorded.event
             if type(event) in STARTS_AGAIN:
                 self._try_again(event.seq)  # type: ignore[union-attr]
-            elif type(event) is ev.ExecutionStarted:
-                self.parent = event.parent
 
     def _try_again(self, seq: int) -> None:
         command = self.machine.open.get(seq)
@@ -360,6 +366,7 @@ class Driver:
             return
         if outcome is Outcome.COMMITTED:
             self._forget_written(batch)
+            self.then = batch.then
             self._feed_batch(batch)
             if self._more_letters and batch.taken:
                 self.host.fetch_letters(self)
@@ -396,12 +403,7 @@ class Driver:
             self.host.progressed(self)
 
     def _feed_batch(self, batch: Batch) -> None:
-        position, fingerprint = batch.expected, self.host.fingerprint
-        for new in batch.events:
-            self._feeding.append(
-                ev.Recorded(position, new.at_ms, new.event, 0, fingerprint, new.trace_parent, new.usage)
-            )
-            position += 1
+        self._feeding.extend(recorded_here(batch.events, batch.expected, self.host.fingerprint))
 
     # --- commands ---
 
@@ -450,6 +452,8 @@ class Driver:
     def _has_news(self) -> bool:
         if self._letters or self._outgoing.events or self._closing or self.create:
             return True
+        if self.machine.facts.patches.unwritten:
+            return True
         return self.machine.next_deadline_ms() is not None
 
     def _compose(self) -> Batch | None:
@@ -466,11 +470,14 @@ class Driver:
             *self._answered(chosen),
             *self._results[: self._writing],
             *due,
+            *self._marks(),
             *outgoing.events,
             *chosen.last,
         ]
         if not events and not taken:
             return None
+        if machine.position + len(events) > self._most_events:
+            raise JournalTooLong(events=machine.position, more=MORE_EVENTS)
         batch = Batch(
             key=self.key,
             run=self.run,
@@ -532,33 +539,27 @@ class Driver:
 
     def _final_batch(self, at_ms: int, chosen: Chosen) -> Batch | None:
         """The end. Of the letters that come with it only what it needs is taken: what nobody will read is buried."""
-        effects = self._effects
+        effects, close = self._effects, self._closing
         if effects is not None and chosen.terminate is None and effects.unsettled():
             return self._settling_batch(effects, at_ms)
-        opening = [*self._opening(chosen.starts()), *self._answered(chosen)]
-        if effects is not None:
-            opening += effects.last_words(self._results)
-        if chosen.terminate is not None:
-            last: Closing = ev.ExecutionTerminated(reason=chosen.terminate.reason)
-            status: Status = "terminated"
+        words = [*(() if effects is None else effects.last_words(self._results)), *self._marks()]
+        if chosen.terminate is None and close is not None and close.continues is not None:
+            batch = last_of_many(self.execution, self._outgoing, close, words, at_ms)
         else:
-            assert self._closing is not None
-            last, status = closing_event(self._closing)
-        outgoing, unread = self._outgoing, self.execution.mailbox.unread()
-        last = told_at_the_end(last, self.execution, unread)
-        batch = Batch(
-            key=self.key,
-            run=self.run,
-            expected=self.machine.position,
-            events=[NewEvent(event, at_ms) for event in (*opening, *outgoing.at_close(), last)],
-            taken=chosen.needed_at_the_end(),
-            mail=[*outgoing.mail, *closing_mail(outgoing, self.parent, self.machine, last)],
-            starts=outgoing.starts,
-            create=self.create,
-            closes=status,
-            buried=[*outgoing.buried, *unread],
-        )
+            opening = [*self._opening(chosen.starts()), *self._answered(chosen), *words]
+            batch = last_batch(self.execution, self._outgoing, self._parent(), chosen, close, opening, at_ms)
+            batch.create = self.create
         return self._told(batch, chosen)
+
+    def _marks(self) -> list[ev.PatchMarked]:
+        """Changes of code that the run has taken, and its journal does not tell yet."""
+        patches = self.machine.facts.patches
+        return patches.events() if patches.unwritten else []
+
+    def _parent(self) -> ev.Parent | None:
+        """Who is told how it ends: by its journal, if that can be read."""
+        facts = self.machine.facts
+        return self.parent if facts.started is None else facts.parent
 
     def park(self, status: Literal["parked", "paused", "stalled"], *, waits_for: str = "", problem: str = "") -> Park:
         """What its row is to tell while it rests."""

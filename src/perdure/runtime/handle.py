@@ -29,7 +29,7 @@ from perdure.runtime.local import Question
 from perdure.runtime.starting import check_receipt
 from perdure.runtime.unresolved import PAGE, Unresolved, answer, find, find_step, is_decision, read_page, was_taken
 from perdure.runtime.updates import Settled, request_of
-from perdure.store.protocol import Mail, Receipt, Row, Running, Start, Store
+from perdure.store.protocol import Mail, Receipt, Row, Running, RunRow, Start, Store
 from perdure.workflow.definitions import Step, Workflow
 from perdure.workflow.effects import Decision
 from perdure.workflow.handlers import Form, Kind, encode_values, signal_payload
@@ -338,17 +338,30 @@ class Handle(Generic[R]):
             raise ExecutionNotFound(execution=self.id, namespace=self.key.namespace)
         return row
 
-    async def journal(self) -> list[ev.Recorded]:
-        """All events of its current run, in order."""
-        row = await self.describe()
+    async def journal(self, *, run: str | None = None) -> list[ev.Recorded]:
+        """All events of a run, in order: of its current one, or of the one with this id, as `runs` tells."""
+        wanted = run or (await self.describe()).run
         store, events = self._port.store, list[ev.Recorded]()
-        while len(events) < row.position:
+        page: list[ev.Recorded] = []
+        while not events or len(page) == JOURNAL_PAGE:
             start = len(events)
-            page = await self._port.read(lambda start=start: store.load(self.key, row.run, start, JOURNAL_PAGE))  # type: ignore[misc]
+            page = await self._port.read(lambda start=start: store.load(self.key, wanted, start, JOURNAL_PAGE))  # type: ignore[misc]
             if not page:
                 break
             events.extend(page)
         return events
+
+    async def runs(self, *, before: RunRow | None = None, limit: int = 100) -> list[RunRow]:
+        """A page of at most `limit` of its runs, the newest first; go on with `before=` the last one.
+
+        Raises:
+            ExecutionNotFound: there is none with this id.
+        """
+        store, least = self._port.store, None if before is None else before.n
+        found: list[RunRow] = await self._port.read(lambda: store.runs(self.key, least, limit))
+        if not found and before is None:
+            raise ExecutionNotFound(execution=self.id, namespace=self.key.namespace)
+        return found
 
     async def running(self) -> list[Running]:
         """Steps that have been open for a while, as last told."""

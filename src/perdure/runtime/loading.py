@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from perdure.core import events as ev
 from perdure.core.errors import CorruptJournal, KeyMissing, PerdureError
 from perdure.core.identity import Key
-from perdure.store.protocol import Letter, Row, Running, Store
+from perdure.store.protocol import Letter, NewEvent, Row, Running, Store
 
 LOAD_PAGE = 5_000
 INBOX_PAGE = 1_000
@@ -61,6 +62,14 @@ def letters_for(store: Store, driver: Reader) -> list[Letter]:
 def requests_to_end(store: Store, key: Key) -> list[Letter]:
     """Waiting requests to terminate."""
     return [each for each in store.requests(key, INBOX_PAGE) if isinstance(each.event, ev.TerminateRequested)]
+
+
+def recorded_here(events: Sequence[NewEvent], expected: int, fingerprint: str) -> list[ev.Recorded]:
+    """Events that were committed by this worker, as they are fed: from position `expected` on."""
+    return [
+        ev.Recorded(position, new.at_ms, new.event, 0, fingerprint, new.trace_parent, new.usage)
+        for position, new in enumerate(events, expected)
+    ]
 
 
 def parent_of(row: Row) -> ev.Parent | None:

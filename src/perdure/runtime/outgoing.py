@@ -86,6 +86,7 @@ class Outgoing:
             input=command.input,
             parent=ev.Parent(self.key.execution, self.run, command.seq),
             on_parent_close=command.on_parent_close,
+            version=command.target.version,
         )
         self.starts.append(Start(self.key_of(command.execution), started, start_digest(started)))
 

@@ -27,7 +27,8 @@ def make_start(
             name=repr(workflow), kind="workflow", reason="it was not decorated", fix="Put @perdure.workflow above it."
         )
     payload, _ = workflow.arguments.encode(args, kwargs, f"the input of workflow {workflow.name!r}")
-    started = ev.ExecutionStarted(workflow=workflow.name, run=environment.new_id(), input=payload)
+    run = environment.new_id()
+    started = ev.ExecutionStarted(workflow=workflow.name, run=run, input=payload, version=workflow.version)
     return Start(key, started, start_digest(started))
 
 

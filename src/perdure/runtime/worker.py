@@ -22,11 +22,11 @@ from perdure.runtime.committer import Committer, Done
 from perdure.runtime.driver import Driver
 from perdure.runtime.environment import Environment
 from perdure.runtime.lease import NOTHING, Holding
-from perdure.runtime.loading import Loaded, died_alone, letters_for, parent_of, read, size_of
+from perdure.runtime.loading import Loaded, died_alone, letters_for, parent_of, read, recorded_here, size_of
 from perdure.runtime.stalls import Stalls
 from perdure.runtime.steps import StepRunner
 from perdure.runtime.suspects import RECOVERIES_ALONE, Suspects
-from perdure.store.protocol import Batch, Lease, Park, Row, Session, Start, Store
+from perdure.store.protocol import Batch, Lease, Park, Row, Session, Start, Store, Succession
 from perdure.workflow.definitions import Workflow
 from perdure.workflow.values import failure_info
 
@@ -200,7 +200,19 @@ class Worker:
         if Worker.observer is not None and driver.broken is None:
             Worker.observer(self, driver)
         self.drop(driver)
-        self.on_closed(driver.key, driver.run, event)
+        if isinstance(event, ev.ContinuedAsNew):
+            self._follow(driver, driver.then)
+        else:
+            self.on_closed(driver.key, driver.run, event)
+
+    def _follow(self, driver: Driver, then: Succession | None) -> None:
+        """The next run goes on at once; its letters are read when the store says that there are some."""
+        key, workflow = driver.key, self.workflows.get(then.workflow) if then is not None else None
+        if then is None or workflow is None or self.stopping:
+            self.woken([key])
+            return
+        following = self.drivers[key] = Driver(self, key, then.run, workflow)
+        following.replay(recorded_here(then.events, 0, self.fingerprint), ())
 
     def stalled(self, driver: Driver, error: PerdureError) -> None:
         """Its code failed."""

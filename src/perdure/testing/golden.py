@@ -110,6 +110,7 @@ def replay_events(workflow: Workflow[..., Any], execution_id: str, journal: Sequ
     """The same for events at hand. Raises as `replay`."""
     ordered.install()
     execution = Execution(workflow, execution_id)
+    execution.expect(journal)
     try:
         for recorded in journal:
             execution.feed(recorded)

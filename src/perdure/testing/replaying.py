@@ -86,7 +86,9 @@ def told(command: AnyCommand) -> tuple[Any, ...]:
         case DropMessage():
             return "drop", command.message.message_id
         case CloseRun():
-            return "close", command.result, failure_of(command.failure), command.cancelled
+            how = command.continues
+            following = None if how is None else (how.workflow, how.run, how.input, how.state)
+            return "close", command.result, failure_of(command.failure), command.cancelled, following
 
 
 def failure_of(failure: ev.FailureInfo | None) -> tuple[str, str] | None:
@@ -123,6 +125,7 @@ def replay(
     execution = Execution(workflow, execution_id, fingerprint)
     execution.machine = machine = Noting(fingerprint)
     execution.private = private
+    execution.expect(events)
     points = []
     try:
         for recorded in events:

@@ -8,7 +8,7 @@ import functools
 import inspect
 from asyncio import events as asyncio_events
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Any, Concatenate, Generic, Literal, ParamSpec, Protocol, TypeVar, get_args, overload
+from typing import Any, Concatenate, Generic, Literal, NoReturn, ParamSpec, Protocol, TypeVar, get_args, overload
 
 import msgspec
 
@@ -122,6 +122,18 @@ def checked_name(name: str, kind: str) -> str:
             fix=f"Name it: @{kind}(name='...').",
         )
     return name
+
+
+def checked_version(version: str, workflow: str) -> str:
+    """The version itself, if it can stand in a journal for ever."""
+    if isinstance(version, str) and version.isprintable() and len(version.encode()) <= MAX_NAME_BYTES:
+        return version
+    raise InvalidDefinition(
+        name=repr(workflow),
+        kind="workflow",
+        reason=f"its version must be printable text of at most {MAX_NAME_BYTES} bytes",
+        fix='Write it as text: @workflow(version="2").',
+    )
 
 
 def is_async(fn: Any) -> bool:
@@ -382,6 +394,7 @@ class Workflow(_HasResult, Generic[P, R]):
         given: Callable[P, Coroutine[Any, Any, R]] | type[Runs[P, R]],
         *,
         name: str | None = None,
+        version: str = "",
         unfinished_handlers: UnfinishedHandlers = "finish",
     ) -> None:
         self.cls = given if isinstance(given, type) else None
@@ -397,6 +410,7 @@ class Workflow(_HasResult, Generic[P, R]):
             value, expected = repr(unfinished_handlers), "'finish' or 'abandon'"
             raise InvalidOption(option="unfinished_handlers", value=value, expected=expected)
         self.name = derived_name(given, "workflow") if name is None else checked_name(name, "workflow")
+        self.version = checked_version(version, self.name)
         self.unfinished_handlers = unfinished_handlers
         self.arguments = Arguments(self.fn, skip_self=self.cls is not None)
         self.methods = {} if self.cls is None else methods_of(self.cls)
@@ -406,6 +420,17 @@ class Workflow(_HasResult, Generic[P, R]):
     def form(self, kind: Kind, name: str) -> Form | None:
         """The handler that its class declares; None if it declares none, or is a function."""
         return next((form for form in self.methods.values() if (form.mark.kind, form.mark.name) == (kind, name)), None)
+
+    def input(self, args: Any, kwargs: Any) -> Payload:
+        """Arguments, encoded. Raises `WrongArguments`, `EncodeError`."""
+        return self.arguments.encode(args, kwargs, f"the input of workflow {self.name!r}")[0]
+
+    def continue_as_new(self, *args: P.args, **kwargs: P.kwargs) -> NoReturn:
+        """As `perdure.continue_as_new`, with this workflow: the same, or another one that the execution goes on as."""
+        loop = asyncio_events._get_running_loop()
+        if not isinstance(loop, DeterministicLoop):
+            raise OutsideWorkflow(what=f"{self.name}.continue_as_new", place="a workflow, which it ends")
+        raise loop.host.continue_as(self, self.input(args, kwargs))  # type: ignore[attr-defined]
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
         """Inside a workflow: run as a child and return its result."""
@@ -456,9 +481,16 @@ def workflow(given: type[Runs[P, R]], /) -> Workflow[P, R]: ...
 @overload
 def workflow(given: Callable[P, Coroutine[Any, Any, R]], /) -> Workflow[P, R]: ...
 @overload
-def workflow(*, name: str | None = None, unfinished_handlers: UnfinishedHandlers = "finish") -> _WorkflowDecorator: ...
 def workflow(
-    given: Any = None, /, *, name: str | None = None, unfinished_handlers: UnfinishedHandlers = "finish"
+    *, name: str | None = None, version: str = "", unfinished_handlers: UnfinishedHandlers = "finish"
+) -> _WorkflowDecorator: ...
+def workflow(
+    given: Any = None,
+    /,
+    *,
+    name: str | None = None,
+    version: str = "",
+    unfinished_handlers: UnfinishedHandlers = "finish",
 ) -> Any:
     """Make a workflow of an `async def`, or of a class with `async def run(self, ...)`.
 
@@ -468,6 +500,7 @@ def workflow(
         given: the function or class. A class is made without arguments in every run: `self` holds the run's state, and
             its methods may handle messages.
         name: what the store calls it; by default its qualified name.
+        version: recorded when a run begins; its code reads it with `perdure.workflow_version()`.
         unfinished_handlers: what happens to handlers of signals and updates that are at work when the workflow returns:
             "finish" waits for them, "abandon" leaves them, and the closing event names them. When it raises or is
             cancelled, "finish" cancels them first, as a task group does.
@@ -489,5 +522,5 @@ def workflow(
             @perdure.on_update
             async def say(self, line: str) -> str: ...
     """
-    decorator = _WorkflowDecorator(name=name, unfinished_handlers=unfinished_handlers)
+    decorator = _WorkflowDecorator(name=name, version=version, unfinished_handlers=unfinished_handlers)
     return decorator if given is None else decorator(given)

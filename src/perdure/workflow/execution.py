@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextvars import Context
 from itertools import islice
 from random import Random
@@ -19,6 +19,7 @@ from perdure.core import events as ev
 from perdure.core.commands import (
     AnyCommand,
     CloseRun,
+    Continuing,
     DropMessage,
     RunStep,
     SendMessage,
@@ -35,6 +36,7 @@ from perdure.core.errors import (
     ExecutionFailed,
     ExecutionTerminated,
     MessageNotDelivered,
+    OutsideWorkflow,
     PerdureError,
     StepFailed,
     UnknownOutcome,
@@ -43,6 +45,7 @@ from perdure.core.identity import derived_id
 from perdure.core.machine import Answer, Machine
 from perdure.core.table import Effect, RunState
 from perdure.workflow import anyio_order, guards, ordered
+from perdure.workflow.continuing import ContinueAsNew, continuing
 from perdure.workflow.definitions import OnCancel, ParentClose, Step, Workflow
 from perdure.workflow.handlers import Handlers
 from perdure.workflow.location import refused_in, user_location
@@ -70,6 +73,7 @@ class Execution:
         self.problem: PerdureError | None = None
         self._futures: dict[int, Future] = {}
         self._timers: dict[int, Timer] = {}
+        self.snapshot: ev.Payload | None = None  # what the run before handed over
         self._started: ev.ExecutionStarted | None = None
         self._main: Any = None
         self._closing = False
@@ -79,6 +83,10 @@ class Execution:
         self.unpublished: ev.StatePublished | None = None  # what `publish` was last given, until it is journaled
 
     # --- events in, commands out ---
+
+    def expect(self, journal: Iterable[ev.Recorded]) -> None:
+        """A journal that will be fed to it: what it was recorded with is asked before (`perdure.patched`)."""
+        self.machine.facts.patches.expect(journal)
 
     def feed(self, recorded: ev.Recorded) -> None:
         """Let the code see one journaled event, and run it to idle.
@@ -186,10 +194,14 @@ class Execution:
         match event:
             case ev.ExecutionStarted():
                 self._started = event
-                self.run = event.run
+                self.id, self.run = event.execution or self.id, event.run
                 self.loop.salt_hashes(derived_id("hash", self.id, event.run, 0))
             case ev.ExecutionClaimed():
                 self._begin()
+            case ev.Snapshot():
+                self.snapshot = event.state
+            case ev.RunForked():
+                self._become(event)
             case ev.StatePublished():
                 if self.unpublished is not None and self.unpublished.number <= event.number:
                     self.unpublished = None
@@ -211,6 +223,21 @@ class Execution:
                     self._main.cancel(msg=event.reason)
             case _:
                 pass  # closing events: nothing is left to tell the code
+
+    def _become(self, event: ev.RunForked) -> None:
+        """What was copied is over: from here on it is itself. What is open begins anew, under names of its own."""
+        self.id, self.run = event.execution, event.run
+        for purpose, generator in (("random", self.random), ("entropy", self.entropy)):
+            generator.seed(derived_id(purpose, self.id, self.run, 0))
+        for command in self.machine.open.values():
+            if isinstance(command, StartChild) and command.state is State.OPEN:
+                self._name_child(command)
+
+    def _name_child(self, command: StartChild) -> None:
+        """What follows from its number: a child has the same id and run whenever this run is replayed."""
+        command.run = derived_id("child run", self.id, self.run, command.seq)
+        if command.derived:
+            command.execution = derived_id("child", self.id, self.run, command.seq)
 
     def _begin(self) -> None:
         assert self._started is not None
@@ -251,7 +278,7 @@ class Execution:
         main, handlers = self._main, self.handlers
         abandoned = self.workflow.unfinished_handlers == "abandon"
         if not handlers.ending:
-            failed = main.cancelled() or main.exception() is not None
+            failed = main.cancelled() or (main.exception() is not None and continuing(main.exception()) is None)
             self.loop.drain(handlers.end, failed and not abandoned)
             if self.problem is not None:
                 raise self.problem
@@ -273,6 +300,10 @@ class Execution:
         if main.cancelled():
             reason = self._cancel_reason or "the workflow cancelled itself"
             self.issue(CloseRun(cancelled=True, reason=reason, lost_failures=lost))
+            return
+        how = continuing(error)
+        if how is not None:
+            self.issue(CloseRun(continues=how, lost_failures=lost))
             return
         if error is not None:
             self.issue(CloseRun(failure=failure_info(error), lost_failures=lost))
@@ -347,24 +378,39 @@ class Execution:
         if self.loop.closing:
             raise Evicted
         payload, digest = workflow.arguments.encode(args, kwargs, f"the input of workflow {workflow.name!r}")
-        seq = self.machine.next_seq
         command = StartChild(
+            seq=self.machine.next_seq,
             location=location,
             workflow=workflow.name,
-            execution=child_id or derived_id("child", self.id, self.run, seq),
-            run=derived_id("child run", self.id, self.run, seq),
+            execution=child_id or "",
+            run="",
+            derived=not child_id,
             input=payload,
             on_parent_close=on_parent_close,
             target=workflow,
             digest=digest,
         )
-        self.issue(command)
+        self._name_child(command)
+        seq = self.issue(command)
         closed = self._futures[-seq] = Future(loop=self.loop)
         await self._future(seq)
         return command, closed
 
     def _cancel_child(self, child: StartChild, reason: str) -> None:
         self.issue(SendMessage(kind="cancel", receiver=child.execution, reason=reason))
+
+    def continue_as(
+        self, workflow: Workflow[..., Any], input: ev.Payload, state: ev.Payload | None = None
+    ) -> ContinueAsNew:
+        """What to raise, so that the run ends here and the next one begins."""
+        if self.loop.closing:
+            raise Evicted
+        task = asyncio.current_task(self.loop)
+        if task is None or task in self.handlers.at_work:
+            place = "the workflow's own coroutine: let the handler tell it to"
+            raise OutsideWorkflow(what="Continuing as new", place=place)
+        run = derived_id("continued", self.id, self.run, 0)
+        return ContinueAsNew(Continuing(workflow.name, run, input, state, workflow))
 
     def send(self, command: SendMessage) -> CommandFuture:
         """A message to another execution; the future resolves when it has arrived in its inbox."""

@@ -222,6 +222,7 @@ class Handlers:
     def __init__(self, execution: Execution) -> None:
         self.by_kind: dict[Kind, dict[str, Handler]] = {"signal": {}, "query": {}, "update": {}}
         self.at_work: dict[asyncio.Task[None], ev.Unfinished] = {}
+        self.unanswered: dict[str, ev.UpdateAccepted] = {}  # by id
         self.ending = False  # the workflow's own coroutine has ended: no handler begins any more
         self._execution = execution
 
@@ -303,6 +304,7 @@ class Handlers:
         if handler is None:
             self._execution.problem = self.unknown("update", event.name)
             return
+        self.unanswered[event.update_id] = event
         self._begin(self._update(handler, event), ev.Unfinished("update", event.name, event.update_id))
 
     async def _update(self, handler: Handler, event: ev.UpdateAccepted) -> None:
@@ -330,6 +332,7 @@ class Handlers:
 
     def _complete(self, event: ev.UpdateAccepted, result: ev.Payload | None, failure: ev.FailureInfo | None) -> None:
         name = event.name
+        del self.unanswered[event.update_id]
         self._execution.issue(CompleteUpdate(update_id=event.update_id, name=name, result=result, failure=failure))
 
     # --- beside the journal ---

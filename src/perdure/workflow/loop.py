@@ -77,7 +77,7 @@ class Nobody:
         """Refused, as the rest."""
         raise Evicted
 
-    run_step = run_child = start_timer
+    run_step = run_child = continue_as = start_timer
     random = entropy = property(start_timer)
 
 
