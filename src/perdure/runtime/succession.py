@@ -43,6 +43,7 @@ def last_of_many(
         events=[NewEvent(event, at_ms) for event in (*words, *outgoing.at_close(), last)],
         mail=outgoing.mail,
         starts=outgoing.starts,
+        buried=outgoing.buried,
         then=_succession(execution, how, outgoing, at_ms),
     )
 
@@ -66,7 +67,7 @@ def _succession(execution: Execution, how: Continuing, outgoing: Outgoing, at_ms
         children=tuple(children),
         execution="",
         start_at_ms=0,
-        deadline_ms=facts.started.deadline_ms,
+        deadline_ms=0 if facts.deadline_ms is None else facts.started.deadline_ms,
         attributes=facts.attributes,
     )
     opening: list[ev.AnyEvent] = [started]

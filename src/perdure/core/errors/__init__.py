@@ -46,6 +46,7 @@ from perdure.core.errors.executions import (
     UnknownOutcome,
     WaitTimeout,
 )
+from perdure.core.errors.history import JournalTooLong, MovedOn, NotForkable, PatchMissing, TooManyChildren
 from perdure.core.errors.messages import (
     NobodyAnswers,
     QueryFailed,
@@ -54,7 +55,6 @@ from perdure.core.errors.messages import (
     UpdateFailed,
     UpdateRejected,
 )
-from perdure.core.errors.history import JournalTooLong, MovedOn, NotForkable, PatchMissing, TooManyChildren
 from perdure.core.errors.store import (
     NetworkFileSystem,
     OwnershipLost,
