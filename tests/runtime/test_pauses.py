@@ -294,12 +294,14 @@ async def test_pausing_what_is_stalled_leaves_it_stalled_and_one_resume_ends_bot
     @workflow(name="reads")
     async def reads() -> int:
         await note("begun")
-        return await perdure.receive("n", int)
+        number = await perdure.receive("n", int)
+        open("nowhere")  # noqa: ASYNC230, PTH123, SIM115 - refused: it stalls
+        return number
 
     async with lab.engine(reads) as engine:
         handle = await engine.start(reads, id="x")
         await status(handle, "parked")
-        await handle.signal("n", "no number")
+        await handle.signal("n", 1)
         await status(handle, "stalled")
         await handle.pause()
         assert (await handle.describe()).status == "stalled"
