@@ -162,7 +162,8 @@ class Handle(Generic[R]):
             done = await handle.query("progress", returns=float)
         """
         form = self._form("query", name)
-        payload = encode_values(args, form, f"query {name!r}")
+        with secrets_pass(when=True):  # nothing of it is recorded
+            payload = encode_values(args, form, f"query {name!r}")
         question = Question(self.key, checked_id(name, "query name"), payload)
         answer = await self._within(timeout, self._port.ask(question))
         return _codec(form, returns).decode(answer, f"the answer to query {name!r}")

@@ -283,7 +283,7 @@ class StepRunner:
             return UnknownOutcome(name=run.name, seq=run.seq, attempt=run.attempt, **told)
         took_ms = self._environment.monotonic_ms() - run.started_mono_ms
         jitter = noise(run.run, command.seq, run.attempt)
-        pause_ms = None if _is_final(error) else _pause(options.retry, run.attempt, error, jitter)
+        pause_ms = None if _is_final(error) else _pause(options.retry, run.attempt, error, jitter, self._private)
         spent_ms = command.spent_ms + took_ms + (pause_ms or 0)
         common = _told(run) | {"failure": failure_info(error)}
         out_of_time = options.total_timeout_ms is not None and spent_ms >= options.total_timeout_ms
@@ -393,11 +393,11 @@ def _is_final(error: BaseException) -> bool:
     return isinstance(error, StepTimeout) and error.fields["kind"] == "total_timeout"
 
 
-def _pause(retry: Any, attempt: int, error: BaseException, jitter: float) -> int | None:
+def _pause(retry: Any, attempt: int, error: BaseException, jitter: float, private: bool) -> int | None:  # noqa: FBT001 - private
     try:
         return retry.pause_ms(attempt, error, jitter)  # type: ignore[no-any-return]
     except Exception:
-        log.exception("the retry policy itself raised: the step is not retried")
+        log.exception("the retry policy itself raised: the step is not retried", exc_info=not private)
         return None
 
 

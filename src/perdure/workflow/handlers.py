@@ -29,7 +29,7 @@ from perdure.core.errors import (
     WrongArguments,
 )
 from perdure.workflow.location import refused_in, user_location
-from perdure.workflow.values import Arguments, Codec, codec_for, encode_untyped, failure_info, hints_of
+from perdure.workflow.values import Arguments, Codec, codec_for, encode_untyped, failure_info, hints_of, secrets_pass
 
 if TYPE_CHECKING:
     from perdure.workflow.execution import Execution
@@ -373,7 +373,8 @@ class Handlers:
             raise
         except Exception as error:
             raise QueryFailed(execution=self._execution.id, name=name, failure=failure_info(error)) from error
-        return handler.form.result.encode(value, f"the result of query {name!r}")
+        with secrets_pass(when=True):  # it goes to who asked, and is recorded nowhere
+            return handler.form.result.encode(value, f"the result of query {name!r}")
 
     def _look(self, who: str, fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
         reader = Reader(self._execution, who)
