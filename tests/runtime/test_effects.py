@@ -741,7 +741,7 @@ async def test_a_worker_that_dies_while_it_asks_asks_again(lab: Lab) -> None:
 
 
 async def test_did_not_happen_counts_only_once_the_attempt_can_no_longer_run(lab: Lab) -> None:
-    """Its timeout has not passed since the intent: what is said of an attempt that may still run is asked again."""
+    """Its timeout has not passed since this worker came: what is said of an attempt that may still run is asked again."""
 
     @workflow
     async def flow(what: str) -> str:
@@ -753,10 +753,9 @@ async def test_did_not_happen_counts_only_once_the_attempt_can_no_longer_run(lab
         world.open.set()
         assert await handle.result() == "did x"
         journal = await handle.journal()
-    first, second = of_kind_at(journal, ev.StepIntended)
+    first, _ = of_kind_at(journal, ev.StepIntended)
     [failed] = of_kind_at(journal, ev.StepAttemptFailed)
     assert failed >= first + 600
-    assert second >= failed
     assert len(world.asked) >= 2
     assert world.calls == ["x", "x"]
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 PAUSES = Retry(attempts=8, delay=1.0, factor=2.0, maximum=60.0)  # some two minutes in all
 OPTIONS = StepOptions(retry=NO_RETRY, timeout_ms=60_000)
-TOO_EARLY_MS = 1_000
+TOO_EARLY_MS = 100
 
 
 class Settled(msgspec.Struct, frozen=True):
@@ -42,6 +42,7 @@ class Asking:
 
     def __init__(self, effects: Effects, command: RunStep, doubt: Doubt) -> None:
         step = command.target
+        self.name = f"reconcile {command.name}"
         self.key, self.run = effects.owner.key, effects.owner.run
         self.attempts: dict[int, StepRun | None] = {}
         self.arguments = step.arguments
@@ -72,12 +73,12 @@ class Asking:
         question = RunStep(
             seq=command.seq,
             location=command.location,
-            name=f"reconcile {command.name}",
+            name=self.name,
             input=command.input,
             digest=command.digest,
             target=self,
             options=OPTIONS,
-            attempt=self._asked - 1,
+            attempt=command.attempt,  # so that `current_step()` tells of which attempt it is asked
         )
         self._effects.host.steps.begin(self, question)
 
@@ -144,7 +145,10 @@ class Asking:
 
     def _is_over(self) -> bool:
         """Whether the old attempt can no longer be running, as far as anybody can tell who is not frozen."""
-        return not self._doubt.goes_on and self._doubt.over_at_ms <= self._effects.host.now_ms()
+        return not self._doubt.goes_on and self._left_ms() <= 0
+
+    def _left_ms(self) -> int:
+        return self._doubt.over_at_ms - self._effects.host.environment.monotonic_ms()
 
     def _once_it_is_over(self) -> None:
         """That it did not happen counts only when it is said of something that has ended."""
@@ -152,7 +156,7 @@ class Asking:
             self._heard_nothing("DidNotHappen, while the thread of the attempt still runs")
         else:
             self._asked -= 1
-            self._ask_at(max(self._doubt.over_at_ms, self._effects.host.now_ms() + TOO_EARLY_MS))
+            self._ask_at(self._effects.host.now_ms() + max(self._left_ms(), TOO_EARLY_MS))
 
     def _ask_at(self, at_ms: int) -> None:
         if not self.dead:

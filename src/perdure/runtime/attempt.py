@@ -12,7 +12,7 @@ from perdure.core import events as ev
 from perdure.core.commands import RunStep
 from perdure.core.errors import DecodeError, PerdureError, StepTimeout
 from perdure.core.identity import Key
-from perdure.runtime.threads import Work
+from perdure.runtime.threads import NEVER_RAN, Work
 from perdure.store.protocol import Store
 from perdure.workflow.context import Attempt
 from perdure.workflow.values import codec_for
@@ -26,7 +26,7 @@ class Doubt(msgspec.Struct, frozen=True):
     reason: str
     failure: ev.FailureInfo | None = None
     started_at_ms: int = 0
-    over_at_ms: int = 0  # until then it may still be running elsewhere
+    over_at_ms: int = 0  # of the monotonic clock: until then it may still be running elsewhere
     work: Work | None = None  # its thread
 
     @property
@@ -126,11 +126,11 @@ class StepRun(Attempt):
 
     def surely_not(self, error: BaseException) -> bool:
         """Whether the effect of a `once` step surely did not happen: it was not called, or raised what says so."""
-        step = self.command.target
-        never_called = self.work is None and not step.is_async
-        undecodable = isinstance(error, DecodeError) and error.fields["what"] is step.input_what
+        if self.work is NEVER_RAN:
+            return True
+        undecodable = isinstance(error, DecodeError) and error.fields["what"] is self.command.target.input_what
         told = self.timed_out is None and isinstance(error, self.command.options.not_happened)
-        return never_called or undecodable or told
+        return undecodable or told
 
     def limits(self) -> list[tuple[int, str, int]]:
         """When which limit in time is reached, by the monotonic clock, and how long it is."""

@@ -19,6 +19,7 @@ from perdure.core.machine import Machine
 from perdure.core.retry import Retry
 from perdure.runtime.asking import Asking, Settled
 from perdure.runtime.attempt import Doubt, Driven, StepRun
+from perdure.runtime.environment import Environment
 from perdure.runtime.lease import Holding
 from perdure.runtime.outgoing import Outgoing
 from perdure.runtime.steps import StepRunner
@@ -40,6 +41,7 @@ class Host(Protocol):
 
     steps: StepRunner
     holding: Holding
+    environment: Environment
 
     def now_ms(self) -> int: ...
 
@@ -81,9 +83,10 @@ class Effects:
             self.host.steps.stop(self.owner, seq)
             self._declare(command, Doubt("it went on when its execution closed"))
         else:
-            timeout_ms = command.options.timeout_ms or command.options.total_timeout_ms or 0
-            began_ms = command.intent.at_ms if command.intent is not None else 0
-            self._wonder(command, Doubt(GONE, over_at_ms=began_ms + timeout_ms + self.host.holding.ttl_ms))
+            # Whoever ran it began before this worker came: by this worker's own clock, as others' may be wrong.
+            limit_ms = command.options.timeout_ms or command.options.total_timeout_ms or 0
+            seen_ms = self.host.environment.monotonic_ms()
+            self._wonder(command, Doubt(GONE, over_at_ms=seen_ms + limit_ms + self.host.holding.ttl_ms))
 
     def _intend(self, command: RunStep) -> None:
         if self.host.steps.draining:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from perdure.core import events as ev
 from perdure.core.errors import PerdureError
 from perdure.core.identity import Key
+from perdure.runtime.environment import Environment
 from perdure.runtime.lease import Holding
 from perdure.runtime.steps import StepRunner
 from perdure.store.protocol import Batch, Outcome, Store
@@ -27,6 +28,7 @@ class Host(Protocol):
     private: bool  # values are encrypted: they do not go into logs either
     steps: StepRunner
     holding: Holding
+    environment: Environment
 
     def now_ms(self) -> int: ...  # the database's time, as this worker estimates it
     def soon(self, driver: Driver) -> None: ...

@@ -28,7 +28,7 @@ from perdure.core.errors import (
 from perdure.core.identity import Key, noise
 from perdure.runtime.attempt import Driven, StepRun
 from perdure.runtime.environment import Environment
-from perdure.runtime.threads import ThreadPool
+from perdure.runtime.threads import NEVER_RAN, ThreadPool
 from perdure.store.protocol import Running
 from perdure.workflow.context import current_attempt
 from perdure.workflow.values import failure_info, let_secrets_pass, preview, short_repr
@@ -318,7 +318,7 @@ class StepRunner:
             return await future
         except asyncio.CancelledError:
             if not self._threads.abandon(run.work):
-                run.work = None
+                run.work = NEVER_RAN
             raise
 
     def _ended(self, run: StepRun) -> None:

@@ -20,6 +20,10 @@ class Work:
         self.finished = False
 
 
+NEVER_RAN = Work(lambda: None, Context())
+"""Stands for work that was abandoned before any thread took it."""
+
+
 class ThreadPool:
     """At most `size` working threads, and at most as many again that were abandoned and have not ended yet."""
 

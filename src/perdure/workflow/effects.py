@@ -28,8 +28,10 @@ class Happened(msgspec.Struct, Generic[T], frozen=True):
 class DidNotHappen(msgspec.Struct, frozen=True):
     """It did not happen, *and can no longer happen*: the step may run again.
 
-    Say so only when nobody can still do it: because the idempotency key was voided where the effect would have taken
-    place, or because the attempt is surely over. A worker that was frozen inside it may wake up any time later.
+    Say so only when nobody can still do it. Best because you made it so: by voiding the key where the effect would take
+    place. It is void then for the next attempt as well: send `f"{step.idempotency_key}-{step.attempt}"` of `step =
+    perdure.current_step()`, which tells `reconcile` the same. Where nothing can be voided, let what you send expire
+    with the step's `timeout`: until that and a lease are over, the answer does not count, and is asked for again.
     """
 
 
