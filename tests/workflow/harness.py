@@ -426,12 +426,13 @@ class Live:
                 break
             events.append(event)
         events += state
+        events = events or self._any_update(sure=True)
         if not events:
             raise Stuck(self._about(f"nothing can happen; open: {to_start(self.execution)}"))
         return events
 
-    def _any_update(self) -> list[ev.AnyEvent]:
-        if not self.asked or self.rng.random() < 0.5:
+    def _any_update(self, *, sure: bool = False) -> list[ev.AnyEvent]:
+        if not self.asked or (not sure and self.rng.random() < 0.5):
             return []
         name, args = self.asked[0]
         if self.execution._main.done():

@@ -406,7 +406,7 @@ class Handlers:
     async def finished(self) -> None:
         """Wait until no handler is at work but the one that asks."""
         me = asyncio.current_task()
-        while others := [task for task in self.at_work if task is not me]:
+        while others := [task for task in self.at_work if task is not me and not task.done()]:
             await asyncio.wait(others)
 
 
