@@ -28,6 +28,7 @@ from perdure.core.errors import (
     TransactionDisagrees,
     TransactionMisused,
     TransactionTorn,
+    YourError,
 )
 from perdure.core.events import FailureInfo, Payload
 from perdure.core.identity import noise
@@ -39,7 +40,8 @@ FORMAT = 0
 GIVEN = (Connection, AsyncConnection, Session, AsyncSession)
 """What a function can ask for."""
 
-TRIES = 10
+TRIES = 10  # of an attempt
+SETTLE_TRIES = 30  # to make a failure final: some 20 s
 FIRST_PAUSE_S = 0.01
 LONGEST_PAUSE_S = 1.0
 CLAIMS = 3
@@ -119,61 +121,80 @@ class Try:
 
     def __init__(self, place: Place) -> None:
         self.place = place
-        self._ended = ""  # what the function did to our transaction
+        self._ended = ""  # what the function did that it must not do
+        self._connection: Connection | None = None
+        self._session: Session | None = None
         self._finishing = False
 
-    def claim(self, connection: Connection) -> Outcome | None:
+    def claim(self, connection: Connection, given: Any) -> Outcome | None:
         """Insert the record; None: it is ours, go on. Else what the one before came to.
 
-        Blocks while another transaction holds the record, and until that is over.
+        Blocks while another transaction holds the record, and until that is over. `given` is what the function gets.
         """
         found = insert(connection, self.place, "open", None)
         if found is None:
+            self._connection, self._session = connection, _sync_session(given)
+            if self._session is not None:
+                event.listen(self._session, "after_begin", self._on_begin)
             event.listen(connection, "commit", self._on_commit)
             event.listen(connection, "rollback", self._on_rollback)
             event.listen(connection, "before_cursor_execute", self._on_statement)
         return found
 
     def __enter__(self) -> None:
-        """Around the function: its error, if it is about a commit of its own, is told by `finish`."""
+        """Around the function: its error, if it is about what it must not do, is told by `finish`."""
 
     def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> bool:
-        return self._ended == "commit" and isinstance(error, Exception)
+        return self._ended in {COMMITTED, STRAYED} and isinstance(error, Exception)
 
-    def finish(self, connection: Connection, given: Any, encode: Callable[[], Outcome]) -> Outcome:
+    def finish(self, connection: Connection, encode: Callable[[], Outcome]) -> Outcome:
         """Complete the record with the encoded result, and commit. An outcome that is an error was not committed."""
-        session = given if isinstance(given, Session) else getattr(given, "sync_session", None)
+        session = self._session
         if not self._ended and session is not None:
-            session.connection()  # one that was never used has not joined our transaction, and would not commit it
-            session.flush()
+            with self:
+                session.connection()  # one that was never used has not joined our transaction, and would not commit it
+                session.flush()
         if self._ended:
             return self._misused()
         outcome = encode()
         if isinstance(outcome, PerdureError):
             return outcome
         if not complete(connection, self.place, outcome):
-            self._ended = "rollback"
+            self._ended = ROLLED_BACK
             return self._misused()
         self._finishing = True
         commit(connection, session or connection)
         return outcome
 
     def _misused(self) -> TransactionMisused:
-        what = "committed by itself" if self._ended == "commit" else "rolled back by itself and went on"
-        return TransactionMisused(name=self.place.step, location=self.place.location, what=what)
+        return TransactionMisused(name=self.place.step, location=self.place.location, what=self._ended)
 
     def _on_commit(self, connection: Connection) -> None:
         if not self._finishing:
-            self._ended = "commit"
+            self._ended = COMMITTED
             connection.invalidate()  # after an error here SQLAlchemy takes the transaction for ended, and it is not
             raise self._misused()
 
     def _on_rollback(self, _: Connection) -> None:
-        self._ended = self._ended or "rollback"
+        self._ended = self._ended or ROLLED_BACK
+
+    def _on_begin(self, _session: Session, _transaction: Any, connection: Connection) -> None:
+        if connection is not self._connection:
+            self._ended = STRAYED
+            raise self._misused()
 
     def _on_statement(self, connection: Connection, _cursor: Any, statement: str, *_: Any) -> None:
         if _ENDS.match(statement):
             self._on_commit(connection)
+
+
+COMMITTED = "committed by itself"
+ROLLED_BACK = "rolled back by itself and went on"
+STRAYED = "has a session that uses another connection beside its own (see its get_bind)"
+
+
+def _sync_session(given: Any) -> Session | None:
+    return given if isinstance(given, Session) else getattr(given, "sync_session", None)
 
 
 def insert(
@@ -264,21 +285,23 @@ def _outcome(row: Any, place: Place) -> Outcome:
 # --- what may be tried again ------------------------------------------------------------------------------------------
 
 
-def pauses(place: Place) -> Iterator[float]:
+def pauses(place: Place, tries: int) -> Iterator[float]:
     """For each try, how long to wait after it, in seconds; 0 for the last."""
-    for number in range(TRIES - 1):
-        spread = 0.5 + noise(place.run, place.seq, place.attempt * TRIES + number) / 2
+    for number in range(tries - 1):
+        spread = 0.5 + noise(place.run, place.seq, place.attempt * tries + number) / 2
         yield min(FIRST_PAUSE_S * 2**number, LONGEST_PAUSE_S) * spread
     yield 0.0
 
 
 @contextmanager
-def again(pause_s: float) -> Iterator[None]:
+def again(pause_s: float, *, after_any: bool) -> Iterator[None]:
     """Around a try: an error that may be gone after the pause goes no further, unless it was the last try."""
     try:
         yield
-    except DBAPIError as error:
-        if not pause_s or not is_transient(error):
+    except YourError:
+        raise
+    except Exception as error:
+        if not pause_s or not (after_any or (isinstance(error, DBAPIError) and is_transient(error))):
             raise
 
 

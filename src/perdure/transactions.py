@@ -145,10 +145,10 @@ class Datasource(Generic[C]):
             return contextlib.nullcontext(connection)
         return self._maker(bind=connection, autobegin=True, join_transaction_mode="control_fully")
 
-    def claim(self, connection: Connection, attempt: Try) -> Outcome | None:
+    def claim(self, connection: Connection, attempt: Try, session: Any) -> Outcome | None:
         """See `Try.claim`."""
         self._prepare(connection, attempt.place)
-        return attempt.claim(connection)
+        return attempt.claim(connection, session)
 
     def fail(self, connection: Connection, place: Place, failure: FailureInfo) -> Outcome:
         """See `transaction_records.fail`."""
@@ -287,17 +287,19 @@ class Transaction(Step[P, R]):
 
     def call(self, *args: Any, **kwargs: Any) -> Any:
         """See `Step.call`."""
-        place = self._place()
+        place, tries = self._place(), self._source.records.TRIES
         if self.is_async:
-            return self._tries_async(place, partial(self._once_async, place, args, kwargs))
-        return self._tries(place, partial(self._once, place, args, kwargs))
+            return self._tries_async(place, tries, partial(self._once_async, place, args, kwargs))
+        return self._tries(place, tries, partial(self._once, place, args, kwargs))
 
     def settle(self, failure: FailureInfo) -> Any:
         """See `Step.settle`."""
-        place, source = self._place(), self._source
+        place, source, tries = self._place(), self._source, self._source.records.SETTLE_TRIES
         if self.is_async:
-            return self._tries_async(place, partial(source.run_async, source.fail, place, failure))
-        return self._tries(place, partial(source.run, source.fail, place, failure))
+            return self._tries_async(
+                place, tries, partial(source.run_async, source.fail, place, failure), after_any=True
+            )
+        return self._tries(place, tries, partial(source.run, source.fail, place, failure), after_any=True)
 
     def outcome(self, value: Outcome) -> Payload | FailureInfo:
         """See `Step.outcome`."""
@@ -333,16 +335,18 @@ class Transaction(Step[P, R]):
 
     # Twice the same way round, awaited and not. What happens in the database is written once, in transaction_records.
 
-    async def _tries_async(self, place: Place, once: Callable[[], Coroutine[Any, Any, Outcome]]) -> Outcome:
-        for pause_s in self._source.records.pauses(place):
-            with self._source.records.again(pause_s):
+    async def _tries_async(
+        self, place: Place, tries: int, once: Callable[[], Coroutine[Any, Any, Outcome]], *, after_any: bool = False
+    ) -> Outcome:
+        for pause_s in self._source.records.pauses(place, tries):
+            with self._source.records.again(pause_s, after_any=after_any):
                 return await once()
             await asyncio.sleep(pause_s)
         raise AssertionError("the last try returns or raises")
 
-    def _tries(self, place: Place, once: Callable[[], Outcome]) -> Outcome:
-        for pause_s in self._source.records.pauses(place):
-            with self._source.records.again(pause_s):
+    def _tries(self, place: Place, tries: int, once: Callable[[], Outcome], *, after_any: bool = False) -> Outcome:
+        for pause_s in self._source.records.pauses(place, tries):
+            with self._source.records.again(pause_s, after_any=after_any):
                 return once()
             time.sleep(pause_s)
         raise AssertionError("the last try returns or raises")
@@ -351,26 +355,26 @@ class Transaction(Step[P, R]):
         source = self._source
         attempt: Try = source.records.Try(place)
         async with source.engine.connect() as connection, source.session(connection) as session:
-            outcome: Outcome | None = await connection.run_sync(source.claim, attempt)
+            outcome: Outcome | None = await connection.run_sync(source.claim, attempt, session)
             if outcome is None:
                 value = None
                 with attempt:
                     value = await self.fn(session, *args, **kwargs)
-                outcome = await connection.run_sync(attempt.finish, session, partial(self._encode, place, value))
+                outcome = await connection.run_sync(attempt.finish, partial(self._encode, place, value))
             return outcome
 
     def _once(self, place: Place, args: Any, kwargs: Any) -> Outcome:
         source = self._source
         attempt: Try = source.records.Try(place)
         with source.engine.connect() as connection, source.session(connection) as session:
-            outcome = source.claim(connection, attempt)
+            outcome = source.claim(connection, attempt, session)
             if outcome is None:
                 value = None
                 with attempt:
                     value = self.fn(session, *args, **kwargs)
                 if current_attempt.get().cancelled:  # its thread could not be stopped; what it wrote can
                     raise asyncio.CancelledError("the step was cancelled")
-                outcome = attempt.finish(connection, session, partial(self._encode, place, value))
+                outcome = attempt.finish(connection, partial(self._encode, place, value))
             return outcome
 
     async def _run_plainly(self, args: Any, kwargs: Any) -> Any:

@@ -57,6 +57,7 @@ class Faults:
 @pytest.fixture(autouse=True)
 def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transaction_records, "TRIES", 2)
+    monkeypatch.setattr(transaction_records, "SETTLE_TRIES", 2)
     monkeypatch.setattr(transaction_records, "FIRST_PAUSE_S", 0.001)
 
 

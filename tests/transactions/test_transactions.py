@@ -7,12 +7,12 @@ import contextlib
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import sqlalchemy as sa
 from sqlalchemy import event
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session, sessionmaker
 from tests.runtime.conftest import Lab, kinds, of_kind, status
 from tests.transactions.bank import KINDS, SYNC, Bank, as_workflow, copy_store
@@ -22,6 +22,7 @@ from perdure import transaction_records
 from perdure.core import events as ev
 from perdure.core.errors import InvalidDefinition, InvalidOption
 from perdure.core.identity import ExecutionId, Key, Namespace
+from perdure.runtime import steps
 from perdure.store.memory import MemoryStore
 from perdure.store.sealing import SealedStore
 from perdure.testing import TestEngine, replies
@@ -381,6 +382,54 @@ async def test_a_rollback_of_its_own_and_an_error_is_an_ordinary_failure(lab: La
     assert (bank.ledger(), bank.records()) == ([], [(1, "failed")])
 
 
+class Routing(Session):
+    """As the handbook has it: reads here, writes there."""
+
+    elsewhere: ClassVar[list[sa.Engine]] = []
+
+    def get_bind(self, *args: Any, **options: Any) -> Any:
+        return self.elsewhere[0] if self.elsewhere else super().get_bind(*args, **options)
+
+
+@pytest.mark.parametrize("kind", ["session", "async session"])
+@pytest.mark.parametrize("use", ["used", "unused", "swallowed"])
+async def test_a_session_that_strays_to_another_connection_is_refused(
+    lab: Lab, bank: Bank, monkeypatch: pytest.MonkeyPatch, kind: str, use: str
+) -> None:
+    """What it writes there would be committed without the record, or the record without it."""
+    elsewhere = [bank.sync_engine(kind)]
+    monkeypatch.setattr(Routing, "elsewhere", elsewhere)
+    insert = sa.text("INSERT INTO ledger (key, cents) VALUES ('x', 1)")
+    ignored = contextlib.suppress(perdure.PerdureError) if use == "swallowed" else contextlib.nullcontext()
+    maker = (
+        sessionmaker(bank.engine, class_=Routing)
+        if kind == "session"
+        else async_sessionmaker(bank.async_engine, sync_session_class=Routing)
+    )
+    if kind == "session":
+
+        @perdure.transaction(maker, name="stray")
+        def stray(session: Session, cents: int) -> int:
+            with ignored:
+                _ = None if use == "unused" else session.execute(insert)
+            return cents
+
+    else:
+
+        @perdure.transaction(maker, name="stray")
+        async def stray(session: AsyncSession, cents: int) -> int:
+            with ignored:
+                _ = None if use == "unused" else await session.execute(insert)
+            return cents
+
+    flow = as_workflow(stray)
+    assert "another connection" in await stalls(lab, flow)
+    assert (bank.ledger(), bank.records()) == ([], [])
+    elsewhere.clear()
+    assert await resumed(lab, flow) == 5
+    assert (bank.ledger(), bank.records()) == ([] if use == "unused" else [1], [(1, "completed")])
+
+
 async def test_a_database_that_does_not_roll_back_is_refused(lab: Lab, bank: Bank) -> None:
     loose = bank.engine.execution_options(isolation_level="AUTOCOMMIT")
 
@@ -508,6 +557,7 @@ def impatient(tmp_path: Path) -> Any:
 @pytest.fixture
 def few_tries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transaction_records, "TRIES", 3)
+    monkeypatch.setattr(transaction_records, "SETTLE_TRIES", 3)
 
 
 class Lock:
@@ -587,12 +637,14 @@ def test_pauses_grow_are_spread_and_have_an_end() -> None:
     def place(seq: int) -> Any:
         return transaction_records.Place("n", "e", "r", seq, "s", b"", "", "", 1, 0, VAULT)
 
-    some, others = list(transaction_records.pauses(place(1))), list(transaction_records.pauses(place(2)))
+    some, others = (list(transaction_records.pauses(place(seq), transaction_records.TRIES)) for seq in (1, 2))
     assert some != others
     assert len(some) == transaction_records.TRIES
     assert some[-1] == 0.0
     assert all(0.005 <= pause <= 1.0 for pause in some[:-1])
     assert sum(some) < 6
+    settling = list(transaction_records.pauses(place(1), transaction_records.SETTLE_TRIES))
+    assert 10 < sum(settling) < steps.SETTLE_S
 
 
 async def test_a_database_that_says_nothing_stalls_and_is_asked_again(
@@ -658,11 +710,23 @@ async def test_a_commit_with_unknown_outcome_is_read_again_by_its_key(
         assert (bank.calls, bank.ledger(), bank.records()) == ([5], [], [(1, "failed")])
 
 
+def test_a_connection_whose_commit_failed_is_dropped(bank: Bank, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLAlchemy would give it back to the pool as it is: in the middle of the transaction, with its locks."""
+    commits = Commits(bank.engine, monkeypatch)
+    commits.plan = {1: (False, False)}
+    with bank.engine.connect() as connection:
+        connection.execute(sa.text("INSERT INTO ledger (key, cents) VALUES ('x', 1)"))
+        with pytest.raises(sa.exc.OperationalError):
+            transaction_records.commit(connection, connection)
+    with bank.engine.connect() as connection:
+        assert connection.execute(sa.text("SELECT * FROM ledger")).all() == []
+
+
 async def test_the_commit_of_a_failure_may_be_unknown_too(
     lab: Lab, bank: Bank, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commits = Commits(bank.engine, monkeypatch)
-    commits.plan = {SET_UP + 1: (True, True)}
+    commits.plan = {SET_UP + 1: (False, False), SET_UP + 2: (False, True), SET_UP + 3: (True, False)}
 
     def refused(_: Any, cents: int) -> int:
         raise ValueError(f"no {cents}")

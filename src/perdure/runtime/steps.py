@@ -24,6 +24,7 @@ from perdure.core.errors import (
     TransactionUnsettled,
     UnencodableResult,
     UnknownOutcome,
+    YourError,
 )
 from perdure.core.identity import Key, noise
 from perdure.runtime.attempt import Driven, StepRun
@@ -243,6 +244,8 @@ class StepRunner:
         except Lapsed:
             self._lapse(run)
             return None
+        except YourError as error:
+            return error
         except Exception as error:  # noqa: BLE001 - whatever it is, nobody knows what came of the step
             detail = str(getattr(error, "orig", error)) or f"no answer within {SETTLE_S} s"
             key = f"execution {run.execution!r}, run {run.run}, seq {run.seq}"
