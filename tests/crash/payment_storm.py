@@ -54,14 +54,23 @@ async def purchase(number: int) -> list[int]:
     return [deposit, *parts]
 
 
+@perdure.workflow
+async def subscription(number: int, told: list[int]) -> list[int]:
+    """Three months, each a run of its own: the same step under the same number, and new keys."""
+    told = [*told, await charge(f"{number}/month {len(told)}", amount(number))]
+    if len(told) < 3:
+        perdure.continue_as_new(number, told)
+    return told
+
+
 def amount(number: int) -> int:
-    """Cents of a deposit."""
+    """Cents."""
     return 100 + number % 37
 
 
 def charges(number: int) -> list[tuple[str, int]]:
-    """What a purchase must come to."""
-    parts = {"deposit": 1, "a": 2, "b": 3}
+    """What a purchase must come to: every third is a subscription."""
+    parts = {"month 0": 1, "month 1": 1, "month 2": 1} if number % 3 == 0 else {"deposit": 1, "a": 2, "b": 3}
     return [(f"{number}/{part}", times * amount(number)) for part, times in parts.items()]
 
 
@@ -70,7 +79,7 @@ def work(store: Path, port: int, ready: Any) -> None:
     os.environ[PORT] = str(port)
 
     async def forever() -> None:
-        async with perdure.Engine(store, workflows=[purchase], wait=True) as engine:
+        async with perdure.Engine(store, workflows=[purchase, subscription], wait=True) as engine:
             ready.send("ready")
             await engine.run_forever()
 
@@ -160,7 +169,8 @@ class Storm:
             for _ in range(self.at_once - len(rows)):
                 self.counts["purchases"] += 1
                 number = self.counts["purchases"]
-                await self._persist(client.start, purchase, number, id=f"purchase-{number}")
+                what: tuple[Any, ...] = (subscription, number, []) if number % 3 == 0 else (purchase, number)
+                await self._persist(client.start, *what, id=f"purchase-{number}")
             await asyncio.sleep(0.02)
 
     async def _persist(self, call: Any, *args: Any, **options: Any) -> None:
