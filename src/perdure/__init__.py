@@ -29,7 +29,8 @@ from perdure.core.errors import (
 from perdure.core.retry import Retry
 from perdure.linting import Finding, lint
 from perdure.runtime.client import Client
-from perdure.runtime.engine import Engine, run
+from perdure.runtime.engine import Engine
+from perdure.runtime.entry import run
 from perdure.runtime.handle import Handle
 from perdure.runtime.unresolved import Unresolved
 from perdure.transactions import Datasource, transaction

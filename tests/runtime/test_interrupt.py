@@ -86,7 +86,7 @@ def assert_short(err: str, execution: str) -> None:
     assert err.splitlines()[-1] == (
         f"KeyboardInterrupt: stopped; nothing recorded is lost: the same call with id={execution!r} goes on"
     )
-    assert [Path(name).name for name in re.findall(r'File "([^"]+)"', err)] == ["script.py", "engine.py"]
+    assert [Path(name).name for name in re.findall(r'File "([^"]+)"', err)] == ["script.py", "entry.py"]
     assert "During handling" not in err
 
 

@@ -7,16 +7,11 @@ load journals; `def` steps run in a pool. Each has its own way into the store.
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import inspect
 import logging
-import sys
-from asyncio import events as asyncio_events
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Self, TypeVar
 
 from perdure.core import events as ev
@@ -24,7 +19,6 @@ from perdure.core.errors import (
     DuplicateName,
     EngineClosed,
     EngineMisused,
-    InvalidDefinition,
     InvalidOption,
     KeyMissing,
     StoreBusy,
@@ -38,6 +32,7 @@ from perdure.runtime.client import Executions
 from perdure.runtime.committer import ThreadCommitter
 from perdure.runtime.environment import Environment, SystemEnvironment
 from perdure.runtime.handle import raise_if_error
+from perdure.runtime.known import fingerprint_of, named, place_of
 from perdure.runtime.lease import Heart
 from perdure.runtime.local import LocalServer, Question, socket_path
 from perdure.runtime.queries import Queries
@@ -487,107 +482,3 @@ def at_least(least: int, value: int, option: str) -> None:
     """Raises `InvalidOption` for anything but a whole number of that size."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise InvalidOption(option=option, value=repr(value), expected=f"a whole number, {least} or more")
-
-
-def named(workflows: Iterable[Workflow[..., Any]]) -> dict[str, Workflow[..., Any]]:
-    """Workflows by name: the given ones, and others that their modules define.
-
-    Raises:
-        DuplicateName: two different ones have the same name.
-        InvalidDefinition: something is no workflow.
-    """
-    found: dict[str, Workflow[..., Any]] = {}
-    given = list(workflows)
-    for workflow in given:
-        if not isinstance(workflow, Workflow):
-            raise InvalidDefinition(
-                name=repr(workflow),
-                kind="workflow",
-                reason="it was not decorated",
-                fix="Put @perdure.workflow above it.",
-            )
-        other = found.setdefault(workflow.name, workflow)
-        if other is not workflow:
-            raise DuplicateName(kind="workflow", name=workflow.name, first=place_of(other), second=place_of(workflow))
-    for workflow in given:
-        module = sys.modules.get(workflow.fn.__module__)
-        for other in vars(module).values() if module is not None else ():
-            if isinstance(other, Workflow):
-                found.setdefault(other.name, other)
-    return found
-
-
-def place_of(workflow: Workflow[..., Any]) -> str:
-    """`module:line` of a definition."""
-    code = workflow.fn.__code__
-    return f"{workflow.fn.__module__}:{code.co_firstlineno}"
-
-
-def fingerprint_of(workflows: Iterable[Workflow[..., Any]]) -> str:
-    """A hash of the source of the modules that define the workflows, and of loaded modules of the same packages."""
-    names = {workflow.fn.__module__ for workflow in workflows}
-    tops = {name.partition(".")[0] for name in names if "." in name}
-    for name in list(sys.modules):
-        if name.partition(".")[0] in tops:
-            names.add(name)
-    digest = hashlib.blake2b(digest_size=8)
-    for name in sorted(names):
-        module = sys.modules.get(name)
-        if module is not None:
-            digest.update(name.encode() if name != "__main__" else b"")
-            digest.update(_source(module))
-    return digest.hexdigest()
-
-
-def _source(module: ModuleType) -> bytes:
-    try:
-        return inspect.getsource(module).encode("utf-8", "surrogatepass")
-    except (OSError, TypeError):
-        return b""
-
-
-def run(
-    workflow: Workflow[..., R],
-    *args: Any,
-    id: str | None = None,
-    store: str | Path | Store | None = None,
-    **kwargs: Any,
-) -> R:
-    """Run a workflow to its end and return the result: the three-line entry.
-
-    Run it again with the same id after a crash and it goes on; after its end, it returns the recorded result.
-
-    Args:
-        workflow: what to run; its arguments follow.
-        id: of the execution; by default a random one, so that every call is a new execution.
-        store: path of the SQLite file; by default `PERDURE_STORE`, else `perdure.db` in the working directory.
-
-    Raises:
-        ExecutionFailed, ExecutionCancelled, ExecutionTerminated, ExecutionStalled: how it ended otherwise.
-        StoreBusy: another engine works on this file.
-        EngineMisused: an event loop runs here already.
-        KeyboardInterrupt: Ctrl-C; its message names the id to go on with. Running steps may finish first; a second
-            Ctrl-C does not wait for them.
-
-    Example:
-        print(perdure.run(research, "durable execution", id="report-1"))
-    """
-    if asyncio_events._get_running_loop() is not None:
-        raise EngineMisused(
-            what="perdure.run was called where an event loop runs already, as in a notebook or inside a coroutine",
-            fix="There: async with perdure.Engine(workflows=[...]) as engine: handle = await engine.start(...).",
-        )
-
-    engine = Engine(store, workflows=[workflow])
-    chosen = id if id is not None else engine.new_id()
-
-    async def main() -> R:
-        async with engine:
-            handle = await engine.start(workflow, *args, id=chosen, **kwargs)
-            return await handle.result()
-
-    try:
-        return asyncio.run(main())
-    except KeyboardInterrupt:  # without the frames of whatever the interrupt met
-        told = f"stopped; nothing recorded is lost: the same call with id={chosen!r} goes on"
-        raise KeyboardInterrupt(told) from None
