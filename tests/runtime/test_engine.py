@@ -327,7 +327,7 @@ async def test_a_client_starts_what_the_engine_beside_it_does_not_know(lab: Lab)
 
     async with perdure.Engine(lab.path), lab.client() as client:
         handle = await client.start(unknown, id="u")
-        assert (await handle.describe()).status == "active"
+        assert (await handle.describe()).status in {"active", "stalled"}  # it stalls visibly at the next look
 
 
 async def test_more_clients_than_connections_are_all_served(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
