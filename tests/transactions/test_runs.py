@@ -76,7 +76,7 @@ async def test_a_transaction_that_is_open_when_its_run_ends_happens_once_or_not_
             return "done"
         task = asyncio.create_task(deposit(cents))
         await asyncio.wait({task}, timeout=0.02)
-        perdure.continue_as_new(cents - 1)
+        return perdure.continue_as_new(cents - 1)
 
     flow = as_workflow(body)
     async with lab.engine(flow) as engine:
