@@ -1,0 +1,3 @@
+"""The laboratory of the runtime's tests, here too."""
+
+from tests.runtime.conftest import lab  # noqa: F401 - a fixture
