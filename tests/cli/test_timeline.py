@@ -186,6 +186,32 @@ def test_messages_and_children_are_told(journal: Journal) -> None:
     ]
 
 
+def test_updates_dropped_signals_published_states_and_what_was_left_over_are_told(journal: Journal) -> None:
+    journal.add(1, jn.UpdateAccepted("u-1", "add", packed(["apple", 2])))
+    journal.add(2, jn.StatePublished(packed({"items": 1}), 1))
+    journal.add(3, jn.UpdateAccepted("u-2", "pay", packed([])))
+    journal.add(4, jn.MessageDropped(1, "m", "go", FAILURE))
+    journal.add(5, jn.StatePublished(packed({"items": 3}), 2))
+    journal.add(6, jn.UpdateCompleted(2, "u-1", "add", packed(3)))
+    assert [(entry.mark, entry.title) for entry in timeline(journal.events).open] == [("running", "update pay")]
+    assert '  state     {"items": 3}' in journal.drawn()
+    left = (jn.Unfinished("update", "pay", "u-2"), jn.Unfinished("signal", "go", "m"))
+    journal.add(7, jn.ExecutionTerminated("enough", unfinished=left, unreceived=2))
+    told = [(entry.mark, entry.title, entry.text) for entry in journal.past()[1:]]
+    assert told == [
+        ("failed", "signal go dropped", ""),
+        ("done", "update add", ""),
+        ("cancelled", "terminated", "enough"),
+        ("cancelled", "update pay was not finished", ""),
+        ("cancelled", "signal go was not finished", ""),
+        ("note", "2 signal(s) not received", "kept as dead letters"),
+    ]
+    full = [entry.title for entry in timeline(journal.events, unfold=True).past]
+    assert full.count("published") == 2
+    assert "update add accepted" in full
+    assert "ConnectionError: overloaded" in journal.drawn("terminated")
+
+
 # --- how it looks ---
 
 

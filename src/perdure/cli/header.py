@@ -34,6 +34,7 @@ def _facts(row: jn.Row, told: Timeline, started: str, now_ms: int) -> Iterator[t
     yield "started", started, ""
     yield "parent", told.parent.execution if told.parent is not None else "", ""
     yield "input", arguments_text(told.input), ""
+    yield "state", value_text(told.state), ""
     yield "result", value_text(told.result) or ("null" if told.closing == "completed" else ""), ""
     yield "failure", failure_line(told.failure) if told.failure is not None else "", "red"
     yield "waits for", waits_text(row, now_ms), "yellow"

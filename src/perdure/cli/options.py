@@ -24,6 +24,7 @@ class Exit(IntEnum):
     STALLED = 5
     OWNERSHIP_LOST = 6
     REFUSED = 7
+    NO_ANSWER = 8
     BUG = 70
     INTERRUPTED = 130
     TERMINATED = 143

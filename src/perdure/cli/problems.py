@@ -21,10 +21,16 @@ _BY_CODE = {
     "P0502": Exit.REFUSED,
     "P0503": Exit.REFUSED,
     "P0504": Exit.STALLED,
+    "P0506": Exit.NO_ANSWER,
     "P0508": Exit.REFUSED,
     "P0602": Exit.FAILED,
     "P0603": Exit.FAILED,
     "P0604": Exit.FAILED,
+    "P0802": Exit.FAILED,
+    "P0803": Exit.FAILED,
+    "P0804": Exit.REFUSED,
+    "P0805": Exit.FAILED,
+    "P0806": Exit.NO_ANSWER,
 }
 CLOSE, ALMOST = 0.5, 0.1  # how alike names are, from 0 to 1
 _FILE_LINE = re.compile(r'File "([^"\n]+)", line')

@@ -83,6 +83,7 @@ class Timeline(msgspec.Struct):
     failure: jn.FailureInfo | None = None
     closing: str = ""
     parent: jn.Parent | None = None
+    state: jn.Payload | None = None  # that was published last
 
 
 def timeline(
@@ -126,6 +127,7 @@ class _Teller:
         self.unknown: dict[int, Entry] = {}  # of these, the ones of which nobody knows what they did
         self.children: dict[int, Entry] = {}
         self.messages: dict[int, Entry] = {}
+        self.updates: dict[str, Entry] = {}
         self.last: jn.Recorded | None = None
 
     def add(self, entry: Entry) -> Entry:
@@ -159,10 +161,14 @@ class _Teller:
                 self.add(Entry("signal", f"signal {event.name}", at_ms, input=event.value, text=text))
             case jn.TimerFired():
                 self.add(Entry("timer", "timer fired", at_ms, seq=event.seq))
+            case jn.UpdateAccepted() | jn.UpdateCompleted() | jn.MessageDropped() | jn.StatePublished():
+                self.handled(at_ms, event)
             case jn.CancelRequested():
                 self.add(Entry("note", "cancel requested", at_ms, text=event.reason))
             case _:
                 self.other(at_ms, event)
+        if isinstance(event, jn.ClosingEvent):
+            self.left_over(at_ms, event)
 
     def other(self, at_ms: int, event: jn.AnyEvent) -> None:
         match event:
@@ -289,12 +295,44 @@ class _Teller:
             case _:
                 pass
 
+    def handled(
+        self,
+        at_ms: int,
+        event: jn.UpdateAccepted | jn.UpdateCompleted | jn.MessageDropped | jn.StatePublished,
+    ) -> None:
+        match event:
+            case jn.UpdateAccepted():
+                entry = Entry("running", f"update {event.name}", None, at_ms, input=event.input)
+                self.updates[event.update_id] = entry
+                if self.unfold:
+                    self.add(Entry("signal", f"update {event.name} accepted", at_ms, input=event.input))
+                    entry.input = None  # told
+            case jn.UpdateCompleted():
+                entry = self.updates.pop(event.update_id, Entry("running", f"update {event.name}", None, at_ms))
+                entry.mark, entry.at_ms = "done" if event.failure is None else "failed", at_ms
+                entry.output, entry.failure = event.result, event.failure
+                self.add(entry)
+            case jn.MessageDropped():
+                self.add(Entry("failed", f"signal {event.name} dropped", at_ms, failure=event.failure))
+            case jn.StatePublished():
+                self.made.state = event.state
+                if self.unfold:
+                    self.add(Entry("note", "published", at_ms, output=event.state))
+
+    def left_over(self, at_ms: int, event: jn.ClosingEvent) -> None:
+        """What of its messages came to nothing when the run ended."""
+        for each in event.unfinished:
+            self.add(Entry("cancelled", f"{each.kind} {each.name} was not finished".strip(), at_ms))
+        if event.unreceived:
+            text = "kept as dead letters" if event.unreceived > 1 else "kept as a dead letter"
+            self.add(Entry("note", f"{event.unreceived:,} signal(s) not received", at_ms, text=text))
+
     # --- what goes on ---
 
     def still_open(self, running: Iterable[jn.Running]) -> list[Entry]:
         if self.made.closing:
             return []
-        found = list(self.children.values())
+        found = [*self.children.values(), *self.updates.values()]
         told = {each.seq: each for each in running if self.last is not None}
         for seq, entry in self.retrying.items():
             entry.seq = seq

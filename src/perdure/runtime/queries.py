@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from perdure.core.errors import ExecutionNotFound, ExecutionStalled, ReadOnlyHandler, UnknownWorkflow
-from perdure.core.events import Payload
+from perdure.core.events import Payload, Recorded
 from perdure.core.identity import Key
 from perdure.runtime.loading import LOAD_PAGE
 from perdure.runtime.local import Question
@@ -87,27 +87,38 @@ class Queries:
 
     async def _replayed(self, row: Row) -> Execution:
         """Its code as the journal leaves it."""
-        name, key, run, store = (row.key, row.run), row.key, row.run, self._worker.store
+        name = (row.key, row.run)
         execution = self._kept.pop(name, None) or self._fresh(row)
         self._kept[name] = execution
         while len(self._kept) > MOST_KEPT:
             self._forget(next(iter(self._kept)))
         try:
-            while True:
-                page = await self._read(partial(store.load, key, run, execution.machine.position, LOAD_PAGE))
-                for count, recorded in enumerate(page, 1):
-                    execution.feed(recorded)
-                    if count % EVENTS_PER_TURN == 0:
-                        await asyncio.sleep(0)
-                if len(page) < LOAD_PAGE:
-                    return execution
+            journal = await self._journal(row, execution.machine.position)
+            execution.expect(journal)
+            for count, recorded in enumerate(journal, 1):
+                execution.feed(recorded)
+                if count % EVENTS_PER_TURN == 0:
+                    await asyncio.sleep(0)
         except BaseException:
             self._forget(name)
             raise
+        return execution
+
+    async def _journal(self, row: Row, position: int) -> list[Recorded]:
+        """What was journaled from there on."""
+        found: list[Recorded] = []
+        page: list[Recorded] | None = None
+        while page is None or len(page) == LOAD_PAGE:
+            start = position + len(found)
+            page = await self._read(partial(self._worker.store.load, row.key, row.run, start, LOAD_PAGE))
+            found += page
+        return found
 
     def _fresh(self, row: Row) -> Execution:
         worker = self._worker
-        return Execution(worker.workflows[row.workflow], row.key.execution, worker.fingerprint)
+        execution = Execution(worker.workflows[row.workflow], row.key.execution, worker.fingerprint)
+        execution.private = worker.private
+        return execution
 
     def _forget(self, name: tuple[Key, str]) -> None:
         execution = self._kept.pop(name, None)
