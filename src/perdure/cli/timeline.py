@@ -107,6 +107,8 @@ def timeline(
     for recorded in journal:
         teller.session(recorded)
         teller.event(recorded, recorded.event)
+        if isinstance(recorded.event, jn.ClosingEvent):
+            teller.left_over(recorded.at_ms, recorded.event)
     made = teller.made
     for entry in teller.unknown.values():
         entry.whole = True
@@ -167,8 +169,6 @@ class _Teller:
                 self.add(Entry("note", "cancel requested", at_ms, text=event.reason))
             case _:
                 self.other(at_ms, event)
-        if isinstance(event, jn.ClosingEvent):
-            self.left_over(at_ms, event)
 
     def other(self, at_ms: int, event: jn.AnyEvent) -> None:
         match event:
