@@ -42,6 +42,7 @@ from perdure.workflow.context import (
     info,
     now,
     random,
+    set_attributes,
     start_child,
     uuid4,
 )
@@ -129,6 +130,7 @@ __all__ = [
     "receive",
     "restored",
     "run",
+    "set_attributes",
     "snapshot",
     "start_child",
     "step",

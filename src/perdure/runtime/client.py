@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ParamSpec, Self, TypeVar, overload
 
 from perdure.core.errors import EngineClosed, NobodyAnswers, StoreError
@@ -14,13 +14,15 @@ from perdure.core.retry import Seconds
 from perdure.runtime.environment import Environment, SystemEnvironment
 from perdure.runtime.handle import Handle, key_of, raise_if_error
 from perdure.runtime.local import Question, Request, ask, error_of
+from perdure.runtime.options import DEFAULT, StartOptions
 from perdure.runtime.starting import check_receipt, make_start
 from perdure.runtime.unresolved import Unresolved, read_page
 from perdure.runtime.updates import Settled, look
 from perdure.store.codec import PayloadCodec
 from perdure.store.open import local_owner, open_store, sealed
-from perdure.store.protocol import OPEN_STATUSES, Mail, Receipt, Row, Start, Status, Store
+from perdure.store.protocol import OPEN_STATUSES, Mail, OnConflict, Receipt, Reuse, Row, Start, Status, Store
 from perdure.store.sealing import SealedStore
+from perdure.workflow.attributes import AttributeValue, Moment
 from perdure.workflow.definitions import Step, Workflow
 from perdure.workflow.values import secrets_pass
 
@@ -39,20 +41,60 @@ class Executions(ABC):
     namespace: str = DEFAULT_NAMESPACE
     environment: Environment
 
-    async def start(self, workflow: Workflow[P, R], *args: Any, id: str | None = None, **kwargs: Any) -> Handle[R]:
+    async def start(
+        self,
+        workflow: Workflow[P, R],
+        *args: Any,
+        id: str | None = None,
+        on_conflict: OnConflict = "use",
+        reuse: Reuse = "never",
+        start_at: Moment | None = None,
+        delay: Seconds | None = None,
+        deadline: Moment | Seconds | None = None,
+        grace: Seconds | None = None,
+        memo: Mapping[str, Any] | None = None,
+        attributes: Mapping[str, AttributeValue] | None = None,
+        **kwargs: Any,
+    ) -> Handle[R]:
         """Start an execution; returns when that is durable.
 
         Args:
-            workflow: what to run; its arguments follow.
+            workflow: what to run; its arguments follow. One that has the name of an option goes by position.
             id: chosen by the caller: starting it again with the same workflow and input returns the one there is.
                 By default a random one.
+            on_conflict: while one with the id is open: "use" it, if workflow and input are the same; "fail"; or
+                "terminate" it and begin in its place.
+            reuse: once one with the id has closed: "never" begin again, which returns the one there is, if workflow
+                and input are the same; "if_failed": again unless it completed; "always" again.
+            start_at: a datetime with time zone before which it does not begin.
+            delay: the same, from now on: seconds or timedelta.
+            deadline: a datetime, or seconds or timedelta from its beginning on, downtime included: then it is
+                cancelled with a reason, and `grace` later, 30 seconds by default, terminated.
+            grace: seconds or timedelta.
+            memo: small values that `describe` shows, at most 16 KiB.
+            attributes: what it can be found by (`list`): text, numbers, bools, datetimes, lists of texts, by names of
+                a-z, 0-9 and _. They are not encrypted.
 
         Raises:
-            ExecutionExists: the id is taken by another workflow or other input.
+            ExecutionExists: the id is taken by another workflow or other input, or as `on_conflict` says.
             KeyMissing: its values could not be encrypted.
-            InvalidId, WrongArguments, EncodeError: nothing was started.
+            InvalidId, InvalidOption, WrongArguments, EncodeError: nothing was started.
+
+        Example:
+            await client.start(remind, user, id=f"remind-{user}", delay=timedelta(days=7), attributes={"user": user})
         """
-        start = await self._start_of(workflow, args, kwargs, id if id is not None else self.environment.new_id())
+        options = StartOptions(
+            on_conflict=on_conflict,
+            reuse=reuse,
+            start_at=start_at,
+            delay=delay,
+            deadline=deadline,
+            grace=grace,
+            memo=memo,
+            attributes=attributes,
+        )
+        chosen = id if id is not None else self.environment.new_id()
+        start = await self._start_of(workflow, args, kwargs, chosen, options)
         await self.begin(start, workflow)
         return Handle(self, start.key, workflow)
 
@@ -125,10 +167,17 @@ class Executions(ABC):
         handle = Handle(self, start.key, workflow)
         return await handle.update_starting(start, update, values, update_id, returns, timeout)
 
-    async def _start_of(self, workflow: Workflow[..., Any], args: Any, kwargs: Any, execution_id: str) -> Start:
+    async def _start_of(
+        self,
+        workflow: Workflow[..., Any],
+        args: Any,
+        kwargs: Any,
+        execution_id: str,
+        options: StartOptions = DEFAULT,
+    ) -> Start:
         key = key_of(self._opened(), self.namespace, execution_id)
         with secrets_pass(when=self.store.private):
-            start = make_start(workflow, args, kwargs, key, self.environment)
+            start = make_start(workflow, args, kwargs, key, self.environment, options)
         if self.store.private:
             await asyncio.to_thread(self.store.check, key)
         return start

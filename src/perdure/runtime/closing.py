@@ -11,9 +11,10 @@ from perdure.core import events as ev
 from perdure.core.commands import CloseRun, StartChild, State
 from perdure.core.identity import derived_id
 from perdure.core.machine import Machine
+from perdure.runtime.effects import cut_off, rows_of
 from perdure.runtime.inbox import Chosen
-from perdure.runtime.outgoing import Outgoing
-from perdure.store.protocol import Batch, Mail, NewEvent, Status
+from perdure.runtime.outgoing import Outgoing, start_digest
+from perdure.store.protocol import Batch, Mail, NewEvent, Start, Status
 from perdure.workflow.execution import Execution
 
 PARENT_CLOSED = "its parent closed"
@@ -69,8 +70,45 @@ def last_batch(
         mail=[*outgoing.mail, *closing_mail(outgoing, parent, machine, last)],
         starts=outgoing.starts,
         closes=status,
+        successor=successor_of(outgoing, chosen),
         buried=[*outgoing.buried, *unread],
     )
+
+
+def last_batch_without_code(
+    execution: Execution,
+    outgoing: Outgoing,
+    parent: ev.Parent | None,
+    chosen: Chosen,
+    length: int,
+    unfed: Sequence[ev.Recorded],
+    now_ms: int,
+) -> Batch:
+    """The end of an execution whose code cannot go on, or whose journal cannot be read: somebody insists."""
+    assert chosen.terminate is not None
+    machine = execution.machine
+    unread = [*execution.mailbox.unread(), *(each.event for each in unfed if isinstance(each.event, ev.SignalReceived))]
+    last = told_at_the_end(ev.ExecutionTerminated(reason=chosen.terminate.reason), execution, unread)
+    at_ms = max([machine.now_ms, now_ms, *(each.at_ms for each in unfed)])
+    unknown = cut_off(machine, unfed)
+    return Batch(
+        key=outgoing.key,
+        run=outgoing.run,
+        expected=length,
+        events=[*(NewEvent(event, at_ms) for event in unknown.values()), NewEvent(last, at_ms)],
+        taken=chosen.moot,
+        mail=closing_mail(outgoing, parent, machine, last),
+        closes="terminated",
+        successor=successor_of(outgoing, chosen),
+        unresolved=rows_of(unknown, outgoing.key, outgoing.run, length, at_ms),
+        buried=unread,
+    )
+
+
+def successor_of(outgoing: Outgoing, chosen: Chosen) -> Start | None:
+    """What begins in its place."""
+    started = chosen.successor
+    return None if started is None else Start(outgoing.key, started, start_digest(started))
 
 
 def closing_mail(outgoing: Outgoing, parent: ev.Parent | None, machine: Machine, last: ev.AnyEvent) -> list[Mail]:

@@ -27,14 +27,15 @@ from perdure.core.identity import Key
 from perdure.core.machine import Machine
 from perdure.core.table import RunState
 from perdure.runtime.attempt import StepRun
-from perdure.runtime.closing import Closing, closing_mail, last_batch, told_at_the_end
-from perdure.runtime.effects import Effects, cut_off, rows_of
+from perdure.runtime.closing import last_batch, last_batch_without_code
+from perdure.runtime.effects import Effects
 from perdure.runtime.host import Created, Host
-from perdure.runtime.inbox import Chosen, choose
+from perdure.runtime.inbox import Chosen, choose, requests_to_end
 from perdure.runtime.loading import INBOX_PAGE, recorded_here
 from perdure.runtime.outgoing import Outgoing
 from perdure.runtime.steps import LAPSED
 from perdure.runtime.succession import last_of_many
+from perdure.runtime.timing import due_events, end_unbegun, is_overdue, next_due_ms, not_due, opening, overdue
 from perdure.runtime.updates import tell
 from perdure.store.protocol import Batch, Letter, NewEvent, Outcome, Park, Start, Store, Succession
 from perdure.workflow.definitions import Workflow
@@ -85,12 +86,14 @@ class Driver:
         self._again: list[RunStep] = []
         self._retries: dict[int, RunStep] = {}
         self._closing: CloseRun | None = None
+        self.replaced = False  # another start has taken its place
         self.then: Succession | None = None  # what follows, once this run has ended
         self._committing: Batch | None = None
         self._writing = 0  # how many of the results are in it
         self._scheduled = False
         self._unreadable: PerdureError | None = None
         self._effects: Effects | None = None  # of its steps that are declared once
+        self._begins_at_ms: int | None = None  # as long as it may not begin
         self._wake_at_ms: int | None = None  # what the worker's alarm is set to
 
     # --- what happens to it ---
@@ -231,7 +234,7 @@ class Driver:
             if self._feeding:
                 self.poke()
             elif self.machine.closed_by is not None:
-                self.host.closed(self, self.machine.closed_by)
+                self._end()
             else:
                 self._advance()
         except PerdureError as error:
@@ -240,42 +243,36 @@ class Driver:
             log.exception("execution %s: unexpected error", self.key.execution, exc_info=not self.host.private)
             self._cannot_go_on(StalledByBug(failure=failure_info(error)))
 
+    def _end(self) -> None:
+        """Its journal has ended. Who waits for the execution waits for what began in its place, if something did."""
+        assert self.machine.closed_by is not None
+        if self.replaced:
+            self.host.reload(self)
+        else:
+            self.host.closed(self, self.machine.closed_by)
+
     def _cannot_go_on(self, error: PerdureError) -> None:
         """It stalls, unless somebody asked to terminate it: for that its code is not needed."""
-        asked = [each for each in self._letters.values() if isinstance(each.event, ev.TerminateRequested)]
-        if not asked or self.create is not None:
+        asked = requests_to_end(self._letters.values(), self.run)
+        if asked.terminate is None or self.create is not None:
             self.host.stalled(self, error)
             return
         self.broken = error
-        last: Closing = ev.ExecutionTerminated(reason=getattr(asked[0].event, "reason", ""))
-        unfed = [each.event for each in self._feeding if isinstance(each.event, ev.SignalReceived)]
-        unread = [*self.execution.mailbox.unread(), *unfed]
-        last = told_at_the_end(last, self.execution, unread)
-        at_ms = max([self.machine.now_ms, self.host.now_ms(), *(each.at_ms for each in self._feeding)])
-        unknown = cut_off(self.machine, self._feeding)
-        events: list[ev.AnyEvent] = [*unknown.values(), last]
-        batch = Batch(
-            key=self.key,
-            run=self.run,
-            expected=self.length,
-            events=[NewEvent(event, at_ms) for event in events],
-            taken=asked,
-            mail=closing_mail(self._outgoing, self._parent(), self.machine, last),
-            closes="terminated",
-            unresolved=rows_of(unknown, self.key, self.run, self.length, at_ms),
-            buried=unread,
-        )
-        self._committing = batch
-        self.host.commit(batch, lambda outcome: self._terminated(outcome, last))
+        now_ms, unfed = self.host.now_ms(), self._feeding
+        end = last_batch_without_code(self.execution, self._outgoing, self._parent(), asked, self.length, unfed, now_ms)
+        self._committing = end
+        self.host.commit(end, lambda outcome: self._terminated(outcome, end))
 
-    def _terminated(self, outcome: Outcome | PerdureError, last: Closing) -> None:
+    def _terminated(self, outcome: Outcome | PerdureError, end: Batch) -> None:
         self._committing = None
         if self.dead:
             return
-        if outcome is Outcome.COMMITTED:
-            self.host.closed(self, last)
-        else:
+        if outcome is not Outcome.COMMITTED:
             self.host.lost(self)
+        elif end.successor is not None:
+            self.host.reload(self)
+        else:
+            self.host.closed(self, end.events[-1].event)
 
     def _feed_some(self) -> None:
         feeding, execution = self._feeding, self.execution
@@ -314,6 +311,8 @@ class Driver:
         state = self.execution.take_state()
         if state is not None:
             self._outgoing.publish(state)
+        if self.execution.attributes is not None:
+            self._outgoing.set_attributes(self.execution.attributes)
 
     def _pause_or_go_on(self) -> None:
         """A pause has begun or ended. While it lasts, only requests are read from the inbox; all else stays there."""
@@ -366,7 +365,7 @@ class Driver:
             return
         if outcome is Outcome.COMMITTED:
             self._forget_written(batch)
-            self.then = batch.then
+            self.then, self.replaced = batch.then, batch.successor is not None
             self._feed_batch(batch)
             if self._more_letters and batch.taken:
                 self.host.fetch_letters(self)
@@ -454,19 +453,27 @@ class Driver:
             return True
         if self.machine.facts.patches.unwritten:
             return True
-        return self.machine.next_deadline_ms() is not None
+        return next_due_ms(self.machine) is not None
 
     def _compose(self) -> Batch | None:
-        machine, outgoing = self.machine, self._outgoing
+        machine = self.machine
         at_ms = max(machine.now_ms, self.host.now_ms())
         chosen = choose(machine, self._letters.values(), self.execution.judge) if self._letters else NONE_CHOSEN
-        if self._closing or chosen.terminate:
+        early = not_due(chosen, at_ms) if machine.state is RunState.NEW else None
+        if early is not None:
+            self._begins_at_ms = early.start_at_ms
+            return end_unbegun(self._outgoing, machine, chosen, early, at_ms)
+        if self._closing or chosen.terminate or is_overdue(machine, at_ms):
             return self._final_batch(at_ms, chosen)
+        return self._next_batch(at_ms, chosen)
+
+    def _next_batch(self, at_ms: int, chosen: Chosen) -> Batch | None:
+        machine, outgoing = self.machine, self._outgoing
         self._writing = min(len(self._results), RESULTS_PER_BATCH)
         taken = chosen.taken
         due = self._due(chosen, at_ms)
         events = [
-            *self._opening(chosen.events),
+            *opening(machine, self.create, chosen.events, at_ms),
             *self._answered(chosen),
             *self._results[: self._writing],
             *due,
@@ -497,6 +504,7 @@ class Driver:
         """With what its events mean to those who do not read them."""
         if self._outgoing.is_read_outside or chosen.answers_updates:
             tell(batch, chosen.rejected)
+        batch.attributes = self._outgoing.attributes
         return batch if self._effects is None else self._effects.marked(batch)
 
     def _settling_batch(self, effects: Effects, at_ms: int) -> Batch | None:
@@ -526,28 +534,22 @@ class Driver:
         """Timers that fire now: not in a pause, and not before all letters that are stored."""
         if self.paused or chosen.last or chosen.blocked or (self._more_letters and chosen.letters):
             return ()
-        return [ev.TimerFired(seq) for seq in self.machine.due_timers(at_ms)]
-
-    def _opening(self, letters: Sequence[ev.AnyEvent]) -> Sequence[ev.AnyEvent]:
-        """Letters, and at the beginning of a run the start and the claim before them."""
-        if self.machine.state is RunState.RUNNING or self.paused:
-            return letters
-        events: list[ev.AnyEvent] = [] if self.create is None else [self.create.event]
-        starts = [event for event in letters if isinstance(event, ev.ExecutionStarted)]
-        rest = [event for event in letters if not isinstance(event, ev.ExecutionStarted)]
-        return [*events, *starts, ev.ExecutionClaimed(), *rest]
+        return due_events(self.machine, at_ms)
 
     def _final_batch(self, at_ms: int, chosen: Chosen) -> Batch | None:
         """The end. Of the letters that come with it only what it needs is taken: what nobody will read is buried."""
         effects, close = self._effects, self._closing
+        if close is None and chosen.terminate is None:
+            chosen = overdue(chosen)
         if effects is not None and chosen.terminate is None and effects.unsettled():
             return self._settling_batch(effects, at_ms)
         words = [*(() if effects is None else effects.last_words(self._results)), *self._marks()]
         if chosen.terminate is None and close is not None and close.continues is not None:
             batch = last_of_many(self.execution, self._outgoing, close, words, at_ms)
         else:
-            opening = [*self._opening(chosen.starts()), *self._answered(chosen), *words]
-            batch = last_batch(self.execution, self._outgoing, self._parent(), chosen, close, opening, at_ms)
+            begun = opening(self.machine, self.create, chosen.starts(), at_ms)
+            first = [*begun, *self._answered(chosen), *words]
+            batch = last_batch(self.execution, self._outgoing, self._parent(), chosen, close, first, at_ms)
             batch.create = self.create
         return self._told(batch, chosen)
 
@@ -569,7 +571,9 @@ class Driver:
     def next_wake_ms(self) -> int | None:
         if self.paused:
             return None
-        deadline_ms = None if self._closing else self.machine.next_deadline_ms()
+        if self.machine.state is RunState.NEW:
+            return self._begins_at_ms
+        deadline_ms = None if self._closing else next_due_ms(self.machine)
         if not self._retries:
             return deadline_ms
         first_retry_ms = min(command.retry_at_ms for command in self._retries.values())

@@ -37,7 +37,7 @@ from perdure.runtime.lease import Heart
 from perdure.runtime.local import LocalServer, Question, socket_path
 from perdure.runtime.queries import Queries
 from perdure.runtime.serving import serve
-from perdure.runtime.starting import check_same
+from perdure.runtime.starting import check_receipt, check_same
 from perdure.runtime.steps import StepRunner
 from perdure.runtime.threads import ThreadPool
 from perdure.runtime.unresolved import Unresolved, known_step, refusal_of
@@ -371,7 +371,11 @@ class Engine(Executions):
         await self.know(workflow)
         await self._running().room()
         worker = self._running()
-        if start.key not in worker.drivers and await self._created(worker, start, workflow):
+        is_put_off = start.event.start_at_ms > self.environment.now_ms()
+        if not is_put_off and start.key not in worker.drivers and await self._created(worker, start, workflow):
+            return
+        if is_put_off or start.is_choosy:
+            check_receipt(start, await self.deposit(start))
             return
         row = await self._row_once_stored(start.key)
         if row is None:  # refused by the store, which takes any id that is free: it could not be encrypted

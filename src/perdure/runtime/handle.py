@@ -25,6 +25,7 @@ from perdure.core.errors import (
 )
 from perdure.core.identity import ExecutionId, Key, Namespace, checked_id, shard_of, storable
 from perdure.core.retry import Seconds, to_ms
+from perdure.runtime.description import Description, describe
 from perdure.runtime.local import Question
 from perdure.runtime.starting import check_receipt
 from perdure.runtime.unresolved import PAGE, Unresolved, answer, find, find_step, is_decision, read_page, was_taken
@@ -91,7 +92,7 @@ class Handle(Generic[R]):
         return self._outcome(event or await self._closing_event())
 
     async def _closing_event(self) -> ev.AnyEvent:
-        row = await self.describe()
+        row = await self._row()
         if row.status == "stalled":
             raise ExecutionStalled(execution=self.id, problem=row.problem)
         store = self._port.store
@@ -224,7 +225,7 @@ class Handle(Generic[R]):
             return _codec(form, returns).decode(settled.result, f"the result of update {name!r}")
         if settled.failure is not None:
             raise UpdateRejected(execution=self.id, name=name, failure=settled.failure)
-        row = await self.describe()
+        row = await self._row()
         raise ExecutionClosed(execution=self.id, status=row.status)
 
     async def state(self, type: Any = Any) -> Any:
@@ -240,7 +241,7 @@ class Handle(Generic[R]):
         Example:
             progress = await handle.state(Progress)
         """
-        store, row = self._port.store, await self.describe()
+        store, row = self._port.store, await self._row()
         if row.state_position is None:
             return None
         position = row.state_position
@@ -316,7 +317,7 @@ class Handle(Generic[R]):
         if not is_decision(decision):
             expected = "perdure.Happened(value), perdure.DidNotHappen() or perdure.Abandoned()"
             raise InvalidOption(option="decision", value=repr(decision), expected=expected)
-        await self.describe()
+        await self._row()
         port, store = self._port, self._port.store
         waiting = await port.read(lambda: find(store, self.key, seq))
         step = await port.known_step(waiting)
@@ -331,8 +332,16 @@ class Handle(Generic[R]):
             raise AnswerRefused(execution=self.id, seq=seq, reason=receipt.detail)
         self._check(receipt)
 
-    async def describe(self) -> Row:
-        """Its row: status, workflow, what it waits for, when it wakes, why it stalled."""
+    async def describe(self) -> Description:
+        """Its status and workflow, what it waits for, when it wakes, why it stalled; memo, attributes, deadline.
+
+        Raises:
+            ExecutionNotFound: there is none with this id.
+        """
+        store, row = self._port.store, await self._row()
+        return await self._port.read(lambda: describe(store, row))  # type: ignore[no-any-return]
+
+    async def _row(self) -> Row:
         store = self._port.store
         row: Row | None = await self._port.read(lambda: store.row(self.key))
         if row is None:
@@ -341,7 +350,7 @@ class Handle(Generic[R]):
 
     async def journal(self, *, run: str | None = None) -> list[ev.Recorded]:
         """All events of a run, in order: of its current one, or of the one with this id, as `runs` tells."""
-        wanted = run or (await self.describe()).run
+        wanted = run or (await self._row()).run
         store, events = self._port.store, list[ev.Recorded]()
         page: list[ev.Recorded] = []
         while not events or len(page) == JOURNAL_PAGE:

@@ -13,7 +13,9 @@ from perdure.store.protocol import Letter
 Judge: TypeAlias = Callable[[ev.UpdateRequested], ev.UpdateAccepted | ev.FailureInfo | None]
 """What becomes of an update: accepted, rejected and why, or it waits and lets others pass."""
 
+REPLACED = "another one was started in its place"
 _PAUSES = (ev.PauseRequested, ev.ResumeRequested)
+_APART = (ev.UpdateRequested, ev.ExecutionStarted)
 
 
 class Chosen:
@@ -28,6 +30,7 @@ class Chosen:
         self.left: list[Letter] = []  # updates that wait: for the end of the run, which is near, or of a pause
         self.rejected: list[tuple[ev.UpdateRequested, ev.FailureInfo]] = []
         self.terminate: ev.TerminateRequested | None = None
+        self.successor: ev.ExecutionStarted | None = None  # what begins in its place
         self.blocked = False  # an update, and what came after it, has its turn when the events have been fed
 
     @property
@@ -35,7 +38,7 @@ class Chosen:
         """What leaves the inbox with this batch."""
         return [*self.letters, *self.moot]
 
-    def starts(self) -> list[ev.AnyEvent]:
+    def starts(self) -> list[ev.ExecutionStarted]:
         """Of the events: that the run began."""
         return [event for event in self.events if isinstance(event, ev.ExecutionStarted)]
 
@@ -65,8 +68,8 @@ def choose(machine: Machine, letters: Iterable[Letter], judge: Judge) -> Chosen:
         progress = False
         later: list[Letter] = []
         for letter in waiting:
-            if type(letter.event) is ev.UpdateRequested:
-                if not _update(machine, chosen, letter, letter.event, judge):
+            if type(letter.event) in _APART:
+                if not _apart(machine, chosen, letter, judge):
                     chosen.blocked = True
                     return chosen
                 continue
@@ -78,6 +81,39 @@ def choose(machine: Machine, letters: Iterable[Letter], judge: Judge) -> Chosen:
             if _take(chosen, letter, letter.event, new=verdict):
                 return chosen
         waiting = later
+    return chosen
+
+
+def _apart(machine: Machine, chosen: Chosen, letter: Letter, judge: Judge) -> bool:
+    """Take an update or a start; False if it is too early for that."""
+    event = letter.event
+    if isinstance(event, ev.UpdateRequested):
+        return _update(machine, chosen, letter, event, judge)
+    assert isinstance(event, ev.ExecutionStarted)
+    begun = [machine.facts.started] if machine.facts.started is not None else chosen.starts()
+    if not begun:
+        chosen.letters.append(letter)
+        chosen.events.append(event)
+        return True
+    chosen.moot.append(letter)
+    if event.run != begun[0].run:
+        chosen.terminate = chosen.terminate or ev.TerminateRequested("", REPLACED)
+        chosen.successor = event
+    return True
+
+
+def requests_to_end(letters: Iterable[Letter], run: str) -> Chosen:
+    """What ends an execution whose code cannot go on."""
+    chosen = Chosen()
+    for letter in letters:
+        event = letter.event
+        if isinstance(event, ev.TerminateRequested):
+            chosen.terminate = chosen.terminate or event
+            chosen.moot.append(letter)
+        elif isinstance(event, ev.ExecutionStarted) and event.run != run:
+            chosen.terminate = chosen.terminate or ev.TerminateRequested("", REPLACED)
+            chosen.successor = event
+            chosen.moot.append(letter)
     return chosen
 
 

@@ -45,6 +45,7 @@ class Reader(Protocol):
     """Whose inbox is read."""
 
     key: Key
+    run: str
     broken: PerdureError | None
     paused: bool
 
@@ -55,13 +56,15 @@ def letters_for(store: Store, driver: Reader) -> list[Letter]:
     They are found behind any number of other letters.
     """
     if driver.broken is not None:
-        return requests_to_end(store, driver.key)
+        return requests_to_end(store, driver)
     return store.requests(driver.key, INBOX_PAGE) if driver.paused else store.inbox(driver.key, INBOX_PAGE)
 
 
-def requests_to_end(store: Store, key: Key) -> list[Letter]:
-    """Waiting requests to terminate."""
-    return [each for each in store.requests(key, INBOX_PAGE) if isinstance(each.event, ev.TerminateRequested)]
+def requests_to_end(store: Store, driver: Reader) -> list[Letter]:
+    """Waiting requests to terminate, or to begin something else in its place."""
+    letters = store.requests(driver.key, INBOX_PAGE)
+    ends = [each for each in letters if isinstance(each.event, ev.TerminateRequested | ev.ExecutionStarted)]
+    return [each for each in ends if getattr(each.event, "run", "") != driver.run]
 
 
 def recorded_here(events: Sequence[NewEvent], expected: int, fingerprint: str) -> list[ev.Recorded]:

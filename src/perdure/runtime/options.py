@@ -33,6 +33,8 @@ class StartOptions:
 
     def check(self, workflow: Workflow[..., Any]) -> None:
         """Raises `InvalidOption` for what means nothing, or might mean an argument of the workflow."""
+        if self is DEFAULT:
+            return
         _one_of("on_conflict", self.on_conflict, get_args(OnConflict))
         _one_of("reuse", self.reuse, get_args(Reuse))
         if self.start_at is not None and self.delay is not None:

@@ -22,6 +22,7 @@ class Outgoing:
         self.starts: list[Start] = []
         self.buried: list[ev.SignalReceived] = []
         self.is_read_outside = False  # some of it is told without the journal: see updates.py
+        self.attributes: dict[str, ev.Attribute] | None = None  # all of them, if some of the events change any
         self._shards = shards
         self._machine = machine
         self._sending: dict[str, int] = {}  # messages among them, by receiver
@@ -30,7 +31,7 @@ class Outgoing:
         """They have been committed. The lists themselves are the batch's from now on."""
         if self.events:
             self.events, self.mail, self.starts, self.buried, self._sending = [], [], [], [], {}
-            self.is_read_outside = False
+            self.is_read_outside, self.attributes = False, None
 
     def key_of(self, execution_id: str) -> Key:
         """Where an execution of the same namespace lives."""
@@ -54,6 +55,16 @@ class Outgoing:
         """The state is there to be read."""
         self.events.append(state)
         self.is_read_outside = True
+
+    def set_attributes(self, attributes: dict[str, ev.Attribute]) -> None:
+        """From now on it is found by these, if the journal does not say so already."""
+        known = self._machine.facts.attributes
+        self.events = [event for event in self.events if not isinstance(event, ev.AttributesSet)]
+        self.attributes = None
+        if attributes != known:
+            changed = {name: value for name, value in attributes.items() if known.get(name) != value}
+            self.events.append(ev.AttributesSet(changed, tuple(name for name in known if name not in attributes)))
+            self.attributes = dict(attributes)
 
     def complete_update(self, command: CompleteUpdate) -> None:
         """An update is answered."""

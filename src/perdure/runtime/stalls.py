@@ -64,7 +64,7 @@ class Stalls:
 
         def write() -> list[Letter]:
             worker.store.commit(worker.session, [], [park])
-            return requests_to_end(worker.store, driver.key)
+            return requests_to_end(worker.store, driver)
 
         def written(letters: Any) -> None:
             if driver.dead or driver.committing:

@@ -8,28 +8,37 @@ from perdure.core import events as ev
 from perdure.core.errors import ExecutionExists, InvalidDefinition
 from perdure.core.identity import Key
 from perdure.runtime.environment import Environment
+from perdure.runtime.options import DEFAULT, StartOptions
 from perdure.runtime.outgoing import start_digest
 from perdure.store.protocol import Receipt, Row, Start
 from perdure.workflow.definitions import Workflow
 
 
 def make_start(
-    workflow: Workflow[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], key: Key, environment: Environment
+    workflow: Workflow[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    key: Key,
+    environment: Environment,
+    options: StartOptions = DEFAULT,
 ) -> Start:
     """A start, its input encoded.
 
     Raises:
         InvalidDefinition: this is no workflow.
-        WrongArguments, EncodeError, PayloadTooLarge: nothing was started.
+        InvalidOption, WrongArguments, EncodeError, PayloadTooLarge: nothing was started.
     """
     if not isinstance(workflow, Workflow):
         raise InvalidDefinition(
             name=repr(workflow), kind="workflow", reason="it was not decorated", fix="Put @perdure.workflow above it."
         )
+    options.check(workflow)
     payload, _ = workflow.arguments.encode(args, kwargs, f"the input of workflow {workflow.name!r}")
     run = environment.new_id()
-    started = ev.ExecutionStarted(workflow=workflow.name, run=run, input=payload, version=workflow.version)
-    return Start(key, started, start_digest(started))
+    facts = {} if options is DEFAULT else options.facts(environment.now_ms())
+    started = ev.ExecutionStarted(workflow=workflow.name, run=run, input=payload, version=workflow.version, **facts)
+    digest = start_digest(started)
+    return Start(key, started, digest, on_conflict=options.on_conflict, reuse=options.reuse)
 
 
 def check_same(start: Start, row: Row | None) -> None:
@@ -40,5 +49,9 @@ def check_same(start: Start, row: Row | None) -> None:
 
 def check_receipt(start: Start, receipt: Receipt) -> None:
     """Raise what a refused start means."""
-    if receipt.status == "exists":
-        check_same(start, receipt.row)
+    if receipt.status != "exists":
+        return
+    check_same(start, receipt.row)
+    status = receipt.row.status if receipt.row is not None else "open"
+    why = f"it is {status}, and this start asks for a new one"
+    raise ExecutionExists(execution=start.key.execution, recorded=start.event.workflow, now="", why=why)

@@ -68,7 +68,7 @@ def _succession(execution: Execution, how: Continuing, outgoing: Outgoing, at_ms
         execution="",
         start_at_ms=0,
         deadline_ms=0 if facts.deadline_ms is None else facts.started.deadline_ms,
-        attributes=facts.attributes,
+        attributes=facts.attributes if outgoing.attributes is None else outgoing.attributes,
     )
     opening: list[ev.AnyEvent] = [started]
     if how.state is not None:

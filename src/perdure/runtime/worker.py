@@ -338,6 +338,8 @@ class Worker:
             self._loop.call_later(0.5, self.woken, [key])
         elif row is not None and row.status == "active":
             self._load_rows([row])
+        elif row is not None and row.status == "parked":
+            self._hear_of(row.wake_at_ms)
 
     def _load_rows(self, rows: Sequence[Row]) -> None:
         for row in rows:

@@ -102,6 +102,11 @@ class Start(msgspec.Struct, frozen=True):
     on_conflict: OnConflict = "use"
     reuse: Reuse = "never"
 
+    @property
+    def is_choosy(self) -> bool:
+        """Whether another start with the same workflow and input is not as good: then it is known by its run."""
+        return self.on_conflict != "use" or self.reuse != "never"
+
 
 class Mail(msgspec.Struct, frozen=True):
     """A message on its way: `event` is what the receiver's owner will journal.

@@ -31,7 +31,6 @@ from perdure.store.rules import (
     Receiver,
     child_of,
     fails,
-    is_choosy,
     is_open,
     is_same,
     is_stale,
@@ -388,7 +387,7 @@ class Router:
         created = self.start(start)
         row = tables.row(start.key)
         assert row is not None
-        if not created and not (is_choosy(start) and tables.has_run(start.key, start.event.run)):
+        if not created and not (start.is_choosy and tables.has_run(start.key, start.event.run)):
             if is_open(row.status) and start.on_conflict == "terminate":
                 self._put_start(start)  # its owner ends it, and begins this one
             else:

@@ -180,11 +180,6 @@ def is_same(row: Row, start: Start) -> bool:
     return is_of(row, start) and row.start_digest == start.digest
 
 
-def is_choosy(start: Start) -> bool:
-    """Whether another start with the same workflow and input is not as good: then it is known again by its run."""
-    return (start.on_conflict, start.reuse) != ("use", "never")
-
-
 def fails(start: Start, status: Status) -> bool:
     """Whether the start is refused because an execution with its id is open, be it the same."""
     return start.on_conflict == "fail" and is_open(status)

@@ -105,6 +105,11 @@ def moment_ms(moment: object, option: str) -> int:
     return (moment - _EPOCH) // timedelta(milliseconds=1)
 
 
+def moment(since_1970_ms: int) -> Moment | None:
+    """That moment, in UTC; None for 0."""
+    return _EPOCH + timedelta(milliseconds=since_1970_ms) if since_1970_ms else None
+
+
 def decode_attribute(attribute: Attribute) -> AttributeValue:
     """The value that was set; times in UTC."""
     kind, value = attribute.kind, attribute.value

@@ -16,12 +16,21 @@ import msgspec
 from perdure.core.commands import SendMessage, StartChild
 from perdure.core.errors import Evicted, InvalidOption, OutsideWorkflow
 from perdure.core.identity import checked_id, derived_id, storable
+from perdure.workflow.attributes import (
+    AttributeValue,
+    Moment,
+    check_number,
+    checked_name,
+    decode_attributes,
+    encode_attributes,
+    moment,
+)
 from perdure.workflow.definitions import OnCancel, ParentClose, Workflow
 from perdure.workflow.execution import Execution
 from perdure.workflow.handlers import Reader, signal_payload
 from perdure.workflow.location import caller
 from perdure.workflow.loop import DeterministicLoop
-from perdure.workflow.values import digest
+from perdure.workflow.values import codec_for, digest
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -63,12 +72,52 @@ class Info(msgspec.Struct, frozen=True):
     id: str
     run: str
     workflow: str
+    parent: str | None = None
+    """The execution that started it."""
+    deadline: Moment | None = None
+    """It is cancelled then."""
+    attributes: dict[str, AttributeValue] = msgspec.field(default_factory=dict)
+    """What it can be found by: as it was started with them and has set them since."""
+    memo: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
 def info() -> Info:
-    """Which execution this is."""
+    """Which execution this is, and what it was started with beside its arguments."""
     execution = current_execution("info")
-    return Info(execution.id, execution.run, execution.workflow.name)
+    started = execution.started
+    return Info(
+        execution.id,
+        execution.run,
+        execution.workflow.name,
+        started.parent.execution if started.parent is not None else None,
+        moment(started.deadline_ms),
+        decode_attributes(started.attributes if execution.attributes is None else execution.attributes),
+        {name: codec_for(Any, f"memo {name!r}").decode(payload, name) for name, payload in started.memo.items()},
+    )
+
+
+def set_attributes(**attributes: AttributeValue | None) -> None:
+    """Change what this execution can be found by (`engine.list`, `perdure ls --where`).
+
+    They are journaled with whatever comes next, and not encrypted. `perdure.info().attributes` has them at once.
+
+    Args:
+        attributes: by names of a-z, 0-9 and _: text, numbers, bools, datetimes with time zone, lists of different
+            texts. None removes one.
+
+    Raises:
+        InvalidOption: a name or value that cannot be one, or too many.
+
+    Example:
+        perdure.set_attributes(stage="review", cents=1_250)
+    """
+    execution = current_execution("set_attributes")
+    known = execution.started.attributes if execution.attributes is None else execution.attributes
+    changed = encode_attributes({name: value for name, value in attributes.items() if value is not None})
+    removed = {checked_name(name) for name, value in attributes.items() if value is None}
+    kept = {name: value for name, value in (known | changed).items() if name not in removed}
+    check_number(len(kept))
+    execution.attributes = kept
 
 
 class ChildHandle(Generic[R]):

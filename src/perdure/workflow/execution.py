@@ -79,6 +79,7 @@ class Execution:
         self._closing = False
         self._cancel_reason = ""
         self.pause_reason = ""
+        self.attributes: dict[str, ev.Attribute] | None = None  # as the code has set them; None: it has not
         self._published = 0
         self.unpublished: ev.StatePublished | None = None  # what `publish` was last given, until it is journaled
 
@@ -134,6 +135,12 @@ class Execution:
     def entropy(self) -> Random:
         """For ids: another stream than `random`, so that no use of that one makes two ids the same."""
         return Random(derived_id("entropy", self.id, self.run, 0))  # noqa: S311 - likewise
+
+    @property
+    def started(self) -> ev.ExecutionStarted:
+        """How the run began."""
+        assert self._started is not None
+        return self._started
 
     @property
     def is_closed(self) -> bool:
@@ -217,7 +224,7 @@ class Execution:
                 self.pause_reason = event.reason
             case ev.UpdateAccepted():
                 self.handlers.update(event)
-            case ev.CancelRequested():
+            case ev.CancelRequested() | ev.DeadlinePassed():
                 self._cancel_reason = event.reason
                 if self._main is not None:
                     self._main.cancel(msg=event.reason)
@@ -240,9 +247,8 @@ class Execution:
             command.execution = derived_id("child", self.id, self.run, command.seq)
 
     def _begin(self) -> None:
-        assert self._started is not None
         args, kwargs = self.workflow.arguments.decode(
-            self._started.input, f"the input of workflow {self.workflow.name!r}"
+            self.started.input, f"the input of workflow {self.workflow.name!r}"
         )
         ordered.install()
         anyio_order.install()

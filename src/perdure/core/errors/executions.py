@@ -17,11 +17,15 @@ class ExecutionNotFound(YourError):
 
 
 class ExecutionExists(YourError):
-    """The id is taken by another workflow or other input."""
+    """The id is taken, by another workflow or other input, or by one that this start does not want to meet."""
 
     code = "P0502"
-    text = "Execution {execution!r} exists already: workflow {recorded!r}, but not with what is asked now for {now!r}."
-    cure = "Choose another id, or start it with the same workflow and input to get the running one."
+    text = "Execution {execution!r} exists already: workflow {recorded!r}, {why}."
+    cure = "Choose another id, start it with the same workflow and input, or say what to do: on_conflict=, reuse=."
+
+    def __init__(self, *, why: str = "", **fields: Any) -> None:
+        fields["why"] = why or f"but not with what is asked now for {fields['now']!r}"
+        super().__init__(**fields)
 
 
 class ExecutionClosed(YourError):

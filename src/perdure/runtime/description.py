@@ -1,0 +1,54 @@
+"""An execution as people want to see it: its row, and what it was started with beside its input."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from perdure.core import events as ev
+from perdure.core.errors import PerdureError
+from perdure.store.protocol import Row, Store
+from perdure.workflow.attributes import AttributeValue, Moment, decode_attributes, moment
+from perdure.workflow.values import codec_for, render
+
+
+class Description(Row, frozen=True):
+    """A row, and more of what is known of an execution."""
+
+    memo: dict[str, Any] = msgspec.field(default_factory=dict)
+    attributes: dict[str, AttributeValue] = msgspec.field(default_factory=dict)
+    start_at: Moment | None = None
+    """It was not to begin before."""
+    deadline: Moment | None = None
+    """It is cancelled then."""
+
+
+def describe(store: Store, row: Row) -> Description:
+    """Read what the row does not tell. Blocks."""
+    started = _started(store, row)
+    told = {name: getattr(row, name) for name in row.__struct_fields__}
+    if started is None:
+        return Description(**told)
+    return Description(
+        **told,
+        memo={name: _plain(name, payload) for name, payload in started.memo.items()},
+        attributes=decode_attributes(store.attributes(row.key)),
+        start_at=moment(started.start_at_ms),
+        deadline=moment(started.deadline_ms),
+    )
+
+
+def _started(store: Store, row: Row) -> ev.ExecutionStarted | None:
+    """How its current run began; before its owner has journaled that, it waits in the inbox."""
+    first = [recorded.event for recorded in store.load(row.key, row.run, 0, 1)]
+    first += [] if first else [letter.event for letter in store.inbox(row.key, 1)]
+    return first[0] if first and isinstance(first[0], ev.ExecutionStarted) else None
+
+
+def _plain(name: str, payload: ev.Payload) -> Any:
+    """The value, or what can be said of one that cannot be read here."""
+    try:
+        return codec_for(Any, f"memo {name!r}").decode(payload, f"memo {name!r}")
+    except PerdureError:
+        return render(payload)
