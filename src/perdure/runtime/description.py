@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from perdure.core import events as ev
-from perdure.core.errors import PerdureError
+from perdure.core.errors import CorruptJournal, JournalFromTheFuture, PerdureError
 from perdure.store.protocol import Row, Store
 from perdure.workflow.attributes import AttributeValue, Moment, decode_attributes, moment
 from perdure.workflow.values import codec_for, render
@@ -25,15 +25,18 @@ class Description(Row, frozen=True):
 
 
 def describe(store: Store, row: Row) -> Description:
-    """Read what the row does not tell. Blocks."""
-    started = _started(store, row)
+    """Read what the row does not tell, as far as the journal can be read. Blocks."""
     told = {name: getattr(row, name) for name in row.__struct_fields__}
+    told["attributes"] = decode_attributes(store.attributes(row.key))
+    try:
+        started = _started(store, row)
+    except (CorruptJournal, JournalFromTheFuture):
+        started = None
     if started is None:
         return Description(**told)
     return Description(
         **told,
         memo={name: _plain(name, payload) for name, payload in started.memo.items()},
-        attributes=decode_attributes(store.attributes(row.key)),
         start_at=moment(started.start_at_ms),
         deadline=moment(started.deadline_ms),
     )
