@@ -1,5 +1,6 @@
 """Perdure: durable execution for AI agents. An agent is an ordinary `async def`; kill it, and it goes on."""
 
+from perdure import errors
 from perdure.core.errors import (
     AnswerRefused,
     ChildNotStarted,
@@ -116,6 +117,7 @@ __all__ = [
     "continue_as_new_suggested",
     "current_step",
     "deprecate_patch",
+    "errors",
     "external",
     "info",
     "lint",

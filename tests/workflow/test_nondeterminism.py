@@ -479,6 +479,6 @@ def test_the_message_as_a_whole_reads_well() -> None:
         f"  now:      #1 step 'b' at {line_of(after, 'await b')}\n"
         f"  where:    {line_of(after, 'await b')}\n"
         "  likely:   a timer was removed before this point, or a step was added: what follows has other numbers\n"
-        "Bring back the code that wrote this journal, or make the change behind a version, then `perdure resume`. "
+        "Bring back the code that wrote this journal, or put the change behind perdure.patched; then `perdure resume`. "
         "Nothing is lost: the journal is untouched. [P0101: docs/errors/P0101.md]"
     )

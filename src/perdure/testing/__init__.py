@@ -5,13 +5,14 @@ Importing this imports no test framework. `python -m perdure.testing.sim` is Per
 
 from perdure.testing import golden
 from perdure.testing.clock import VirtualClock
-from perdure.testing.crashes import explore_crashes
+from perdure.testing.crashes import CrashesFound, explore_crashes
 from perdure.testing.engine import TestEngine
 from perdure.testing.stand_ins import Replies, replies
 from perdure.testing.transcript import Call, steps_of, transcript
 
 __all__ = [
     "Call",
+    "CrashesFound",
     "Replies",
     "TestEngine",
     "VirtualClock",

@@ -20,7 +20,7 @@ class NondeterminismError(YourError):
         "  likely:   {cause}\n"
     )
     cure = (
-        "Bring back the code that wrote this journal, or make the change behind a version, then `perdure resume`. "
+        "Bring back the code that wrote this journal, or put the change behind perdure.patched; then `perdure resume`. "
         "Nothing is lost: the journal is untouched."
     )
 
