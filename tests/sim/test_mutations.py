@@ -11,7 +11,7 @@ import pytest
 from perdure.core import events as ev
 from perdure.core.machine import Machine
 from perdure.core.table import RunState
-from perdure.runtime import closing, driver, inbox, lease, worker
+from perdure.runtime import closing, driver, inbox, lease, timing, worker
 from perdure.runtime.driver import Driver
 from perdure.runtime.outgoing import Outgoing
 from perdure.runtime.steps import StepRunner
@@ -184,7 +184,7 @@ def test_a_close_that_forgets_the_inbox_loses_messages(monkeypatch):
 
 def test_a_child_that_does_not_answer_its_parent_is_seen(monkeypatch):
     end = closing.closing_mail
-    for module in (driver, closing):
+    for module in (timing, closing):
         monkeypatch.setattr(module, "closing_mail", lambda outgoing, _parent, *rest: end(outgoing, None, *rest))
     assert laws_broken(shape="family", seeds=10) in {"everything terminates", "a parent hears of its child's end"}
 

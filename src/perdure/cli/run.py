@@ -46,7 +46,8 @@ class Wanted:
             with contextlib.suppress(perdure.ExecutionNotFound):
                 row = await handle.describe()
                 if row.workflow != self.workflow.name:
-                    raise perdure.ExecutionExists(execution=self.id, recorded=row.workflow, now=self.workflow.name)
+                    why = f"but not with what is asked now for {self.workflow.name!r}"
+                    raise perdure.ExecutionExists(execution=self.id, recorded=row.workflow, why=why)
                 return handle
         args, kwargs = arguments(self.workflow, self.given)
         await executions.start(self.workflow, *args, id=self.id, **kwargs)

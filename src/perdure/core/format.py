@@ -6,6 +6,7 @@ An event's body is a MessagePack map whose `type` is the event's class; unknown 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -19,11 +20,14 @@ FORMAT = 0
 UPCASTERS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 """From version n to n + 1, on the decoded map. Never removed."""
 
-_encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(AnyEvent)
-
-encode_event: Callable[[Event], bytes] = _encoder.encode
+encode_event: Callable[[Event], bytes] = msgspec.msgpack.Encoder().encode
 """The bytes of an event in the current format."""
+
+
+@cache
+def _decoder() -> msgspec.msgpack.Decoder[AnyEvent]:
+    """Made when it is first needed: it takes as long as all of `core/` takes to import."""
+    return msgspec.msgpack.Decoder(AnyEvent)
 
 
 def decode_event(body: bytes, version: int) -> AnyEvent:
@@ -38,7 +42,7 @@ def decode_event(body: bytes, version: int) -> AnyEvent:
     try:
         event: AnyEvent
         if version == FORMAT:
-            event = _decoder.decode(body)
+            event = _decoder().decode(body)
         else:
             event = msgspec.convert(_upcast(msgspec.msgpack.decode(body), version), AnyEvent)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:

@@ -6,7 +6,7 @@ else (values, digests, failures, reasons) is what users' data may be in.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeAlias, get_args, get_origin
 
 import msgspec
@@ -62,17 +62,33 @@ def _secrets(kind: type[ev.Event]) -> tuple[tuple[str, Hide], ...]:
     return tuple((name, hide) for name, hide in found if hide is not None)
 
 
+def _payloads(kind: type[ev.Event]) -> tuple[str, ...]:
+    return tuple(f.name for f in msgspec.structs.fields(kind) if f.type in (ev.Payload, ev.Payload | None))
+
+
+class _ByType(dict[type[ev.Event], tuple[Any, ...]]):
+    """What is found out about a type of event when it is first asked for: all of them at import would be slow."""
+
+    def __init__(self, find: Callable[[type[ev.Event]], tuple[Any, ...]]) -> None:
+        super().__init__()
+        self._find = find
+
+    def __missing__(self, kind: type[ev.Event]) -> tuple[Any, ...]:
+        found = self[kind] = self._find(kind)
+        return found
+
+
 EVENT_TYPES: tuple[type[ev.Event], ...] = tuple(
     kind for union in get_args(ev.AnyEvent) for kind in (get_args(union) or (union,))
 )
-SECRETS: dict[type, tuple[tuple[str, Hide], ...]] = {kind: _secrets(kind) for kind in EVENT_TYPES}
+SECRETS: Mapping[type, tuple[tuple[str, Hide], ...]] = _ByType(_secrets)
 """By type of event: its secret fields, and what puts a placeholder for its value into each."""
 
-PAYLOADS: dict[type, tuple[str, ...]] = {
-    kind: tuple(field.name for field in msgspec.structs.fields(kind) if field.type in (ev.Payload, ev.Payload | None))
-    for kind in EVENT_TYPES
-}
+PAYLOADS: Mapping[type, tuple[str, ...]] = _ByType(_payloads)
 """By type of event: its fields that hold a payload."""
+
+PACKED: Mapping[type, tuple[str, ...]] = _ByType(lambda kind: tuple(n for n in PAYLOADS[kind] if n != "preview"))
+"""By type of event: the fields whose payloads may be large. A preview never is."""
 
 
 def hidden_in(event: ev.AnyEvent) -> dict[str, Any]:

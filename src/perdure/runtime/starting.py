@@ -44,7 +44,8 @@ def make_start(
 def check_same(start: Start, row: Row | None) -> None:
     """Starting again what was started before is fine; another workflow or input under the id is not."""
     if row is not None and row.start_digest != start.digest:
-        raise ExecutionExists(execution=start.key.execution, recorded=row.workflow, now=start.event.workflow)
+        why = f"but not with what is asked now for {start.event.workflow!r}"
+        raise ExecutionExists(execution=start.key.execution, recorded=row.workflow, why=why)
 
 
 def check_receipt(start: Start, receipt: Receipt) -> None:
@@ -54,4 +55,4 @@ def check_receipt(start: Start, receipt: Receipt) -> None:
     check_same(start, receipt.row)
     status = receipt.row.status if receipt.row is not None else "open"
     why = f"it is {status}, and this start asks for a new one"
-    raise ExecutionExists(execution=start.key.execution, recorded=start.event.workflow, now="", why=why)
+    raise ExecutionExists(execution=start.key.execution, recorded=start.event.workflow, why=why)

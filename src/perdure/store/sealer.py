@@ -14,7 +14,7 @@ import msgspec
 from perdure.core import events as ev
 from perdure.core.errors import CorruptJournal, KeyMissing, PerdureError, StoreError
 from perdure.core.format import FORMAT, decode_event, encode_event
-from perdure.core.shape import HIDDEN, PAYLOADS, hidden_in, shape_of, unreadable, unreadable_failure
+from perdure.core.shape import HIDDEN, PACKED, hidden_in, shape_of, unreadable, unreadable_failure
 from perdure.store.codec import Place
 from perdure.store.packing import OFFLOAD_ABOVE, blob_of, is_marked, needs_packing, pack, plain_address, unpack
 
@@ -32,11 +32,6 @@ _encode = msgspec.msgpack.Encoder().encode
 _payload_of: Callable[[bytes], ev.Payload] = msgspec.msgpack.Decoder(ev.Payload).decode
 
 _failure_of: Callable[[bytes], ev.FailureInfo] = msgspec.msgpack.Decoder(ev.FailureInfo).decode
-
-PACKED: dict[type, tuple[str, ...]] = {
-    kind: tuple(name for name in names if name != "preview") for kind, names in PAYLOADS.items()
-}
-"""By type of event: the fields whose payloads may be large. A preview never is."""
 
 
 class Sealer:

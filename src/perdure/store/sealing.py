@@ -11,12 +11,12 @@ import msgspec
 
 from perdure.core.errors import KeyMissing, PerdureError
 from perdure.core.payload import MAX_PAYLOAD_BYTES
-from perdure.core.shape import hidden_in
+from perdure.core.shape import PACKED, hidden_in
 from perdure.store.codec import Place
 from perdure.store.packing import COMPRESS_ABOVE, PLAIN
 from perdure.store.protocol import Batch, Blob, Committed, Mail, NewEvent, Park, Receipt, Start, Succession
 from perdure.store.rules import fails, is_same
-from perdure.store.sealer import MARK, PACKED, Sealer, is_sealed_bytes, key_id_of
+from perdure.store.sealer import MARK, Sealer, is_sealed_bytes, key_id_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

@@ -190,6 +190,8 @@ class Reader:
         self.id = execution.id
         self.run = execution.run
         self.workflow = execution.workflow
+        self.started = execution.started
+        self.attributes = execution.attributes
         self.private = False
         self.handler = handler
         self.violation: ReadOnlyHandler | None = None

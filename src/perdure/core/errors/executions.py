@@ -23,10 +23,6 @@ class ExecutionExists(YourError):
     text = "Execution {execution!r} exists already: workflow {recorded!r}, {why}."
     cure = "Choose another id, start it with the same workflow and input, or say what to do: on_conflict=, reuse=."
 
-    def __init__(self, *, why: str = "", **fields: Any) -> None:
-        fields["why"] = why or f"but not with what is asked now for {fields['now']!r}"
-        super().__init__(**fields)
-
 
 class ExecutionClosed(YourError):
     """The execution has ended: what was sent was not delivered."""
