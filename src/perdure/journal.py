@@ -53,6 +53,7 @@ from perdure.core.events import (
     UpdateCompleted,
     Usage,
 )
+from perdure.runtime.description import Description
 from perdure.store.protocol import OPEN_STATUSES, Row, Running, RunRow, Status
 from perdure.workflow.values import codec_for, render
 
@@ -68,6 +69,7 @@ __all__ = [
     "ClosingEvent",
     "ContinuedAsNew",
     "DeadlinePassed",
+    "Description",
     "EarlierChild",
     "ExecutionCancelled",
     "ExecutionClaimed",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -301,6 +302,30 @@ async def test_whatever_state_it_is_in_it_makes_room(lab: Lab, how: str) -> None
             handle = await engine.start(listens, "a", id="x", delay=3_600)
         second = await engine.start(echo, "b", id="x", on_conflict="terminate")
         assert await second.result(timeout=5) == "b"
+
+
+async def test_what_is_written_while_its_row_is_read_is_not_missed(lab: Lab) -> None:
+    """The row says that it waits; what makes it active is stored, and told, before that has been looked at."""
+    async with lab.engine(listens, echo) as engine:
+        await engine.start(listens, "a", id="x", delay=3_600)
+        assert engine._worker is not None
+        worker, (key, read) = engine._worker, (engine.handle("x").key, engine.store.row)
+        asked, go_on = threading.Event(), threading.Event()
+
+        def slow(wanted: Any) -> Any:
+            found = read(wanted)
+            if wanted == key and not asked.is_set():
+                asked.set()
+                go_on.wait(10)
+            return found
+
+        engine.store.row = slow  # type: ignore[method-assign]
+        worker.woken([key])
+        await asyncio.to_thread(asked.wait, 10)
+        async with lab.client() as client:
+            await client.start(echo, "b", id="x", on_conflict="terminate")
+        go_on.set()
+        assert await engine.handle("x").result(timeout=5) == "b"
 
 
 async def test_children_of_what_is_replaced_follow_their_policies(lab: Lab) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterator
 
 from rich.text import Text
 
 from perdure import journal as jn
+from perdure.cli.attributes import value_text as attribute_text
+from perdure.cli.output import to_json
 from perdure.cli.problems import tidy
 from perdure.cli.timeline import Timeline
 from perdure.cli.times import clock, duration
@@ -32,6 +35,7 @@ def header(row: jn.Row, told: Timeline, *, width: int, full: bool, now_ms: int) 
 def _facts(row: jn.Row, told: Timeline, started: str, now_ms: int) -> Iterator[tuple[str, str, str]]:
     yield "workflow", row.workflow, ""
     yield "started", started, ""
+    yield from _start_facts(row, now_ms)
     yield "parent", told.parent.execution if told.parent is not None else "", ""
     yield "input", arguments_text(told.input), ""
     yield "state", value_text(told.state), ""
@@ -41,3 +45,22 @@ def _facts(row: jn.Row, told: Timeline, started: str, now_ms: int) -> Iterator[t
     yield "stalled", first_line(row.problem), "red"
     deaths = f"its worker died {row.recoveries} times since it last made progress"
     yield "trouble", deaths if row.recoveries else "", "yellow"
+
+
+def _start_facts(row: jn.Row, now_ms: int) -> Iterator[tuple[str, str, str]]:
+    """What was said of it when it was started, beside its input."""
+    if not isinstance(row, jn.Description):
+        return
+    yield "begins", _moment(row.start_at, now_ms) if not row.position else "", ""
+    yield "deadline", _moment(row.deadline, now_ms) if row.closed_at_ms is None else "", ""
+    found = [f"{name}={attribute_text(value)}" for name, value in sorted(row.attributes.items())]
+    yield "found by", ", ".join(found), ""
+    yield "memo", ", ".join(f"{name}={to_json(value)}" for name, value in sorted(row.memo.items())), ""
+
+
+def _moment(moment: dt.datetime | None, now_ms: int) -> str:
+    if moment is None:
+        return ""
+    at_ms = int(moment.timestamp() * 1000)
+    left_ms = at_ms - now_ms
+    return f"{clock(at_ms)}, {f'in {duration(left_ms)}' if left_ms >= 0 else f'{duration(-left_ms)} ago'}"

@@ -44,6 +44,14 @@ def parse(text: str, what: str) -> Any:
         raise _no_json(text, what, error) from None
 
 
+def plain_or_text(text: str) -> Any:
+    """JSON as plain data; what is no JSON is text."""
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeEncodeError):
+        return text
+
+
 def arguments(workflow: AnyWorkflow, given: str | None) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """What to call the workflow with: arguments by position (an array), by name (an object), or the one (all else).
 

@@ -126,7 +126,7 @@ async def _show(settings: Settings, execution_id: str, *, full: bool) -> None:
     if settings.json:
         events = [shapes.of_recorded(recorded) for recorded in journal]
         now = {"worker_runs": worker, "runs_alone": alone, "running": shapes.of_running(running)}
-        print_json({**shapes.of_row(row), **now, "journal": events})
+        print_json({**shapes.of_description(row), **now, "journal": events})
         return
     clean = {session: end for session, end in ends.items() if end is not None}
     told = timeline(journal, running, alone=alone, clean=clean, unfold=full)

@@ -18,6 +18,7 @@ from perdure.cli.options import Exit, Settings, shared_options
 from perdure.cli.options import settings as current
 from perdure.cli.output import command_line, console, print_json, print_result, say
 from perdure.cli.problems import Problem, exit_code_of, problem_of, tidy
+from perdure.cli.starting import chosen, start_options
 from perdure.cli.stopping import Stopped, Stopper
 from perdure.cli.talk import go
 from perdure.cli.words import failure_line, without_pointers
@@ -32,16 +33,20 @@ TAKE_OVER_S = 10.0  # a worker that is restarted comes back sooner
 class Wanted:
     """What is to be run."""
 
-    def __init__(self, target: str, given: str | None, execution_id: str | None) -> None:
+    def __init__(self, target: str, given: str | None, execution_id: str | None, options: dict[str, Any]) -> None:
         self.target = target
+        self.options = options
         self.workflow: AnyWorkflow = find_workflow(target)
         self.given = given
         self.id = secrets.token_hex(16) if execution_id is None else execution_id
         self.chosen = execution_id is not None
+        self.started = False
 
     async def start(self, executions: Executions) -> perdure.Handle[Any]:
-        """Start it, or get hold of it: an id that exists needs no input again."""
-        if self.chosen and self.given is None:
+        """Start it, or get hold of it: an id that exists needs no input again. What was started is not replaced."""
+        if self.started:
+            return executions.handle(self.id)
+        if self.chosen and self.given is None and not self.options.keys() & {"on_conflict", "reuse"}:
             handle: perdure.Handle[Any] = executions.handle(self.id)
             with contextlib.suppress(perdure.ExecutionNotFound):
                 row = await handle.describe()
@@ -50,7 +55,11 @@ class Wanted:
                     raise perdure.ExecutionExists(execution=self.id, recorded=row.workflow, why=why)
                 return handle
         args, kwargs = arguments(self.workflow, self.given)
-        await executions.start(self.workflow, *args, id=self.id, **kwargs)
+        taken = kwargs.keys() & {"id", *self.options}
+        if taken:
+            raise Problem(f"{min(taken)!r} is an argument of {self.workflow.name!r}, and an option of starting it.")
+        await executions.start(self.workflow, *args, id=self.id, **self.options, **kwargs)
+        self.started = True
         return executions.handle(self.id)  # without the type: its result is printed as plain data
 
 
@@ -64,8 +73,9 @@ class Wanted:
     "`-` reads it from standard input, `@FILE` from a file.",
 )
 @click.option("--id", "execution_id", metavar="ID", help="Of the execution. Default: a random one.")
+@start_options
 @shared_options
-def run(target: str, given: str | None, execution_id: str | None) -> int:
+def run(target: str, given: str | None, execution_id: str | None, **options: Any) -> int:
     """Run a workflow to its end and print its result as JSON.
 
     MODULE is an import path (the current directory is importable) or the path of a .py file. With --id, the same
@@ -74,12 +84,13 @@ def run(target: str, given: str | None, execution_id: str | None) -> int:
     \b
       perdure run agent.py:research --input '"durable execution"' --id report-1
       perdure run agent.py:research --input '{"topic": "sqlite", "depth": 3}'
+      perdure run agent.py:report --id daily --reuse always --deadline 2h --attribute team=search
 
     Exit code 0: completed. 1: failed or cancelled. 5: stalled.
     """
     settings = current()
     try:
-        wanted = Wanted(target, given, execution_id)
+        wanted = Wanted(target, given, execution_id, chosen(options))
     except KeyboardInterrupt:
         say("Stopped before anything was started.")
         return Exit.INTERRUPTED

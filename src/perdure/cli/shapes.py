@@ -30,6 +30,12 @@ def of_row(row: jn.Row) -> dict[str, Any]:
     }
 
 
+def of_description(row: jn.Description) -> dict[str, Any]:
+    """An execution, and what was said of it when it was started."""
+    moments = {"start_at": row.start_at, "deadline": row.deadline}
+    return {**of_row(row), "memo": row.memo, "attributes": row.attributes, **moments}
+
+
 def of_recorded(recorded: jn.Recorded) -> dict[str, Any]:
     """An event: its header, its type, and its own fields."""
     told = {

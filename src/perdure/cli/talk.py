@@ -11,7 +11,7 @@ import perdure
 from perdure.cli.modules import find_codec
 from perdure.cli.options import Settings
 from perdure.cli.problems import nearest, problem_of
-from perdure.journal import Row, Status
+from perdure.journal import Description, Row, Status
 from perdure.store.reader import local_owner, open_existing
 
 T = TypeVar("T")
@@ -54,8 +54,8 @@ async def rows_of(
         after = page[-1].key
 
 
-async def known(client: perdure.Client, execution_id: str) -> Row:
-    """The row of an execution.
+async def known(client: perdure.Client, execution_id: str) -> Description:
+    """An execution as it is now.
 
     Raises:
         Problem: there is none; with the nearest id.

@@ -338,6 +338,9 @@ class Worker:
             self._loop.call_later(0.5, self.woken, [key])
         elif row is not None and row.status == "active":
             self._load_rows([row])
+        elif key in self._woken_while_loading:  # what woke it may have been written after the row was read
+            self._woken_while_loading.discard(key)
+            self.woken([key])
         elif row is not None and row.status == "parked":
             self._hear_of(row.wake_at_ms)
 
