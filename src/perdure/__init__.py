@@ -22,6 +22,7 @@ from perdure.core.errors import (
     StepTimeout,
     StoreBusy,
     StoreError,
+    UndeclaredFailure,
     UnknownHandler,
     UnknownOutcome,
     UpdateFailed,
@@ -49,6 +50,7 @@ from perdure.workflow.context import (
 )
 from perdure.workflow.definitions import Step, Workflow, step, workflow
 from perdure.workflow.effects import Abandoned, DidNotHappen, Happened, StillUnknown
+from perdure.workflow.failures import Failure
 from perdure.workflow.history import (
     continue_as_new,
     continue_as_new_suggested,
@@ -88,6 +90,7 @@ __all__ = [
     "ExecutionNotFound",
     "ExecutionStalled",
     "ExecutionTerminated",
+    "Failure",
     "Finding",
     "Handle",
     "Happened",
@@ -106,6 +109,7 @@ __all__ = [
     "StillUnknown",
     "StoreBusy",
     "StoreError",
+    "UndeclaredFailure",
     "UnknownHandler",
     "UnknownOutcome",
     "Unresolved",

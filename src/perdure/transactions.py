@@ -70,6 +70,7 @@ class StepKeywords(TypedDict, total=False):
     total_timeout: Seconds | None
     heartbeat_timeout: Seconds | None
     concurrency: int | None
+    raises: Sequence[type[Exception]]
 
 
 # --- where ------------------------------------------------------------------------------------------------------------
@@ -262,10 +263,16 @@ class Transaction(Step[P, R]):
     """What `@perdure.transaction` makes: a step whose function gets a connection or session before its arguments."""
 
     def __init__(
-        self, fn: Callable[..., Any], datasource: Datasource[Any], *, name: str | None, options: StepOptions
+        self,
+        fn: Callable[..., Any],
+        datasource: Datasource[Any],
+        *,
+        name: str | None,
+        options: StepOptions,
+        raises: Sequence[type[Exception]],
     ) -> None:
         _check_connection(fn, datasource)
-        super().__init__(fn, name=name, options=options, skip_self=True)
+        super().__init__(fn, name=name, options=options, raises=raises, skip_self=True)
         self.__signature__ = self.arguments.signature
         self._source = datasource
         if self.is_async != datasource.is_async:
@@ -435,17 +442,20 @@ def _not_first(name: str) -> InvalidDefinition:
 class TransactionDecorator(Generic[C]):
     """What `transaction(...)` returns: typed as a decorator."""
 
-    def __init__(self, datasource: Datasource[C], name: str | None, options: StepOptions) -> None:
+    def __init__(
+        self, datasource: Datasource[C], name: str | None, options: StepOptions, raises: Sequence[type[Exception]]
+    ) -> None:
         self.datasource = datasource
         self.name = name
         self.options = options
+        self.raises = raises
 
     @overload
     def __call__(self, fn: Callable[Concatenate[C, P], Coroutine[Any, Any, R]]) -> Step[P, R]: ...
     @overload
     def __call__(self, fn: Callable[Concatenate[C, P], R]) -> Step[P, R]: ...
     def __call__(self, fn: Any) -> Any:
-        return Transaction(fn, self.datasource, name=self.name, options=self.options)
+        return Transaction(fn, self.datasource, name=self.name, options=self.options, raises=self.raises)
 
 
 @overload
@@ -480,7 +490,7 @@ def transaction(datasource: Any, /, *, name: str | None = None, **options: Any) 
         datasource: a `Datasource`, or what one is made of: an `Engine` or `AsyncEngine` for functions that take a
             connection, a `sessionmaker` or `async_sessionmaker` for those that take a session.
         name: as of a step.
-        options: retry, timeout, total_timeout, heartbeat_timeout, concurrency: as of a step.
+        options: retry, timeout, total_timeout, heartbeat_timeout, concurrency, raises: as of a step.
 
     Raises:
         InvalidDefinition, InvalidOption, UnsupportedType: at import, naming what is wrong.
@@ -498,4 +508,4 @@ def transaction(datasource: Any, /, *, name: str | None = None, **options: Any) 
     if not isinstance(datasource, Datasource):
         datasource = Datasource(datasource)
     plain = step(name=name, **options)
-    return TransactionDecorator(datasource, plain.name, plain.options)
+    return TransactionDecorator(datasource, plain.name, plain.options, plain.raises)

@@ -16,8 +16,9 @@ FAILURE = ev.FailureInfo(
     message="no such page",
     traceback='  File "research.py", line 3',
     cause=ev.FailureInfo("KeyError", "'page'"),
-    members=(ev.FailureInfo("OSError", "one"), ev.FailureInfo("OSError", "two", value=PLAIN)),
+    members=(ev.FailureInfo("OSError", "one", untyped="too large"), ev.FailureInfo("OSError", "two", value=PLAIN)),
     value=PAYLOAD,
+    declared="NoSuchPage",
 )
 _STEP: dict[str, Any] = {
     "seq": 7,

@@ -36,6 +36,23 @@ class Tools:
         return Page(url)
 
 
+class CardDeclined(perdure.Failure):
+    code: str
+    cents: int = 0
+
+
+@step(raises=[CardDeclined, ValueError])
+async def charge(card: str) -> str:
+    raise CardDeclined("no funds", code=card)
+
+
+def failures() -> None:
+    assert_type(CardDeclined("no", code="51", cents=5).code, str)
+    CardDeclined("no")  # type: ignore[call-arg]
+    CardDeclined("no", code=51)  # type: ignore[arg-type]
+    step(raises=[CardDeclined("no", code="51")])  # type: ignore[list-item]
+
+
 @workflow
 async def research(topic: str, *, depth: int = 1) -> Page:
     assert_type(await search(topic), list[Page])

@@ -231,7 +231,7 @@ class View:
         lines = tidy(failure.traceback).rstrip().splitlines()
         if not self.full:
             lines = [line.lstrip() for line in lines if line.lstrip().startswith("File ")][-FRAMES_SHOWN:]
-        yield from (Text(line, "dim") for line in lines)
+        yield from (Text(line, "dim") for line in [*lines, *_untyped(failure)])
         others = [("caused by", failure.cause)] if failure.cause is not None else []
         for word, other in others + [("among them", member) for member in failure.members]:
             told = f"{word} {failure_line(other)}"
@@ -282,3 +282,7 @@ def _spans(entries: list[Entry]) -> dict[int, Span]:
             known = found.get(entry.group, Span(first_ms, last_ms))
             found[entry.group] = Span(min(known.first_ms, first_ms), max(known.last_ms, last_ms))
     return found
+
+
+def _untyped(failure: jn.FailureInfo) -> list[str]:
+    return [f"not raised as {failure.declared}: {failure.untyped}"] if failure.untyped else []

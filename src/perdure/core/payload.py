@@ -21,7 +21,11 @@ class Payload(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class FailureInfo(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What is kept of an exception: its type's name, message and traceback as text, causes and group members."""
+    """What is kept of an exception: its type's name, message and traceback as text, causes and group members.
+
+    One that was declared (`raises=`) has the name that it was declared by, and its fields as `value`; where those could
+    not be kept, `untyped` says why.
+    """
 
     type: str
     message: str
@@ -29,6 +33,8 @@ class FailureInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     cause: FailureInfo | None = None
     members: tuple[FailureInfo, ...] = ()
     value: Payload | None = None
+    declared: str = ""
+    untyped: str = ""
 
 
 class Usage(msgspec.Struct, frozen=True, omit_defaults=True):

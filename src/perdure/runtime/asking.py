@@ -17,6 +17,7 @@ from perdure.core.retry import NO_RETRY, Retry
 from perdure.runtime.attempt import Doubt, StepRun
 from perdure.workflow.definitions import StepOptions, is_async
 from perdure.workflow.effects import DidNotHappen, Happened, StillUnknown
+from perdure.workflow.failures import NOTHING
 
 if TYPE_CHECKING:
     from perdure.runtime.effects import Effects
@@ -39,6 +40,7 @@ class Asking:
     """About one attempt. See `attempt.Driven` and `definitions.Step` for what the runner wants to know."""
 
     settle = None
+    raises = NOTHING
 
     def __init__(self, effects: Effects, command: RunStep, doubt: Doubt) -> None:
         step = command.target

@@ -33,6 +33,7 @@ from perdure.runtime.updates import Settled, request_of
 from perdure.store.protocol import Mail, Receipt, Row, Running, RunRow, Start, Store
 from perdure.workflow.definitions import Step, Workflow
 from perdure.workflow.effects import Decision
+from perdure.workflow.failures import NOTHING
 from perdure.workflow.handlers import Form, Kind, encode_values, signal_payload
 from perdure.workflow.values import Codec, codec_for, secrets_pass
 
@@ -83,7 +84,8 @@ class Handle(Generic[R]):
             timeout: seconds or timedelta; the execution goes on if it passes.
 
         Raises:
-            ExecutionFailed, ExecutionCancelled, ExecutionTerminated: how it ended otherwise.
+            ExecutionFailed, ExecutionCancelled, ExecutionTerminated: how it ended otherwise. An exception that its
+                workflow declares, `@workflow(raises=[...])`, is raised as itself, where the handle has the workflow.
             ExecutionStalled: its code failed and waits for a fix.
             ExecutionNotFound: there is none with this id.
             WaitTimeout: no end in time.
@@ -105,7 +107,8 @@ class Handle(Generic[R]):
                 codec = self._workflow.result if self._workflow is not None else codec_for(Any, "a result")
                 return codec.decode(event.result, f"the result of execution {self.id!r}")  # type: ignore[no-any-return]
             case ev.ExecutionFailed():
-                raise ExecutionFailed(execution=self.id, failure=event.failure)
+                raises = NOTHING if self._workflow is None else self._workflow.raises
+                raise raises.told_outside(ExecutionFailed(execution=self.id, failure=event.failure))
             case ev.ExecutionCancelled():
                 raise ExecutionCancelled(execution=self.id, reason=event.reason)
             case _:

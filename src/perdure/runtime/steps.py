@@ -207,7 +207,7 @@ class StepRunner:
                 event = None
                 self._lapse(run)
             except BaseException as error:
-                event = None if run.stopped else self._failed(run, run.timed_out or error)
+                event = None if run.stopped else self._failed(run, step, run.timed_out or error)
                 if isinstance(error, KeyboardInterrupt):
                     raise
             if step.settle is not None and isinstance(event, ev.StepFailed):
@@ -279,7 +279,7 @@ class StepRunner:
             started_at_ms=run.started_at_ms,
         )
 
-    def _failed(self, run: StepRun, error: BaseException) -> ev.AnyEvent | PerdureError:
+    def _failed(self, run: StepRun, step: Any, error: BaseException) -> ev.AnyEvent | PerdureError:
         command, options = run.command, run.command.options
         if options.once and not run.surely_not(error):
             told = {"reason": _why_unknown(run, error), "failure": failure_info(error)}
@@ -288,7 +288,7 @@ class StepRunner:
         jitter = noise(run.run, command.seq, run.attempt)
         pause_ms = None if _is_final(error) else _pause(options.retry, run.attempt, error, jitter, self._private)
         spent_ms = command.spent_ms + took_ms + (pause_ms or 0)
-        common = _told(run) | {"failure": failure_info(error)}
+        common = _told(run) | {"failure": step.raises.info(error)}
         out_of_time = options.total_timeout_ms is not None and spent_ms >= options.total_timeout_ms
         if pause_ms is None or out_of_time:
             return ev.StepFailed(**common)

@@ -16,6 +16,7 @@ from perdure.core.errors import InvalidDefinition, InvalidOption, OutsideWorkflo
 from perdure.core.events import FailureInfo, Payload
 from perdure.core.retry import NO_RETRY, Retry, Seconds, to_ms
 from perdure.workflow.effects import OnUnknown, Reconcile, check_reconcile, check_together, effect_options
+from perdure.workflow.failures import Raises
 from perdure.workflow.handlers import Form, Kind, methods_of
 from perdure.workflow.location import caller
 from perdure.workflow.loop import DeterministicLoop
@@ -164,7 +165,13 @@ class Step(_HasResult, Generic[P, R]):
     """A function that touches the world. Awaited inside a workflow its result is journaled; outside it just runs."""
 
     def __init__(
-        self, fn: Callable[..., Any], *, name: str | None, options: StepOptions, skip_self: bool = False
+        self,
+        fn: Callable[..., Any],
+        *,
+        name: str | None,
+        options: StepOptions,
+        raises: Sequence[type[Exception]] = (),
+        skip_self: bool = False,
     ) -> None:
         if not callable(fn):
             raise InvalidDefinition(
@@ -173,6 +180,7 @@ class Step(_HasResult, Generic[P, R]):
         self.fn = fn
         self.name = derived_name(fn, "step") if name is None else checked_name(name, "step")
         self.options = options
+        self.raises = Raises(raises, "step", self.name)
         self.is_async = is_async(fn)
         self.input_what = f"the input of step {self.name!r}"
         self.result_what = f"the result of step {self.name!r}"
@@ -282,16 +290,17 @@ class Step(_HasResult, Generic[P, R]):
 class _StepDecorator:
     """What `step(...)` with options returns: typed as a decorator."""
 
-    def __init__(self, name: str | None, options: StepOptions) -> None:
+    def __init__(self, name: str | None, options: StepOptions, raises: Sequence[type[Exception]]) -> None:
         self.name = name
         self.options = options
+        self.raises = raises
 
     @overload
     def __call__(self, fn: Callable[P, Coroutine[Any, Any, R]]) -> Step[P, R]: ...
     @overload
     def __call__(self, fn: Callable[P, R]) -> Step[P, R]: ...
     def __call__(self, fn: Any) -> Any:
-        return Step(fn, name=self.name, options=self.options)
+        return Step(fn, name=self.name, options=self.options, raises=self.raises)
 
 
 @overload
@@ -311,6 +320,7 @@ def step(
     not_happened: Sequence[type[Exception]] = (),
     on_unknown: OnUnknown = "park",
     reconcile: Reconcile | None = None,
+    raises: Sequence[type[Exception]] = (),
 ) -> _StepDecorator: ...
 def step(
     fn: Any = None,
@@ -326,6 +336,7 @@ def step(
     not_happened: Any = UNSET,
     on_unknown: Any = UNSET,
     reconcile: Any = UNSET,
+    raises: Sequence[type[Exception]] = (),
 ) -> Any:
     """Make a step of a function (`async def` or `def`), a method or any callable.
 
@@ -345,6 +356,8 @@ def step(
         reconcile: with `once`, a function that asks the world what came of an attempt, `async def` or `def`: it gets
             the idempotency key and the step's arguments and returns `Happened(value)`, `DidNotHappen()` or
             `StillUnknown()`. It may be called more than once.
+        raises: exceptions that its await raises as themselves, with their fields: each class is declared itself, its
+            subclasses are not with it. Any other becomes `StepFailed`.
 
     Raises:
         InvalidDefinition, InvalidOption, UnsupportedType: at import, naming what is wrong.
@@ -367,7 +380,7 @@ def step(
         "on_unknown": on_unknown,
         "reconcile": reconcile,
     }
-    decorator = _StepDecorator(name, _options(StepOptions(), given))
+    decorator = _StepDecorator(name, _options(StepOptions(), given), raises)
     return decorator if fn is None else decorator(fn)
 
 
@@ -396,6 +409,7 @@ class Workflow(_HasResult, Generic[P, R]):
         name: str | None = None,
         version: str = "",
         unfinished_handlers: UnfinishedHandlers = "finish",
+        raises: Sequence[type[Exception]] = (),
     ) -> None:
         self.cls = given if isinstance(given, type) else None
         self.fn: Callable[..., Any] = given if self.cls is None else _run_of(self.cls)
@@ -411,6 +425,7 @@ class Workflow(_HasResult, Generic[P, R]):
             raise InvalidOption(option="unfinished_handlers", value=value, expected=expected)
         self.name = derived_name(given, "workflow") if name is None else checked_name(name, "workflow")
         self.version = checked_version(version, self.name)
+        self.raises = Raises(raises, "workflow", self.name)
         self.unfinished_handlers = unfinished_handlers
         self.arguments = Arguments(self.fn, skip_self=self.cls is not None)
         self.methods = {} if self.cls is None else methods_of(self.cls)
@@ -482,7 +497,11 @@ def workflow(given: type[Runs[P, R]], /) -> Workflow[P, R]: ...
 def workflow(given: Callable[P, Coroutine[Any, Any, R]], /) -> Workflow[P, R]: ...
 @overload
 def workflow(
-    *, name: str | None = None, version: str = "", unfinished_handlers: UnfinishedHandlers = "finish"
+    *,
+    name: str | None = None,
+    version: str = "",
+    unfinished_handlers: UnfinishedHandlers = "finish",
+    raises: Sequence[type[Exception]] = (),
 ) -> _WorkflowDecorator: ...
 def workflow(
     given: Any = None,
@@ -491,6 +510,7 @@ def workflow(
     name: str | None = None,
     version: str = "",
     unfinished_handlers: UnfinishedHandlers = "finish",
+    raises: Sequence[type[Exception]] = (),
 ) -> Any:
     """Make a workflow of an `async def`, or of a class with `async def run(self, ...)`.
 
@@ -504,6 +524,8 @@ def workflow(
         unfinished_handlers: what happens to handlers of signals and updates that are at work when the workflow returns:
             "finish" waits for them, "abandon" leaves them, and the closing event names them. When it raises or is
             cancelled, "finish" cancels them first, as a task group does.
+        raises: exceptions that its callers get as themselves, with their fields: a parent, and who waits for the
+            result. Any other becomes `ExecutionFailed`.
 
     Raises:
         InvalidDefinition, InvalidOption, UnsupportedType: at import, naming what is wrong.
@@ -522,5 +544,5 @@ def workflow(
             @perdure.on_update
             async def say(self, line: str) -> str: ...
     """
-    decorator = _WorkflowDecorator(name=name, version=version, unfinished_handlers=unfinished_handlers)
+    decorator = _WorkflowDecorator(name=name, version=version, unfinished_handlers=unfinished_handlers, raises=raises)
     return decorator if given is None else decorator(given)

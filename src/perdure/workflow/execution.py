@@ -312,7 +312,9 @@ class Execution:
             self.issue(CloseRun(continues=how, lost_failures=lost))
             return
         if error is not None:
-            self.issue(CloseRun(failure=failure_info(error), lost_failures=lost))
+            with secrets_pass(when=self.private):
+                failure = self.workflow.raises.info(error)
+            self.issue(CloseRun(failure=failure, lost_failures=lost))
             return
         with secrets_pass(when=self.private):
             result = self.workflow.result.encode(main.result(), f"the result of workflow {self.workflow.name!r}")
@@ -476,7 +478,7 @@ def _value_of(command: AnyCommand, event: ev.AnyEvent) -> Any:
     return None
 
 
-def _error_of(command: AnyCommand, event: ev.AnyEvent) -> PerdureError | None:
+def _error_of(command: AnyCommand, event: ev.AnyEvent) -> Exception | None:
     match command, event:
         case RunStep(), ev.StepOutcomeUnknown():
             return UnknownOutcome(name=event.name, seq=event.seq, attempt=event.attempt, reason=event.reason)
@@ -484,22 +486,23 @@ def _error_of(command: AnyCommand, event: ev.AnyEvent) -> PerdureError | None:
             reason = "it was given up" + (f": {event.resolved.note}" if event.resolved.note else "")
             return UnknownOutcome(name=event.name, seq=event.seq, attempt=event.attempt, reason=reason)
         case RunStep(), ev.StepFailed():
-            return StepFailed(name=event.name, attempts=event.attempt, failure=event.failure)
+            failed = StepFailed(name=event.name, attempts=event.attempt, failure=event.failure)
+            return command.target.raises.told(failed)  # type: ignore[no-any-return]
         case StartChild(), ev.ChildStartFailed():
             return ChildNotStarted(execution=command.execution, reason=event.reason)
         case SendMessage(), ev.MessageFailed():
             return MessageNotDelivered(receiver=command.receiver, reason=event.reason)
         case StartChild(), ev.ChildClosed():
-            return _child_error(event)
+            return _child_error(event, command.target)
         case _:
             return None
 
 
-def _child_error(event: ev.ChildClosed) -> PerdureError | None:
+def _child_error(event: ev.ChildClosed, child: Workflow[..., Any]) -> Exception | None:
     match event.status:
         case "failed":
             failure = event.failure or ev.FailureInfo("", "")
-            return ExecutionFailed(execution=event.execution, failure=failure)
+            return child.raises.told(ExecutionFailed(execution=event.execution, failure=failure))
         case "cancelled":
             return ExecutionCancelled(execution=event.execution, reason=event.reason)
         case "terminated":

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import sys
 import typing
 from collections import ChainMap
 from hashlib import blake2b
@@ -362,12 +363,19 @@ def hints_of(fn: Callable[..., Any]) -> dict[str, Any]:
 
 def _enclosing_names(target: Callable[..., Any]) -> dict[str, Any]:
     """What the functions around a definition have defined by now; they run while it is decorated."""
-    code = inspect.unwrap(target)
+    return _names_around(target.__qualname__, getattr(inspect.unwrap(target), "__globals__", None))
+
+
+def names_around(cls: type) -> dict[str, Any]:
+    """Likewise, of the functions around a class."""
+    return _names_around(cls.__qualname__, getattr(sys.modules.get(cls.__module__), "__dict__", None))
+
+
+def _names_around(qualname: str, module: Any) -> dict[str, Any]:
     names: list[dict[str, Any]] = []
-    frame = inspect.currentframe()
+    frame = inspect.currentframe() if "<locals>" in qualname else None
     while frame is not None:
-        around = target.__qualname__.startswith(f"{frame.f_code.co_qualname}.")
-        if around and frame.f_globals is getattr(code, "__globals__", None):
+        if qualname.startswith(f"{frame.f_code.co_qualname}.") and frame.f_globals is module:
             names.append(dict(frame.f_locals))
         frame = frame.f_back
     return dict(ChainMap(*names))

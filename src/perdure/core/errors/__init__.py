@@ -43,6 +43,7 @@ from perdure.core.errors.executions import (
     RemoteFailure,
     StepFailed,
     StepTimeout,
+    UndeclaredFailure,
     UnknownOutcome,
     WaitTimeout,
 )
@@ -151,6 +152,7 @@ __all__ = [
     "TransactionMisused",
     "TransactionTorn",
     "TransactionUnsettled",
+    "UndeclaredFailure",
     "UnencodableResult",
     "UnknownHandler",
     "UnknownOutcome",

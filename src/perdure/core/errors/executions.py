@@ -151,3 +151,11 @@ class UnknownOutcome(PerdureError):
     code = "P0608"
     text = "Nobody knows whether step {name!r} (#{seq}, attempt {attempt}) happened: {reason}."
     cure = "It is not tried again by itself. `perdure unresolved` lists it, `perdure resolve` settles it."
+
+
+class UndeclaredFailure(RemoteFailure):
+    """Stands for an exception among causes, or members of a group, whose class was not declared where it came from."""
+
+    code = "P0609"
+    text = "{type}: {message}."
+    cure = "Its class crosses only where the step or workflow that raised it declares it: raises=[...]."
