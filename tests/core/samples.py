@@ -102,7 +102,9 @@ FULL: list[ev.AnyEvent] = [
         progress=PLAIN,
         resolved=RESOLVED,
     ),
-    ev.StepCompleted(**_STEP, result=PAYLOAD, attempt=3, started_at_ms=1_700_000_000_000, resolved=RESOLVED),
+    ev.StepCompleted(
+        **_STEP, result=PAYLOAD, attempt=3, started_at_ms=1_700_000_000_000, resolved=RESOLVED, replaced=True
+    ),
     ev.StepFailed(**_STEP, failure=FAILURE, attempt=3, started_at_ms=1_700_000_000_000, resolved=RESOLVED),
     ev.StepOutcomeUnknown(
         **_STEP,

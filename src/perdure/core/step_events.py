@@ -65,6 +65,7 @@ class StepCompleted(StepEvent, frozen=True):
     attempt: int = 1
     started_at_ms: int = 0
     resolved: Resolution | None = None
+    replaced: bool = False  # by who forked or rewound: it is not what the step returned
 
 
 class StepFailed(StepEvent, frozen=True):

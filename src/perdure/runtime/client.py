@@ -7,10 +7,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ParamSpec, Self, TypeVar, overload
 
-from perdure.core.errors import EngineClosed, NobodyAnswers, StoreError
+from perdure.core.errors import EngineClosed, ExecutionExists, InvalidOption, NobodyAnswers, StoreError
 from perdure.core.events import AnyEvent, Payload
 from perdure.core.identity import DEFAULT_NAMESPACE, Key
 from perdure.core.retry import Seconds
+from perdure.runtime.branching import Asked, Code, carry_out, question
 from perdure.runtime.environment import Environment, SystemEnvironment
 from perdure.runtime.handle import Handle, key_of, raise_if_error
 from perdure.runtime.local import Question, Request, ask, error_of
@@ -198,6 +199,64 @@ class Executions(ABC):
         """An execution by id; with its workflow the result is decoded as its type."""
         return Handle(self, key_of(self._opened(), self.namespace, id), workflow)
 
+    async def fork(
+        self,
+        id: str,
+        *,
+        new_id: str | None = None,
+        at: int | None = None,
+        replace: Mapping[int, Any] | None = None,
+        run: str | None = None,
+        workflow: Workflow[..., R] | None = None,
+    ) -> Handle[R]:
+        """Begin a new execution with the first events of another one; returns when that is durable.
+
+        What is copied is not done again: its results are in the copy. What was open there begins anew, under
+        idempotency keys of its own. The execution that is copied goes on as if nothing had happened.
+
+        Args:
+            id: the execution that is copied, open or closed.
+            new_id: of the fork: asking for the same again returns the one there is. By default a random one.
+            at: the number of the first event that is not copied, as `perdure journal` shows it. By default that behind
+                the last one in `replace`, else the end of what is recorded.
+            replace: other results for steps, by the number of the event that holds the recorded one.
+            run: of an earlier run, by its id, as `Handle.runs` tells it. By default the current one.
+            workflow: its code, to encode what is in `replace`; not needed where an engine runs that has it.
+
+        Raises:
+            ExecutionNotFound: there is none with this id.
+            NotForkable: it cannot begin there; the message says why, and what to do.
+            ExecutionExists: the new id is taken by something else.
+            InvalidId, InvalidOption, EncodeError: nothing was begun.
+
+        Example:
+            again = await client.fork("report-1", new_id="report-1b", replace={4: "another plan"})
+        """
+        chosen = new_id if new_id is not None else self.environment.new_id()
+        store, source = self._opened(), key_of(self._opened(), self.namespace, id)
+        key = key_of(store, self.namespace, chosen)
+        if key == source:
+            raise InvalidOption(option="new_id", value=repr(new_id), expected="another id; to keep it, handle.rewind")
+        code, new_run = self.with_code(workflow), self.environment.new_id()
+        asked = await question(self.read, store, source, key, new_run, at=at, replace=replace, run=run, code=code)
+        receipt = await self.branch(asked, workflow)
+        if receipt.status == "exists":
+            recorded = "?" if receipt.row is None else receipt.row.workflow
+            raise ExecutionExists(execution=chosen, recorded=recorded, now="", why="and it is not this fork")
+        return Handle(self, key, workflow)
+
+    def with_code(self, workflow: Workflow[..., Any] | None) -> Code:
+        """What is known of a workflow by its name, this one included."""
+
+        def find(name: str) -> Workflow[..., Any] | None:
+            return workflow if workflow is not None and workflow.name == name else self.code(name)
+
+        return find
+
+    def code(self, name: str) -> Workflow[..., Any] | None:  # noqa: ARG002 - an engine has code
+        """The workflow of this name, where its code is at hand."""
+        return None
+
     async def unresolved(self, *, after: Unresolved | None = None, limit: int = 100) -> list[Unresolved]:
         """A page of steps, declared `once`, of which nobody knows whether they did their work, in any execution.
 
@@ -256,6 +315,10 @@ class Executions(ABC):
     @abstractmethod
     async def resume(self, key: Key, message_id: str = "") -> Receipt:
         """See `Store.resume`."""
+
+    @abstractmethod
+    async def branch(self, asked: Asked, workflow: Workflow[..., Any] | None = None) -> Receipt:
+        """Have a fork or a rewind begun. Raises what `carry_out` raises."""
 
     @abstractmethod
     async def answered(self, key: Key, update_id: str) -> Settled:
@@ -326,19 +389,33 @@ class Client(Executions):
         return await self._ask_or(request, lambda: self.store.resume(key, message_id))
 
     async def _ask_or(self, request: Request, write: Callable[[], Receipt]) -> Receipt:
+        receipt = await self._asked(request)
+        return receipt if receipt is not None else await asyncio.to_thread(write)
+
+    async def _asked(self, request: Request) -> Receipt | None:
+        """What the engine that runs says; None if none does, or it does not listen: it reads what is in the store."""
         for tried in range(ASK_TRIES):
             address = await asyncio.to_thread(local_owner, self.store)
             if address is None:
-                return await asyncio.to_thread(write)
+                return None
             try:
                 reply = await ask(address, request)
             except (OSError, EOFError):
                 await asyncio.sleep(0.01 * tried)  # it has just died, or not begun to listen
                 continue
             if reply.receipt is None:
+                if reply.problem is not None:
+                    raise error_of(reply.problem)
                 raise StoreError(path=self.store.path, detail=reply.error)
             return reply.receipt
-        return await asyncio.to_thread(write)  # an engine that does not listen still reads what is in the store
+        return None
+
+    async def branch(self, asked: Asked, workflow: Workflow[..., Any] | None = None) -> Receipt:
+        """Likewise: an engine knows more code, and goes on with it at once."""
+        request = Request(branch=asked, private=self.store.private)
+        code = self.with_code(workflow)
+        receipt = await self._asked(request)
+        return receipt if receipt is not None else await carry_out(self.read, self.store, asked, code)
 
     async def closed(self, key: Key) -> AnyEvent | None:
         """Look again whenever the store has changed."""

@@ -8,9 +8,21 @@ import msgspec
 
 from perdure.core import events as ev
 from perdure.core.errors import CorruptJournal, JournalFromTheFuture, PerdureError
+from perdure.core.identity import Key
 from perdure.store.protocol import Row, Store
 from perdure.workflow.attributes import AttributeValue, Moment, decode_attributes, moment
 from perdure.workflow.values import codec_for, render
+
+RUNS = 100
+
+
+class Origin(msgspec.Struct, frozen=True):
+    """What a fork or a rewind was copied from."""
+
+    execution: str
+    run: str
+    at: int
+    """The number of the first event that was not copied."""
 
 
 class Description(Row, frozen=True):
@@ -22,14 +34,17 @@ class Description(Row, frozen=True):
     """It was not to begin before."""
     deadline: Moment | None = None
     """It is cancelled then."""
+    origin: Origin | None = None
+    """What its run began as a copy of; of the last one that did, if it has continued as new since."""
 
 
 def describe(store: Store, row: Row) -> Description:
     """Read what the row does not tell, as far as the journal can be read. Blocks."""
     told = {name: getattr(row, name) for name in row.__struct_fields__}
+    told["origin"] = origin_of(store, row.key)
     told["attributes"] = decode_attributes(store.attributes(row.key))
     try:
-        started = _started(store, row)
+        started = started_of(store, row)
     except (CorruptJournal, JournalFromTheFuture):
         started = None
     if started is None:
@@ -42,7 +57,16 @@ def describe(store: Store, row: Row) -> Description:
     )
 
 
-def _started(store: Store, row: Row) -> ev.ExecutionStarted | None:
+def origin_of(store: Store, key: Key) -> Origin | None:
+    """Where the newest of its last runs comes from that is a copy. Blocks."""
+    told = next((run.origin for run in store.runs(key, None, RUNS) if run.origin), "")
+    if not told:
+        return None
+    execution, run, at = told.rsplit("/", 2)
+    return Origin(execution, run, int(at))
+
+
+def started_of(store: Store, row: Row) -> ev.ExecutionStarted | None:
     """How its current run began; before its owner has journaled that, it waits in the inbox."""
     first = [recorded.event for recorded in store.load(row.key, row.run, 0, 1)]
     first += [] if first else [letter.event for letter in store.inbox(row.key, 1)]

@@ -28,6 +28,7 @@ from perdure.core.events import Payload
 from perdure.core.identity import DEFAULT_LANE, DEFAULT_NAMESPACE, Key
 from perdure.core.retry import Seconds, to_ms
 from perdure.runtime.background import ThreadBackground, post
+from perdure.runtime.branching import Asked, carry_out
 from perdure.runtime.client import Executions
 from perdure.runtime.committer import ThreadCommitter
 from perdure.runtime.environment import Environment, SystemEnvironment
@@ -437,6 +438,18 @@ class Engine(Executions):
         receipt: Receipt = await self.read(lambda: self.store.resume(key, message_id))
         if receipt.status == "accepted":
             self._running().woken([key])
+        return receipt
+
+    def code(self, name: str) -> Workflow[..., Any] | None:
+        """See `Executions.code`."""
+        return None if self._worker is None else self._worker.workflows.get(name)
+
+    async def branch(self, asked: Asked, workflow: Workflow[..., Any] | None = None) -> Receipt:
+        """Begin a fork or a rewind, and run it here."""
+        self._running()
+        receipt = await carry_out(self.read, self.store, asked, self.with_code(workflow))
+        if receipt.status == "accepted":
+            self._running().begun_anew(asked.key, asked.run)
         return receipt
 
     async def answered(self, key: Key, update_id: str) -> Settled:

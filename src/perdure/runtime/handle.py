@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -25,6 +25,7 @@ from perdure.core.errors import (
 )
 from perdure.core.identity import ExecutionId, Key, Namespace, checked_id, shard_of, storable
 from perdure.core.retry import Seconds, to_ms
+from perdure.runtime.branching import Asked, Code, question
 from perdure.runtime.description import Description, describe
 from perdure.runtime.local import Question
 from perdure.runtime.starting import check_receipt
@@ -53,6 +54,8 @@ class Port(Protocol):
     async def closed(self, key: Key) -> ev.AnyEvent | None: ...  # the closing event, if it is at hand
     async def resume(self, key: Key, message_id: str) -> Receipt: ...
     async def known_step(self, waiting: Unresolved) -> Step[..., Any] | None: ...  # if its code is at hand
+    async def branch(self, asked: Asked, workflow: Workflow[..., Any] | None) -> Receipt: ...
+    def with_code(self, workflow: Workflow[..., Any] | None) -> Code: ...
     async def answered(self, key: Key, update_id: str) -> Settled: ...
     async def ask(self, question: Question) -> ev.Payload: ...
     def new_id(self) -> str: ...
@@ -334,6 +337,35 @@ class Handle(Generic[R]):
         if receipt.status == "refused":
             raise AnswerRefused(execution=self.id, seq=seq, reason=receipt.detail)
         self._check(receipt)
+
+    async def rewind(self, *, at: int | None = None, replace: Mapping[int, Any] | None = None) -> None:
+        """Let it go on from an earlier event, in a new run; returns when that is durable.
+
+        What is recorded before that is not done again. What came behind it is kept in the run that is over, whether
+        that was open or closed. Signals that came behind it are received again; steps that were open there begin anew,
+        under idempotency keys of their own.
+
+        Args:
+            at: the number of the first event that does not count any more, as `perdure journal` shows it. By default
+                that behind the last one in `replace`.
+            replace: other results for steps, by the number of the event that holds the recorded one.
+
+        Raises:
+            ExecutionNotFound: there is none with this id.
+            NotForkable: it cannot begin there; the message says why, and what to do.
+            MovedOn: it was rewound, or continued as new, by somebody else meanwhile.
+            InvalidOption, EncodeError: nothing was changed.
+
+        Example:
+            await handle.rewind(replace={4: "another plan"})
+        """
+        if at is None and not replace:
+            raise InvalidOption(option="at", value="None", expected="the number of an event, or a result in `replace`")
+        port, store, workflow = self._port, self._port.store, self._workflow
+        code, run = port.with_code(workflow), port.new_id()
+        key = self.key
+        asked = await question(port.read, store, key, key, run, at=at, replace=replace, run=None, code=code)
+        await port.branch(asked, workflow)
 
     async def describe(self) -> Description:
         """Its status and workflow, what it waits for, when it wakes, why it stalled; memo, attributes, deadline.

@@ -21,6 +21,7 @@ import msgspec
 from perdure.core.errors import PerdureError, StoreError, StoreNotOpened, every_error
 from perdure.core.events import FailureInfo, Payload
 from perdure.core.identity import Key
+from perdure.runtime.branching import Asked
 from perdure.store.protocol import Mail, Receipt, Start
 
 log = logging.getLogger("perdure")
@@ -58,6 +59,7 @@ class Request(msgspec.Struct, omit_defaults=True):
     message_id: str = ""  # of a resume that also ends a pause
     closed: Key | None = None
     query: Question | None = None
+    branch: Asked | None = None
     private: bool = False  # who asks encrypts: an engine that does not must refuse
 
 

@@ -25,6 +25,8 @@ async def serve(engine: Engine, request: Request) -> Receipt | Payload | None:
         return await engine.resume(request.resume, request.message_id)
     if request.query is not None:
         return await engine.ask(request.query)
+    if request.branch is not None:
+        return await engine.branch(request.branch)
     return None
 
 

@@ -95,6 +95,7 @@ class Worker:
         self._loading: set[Key] = set()
         self._fetching: dict[Driver, bool] = {}  # whose inbox is being read: whether to read it again after that
         self._woken_while_loading: set[Key] = set()
+        self._outdated: set[Key] = set()  # another run took its place while it was read
         self._leaving: dict[Key, bool] = {}  # dropped with a commit under way: whether to load it again after that
         self._scanning = False
         self._scan_again = False
@@ -217,6 +218,16 @@ class Worker:
     def stalled(self, driver: Driver, error: PerdureError) -> None:
         """Its code failed."""
         self._stalls.begin(driver, error)
+
+    def begun_anew(self, key: Key, run: str) -> None:
+        """Another run has taken the place of the one that there was, if there was one."""
+        driver = self.drivers.get(key)
+        if key in self._loading:
+            self._outdated.add(key)
+        elif driver is not None and driver.run != run:
+            self.reload(driver)
+        else:
+            self.woken([key])
 
     def lost(self, driver: Driver) -> None:
         """Somebody else has written to its journal, or may have: forget it, and look at the store again."""
@@ -347,7 +358,9 @@ class Worker:
     def _load_rows(self, rows: Sequence[Row]) -> None:
         for row in rows:
             driver = self.drivers.get(row.key)
-            if driver is not None:
+            if driver is not None and driver.run != row.run and driver.create is None:
+                self.reload(driver)  # another process rewound it
+            elif driver is not None:
                 self._rouse(driver)
                 driver.timer_due()
                 if row.status == "active":
@@ -379,10 +392,19 @@ class Worker:
             return
         self._loading.add(row.key)
         reading = self._suspects.read if self._suspects.has_turn(row.key) else read
-        self.ask(lambda: reading(self.store, row), lambda loaded: self._loaded(row, loaded))
+        self.ask(lambda: reading(self.store, row), lambda loaded: self._read(row, loaded))
+
+    def _read(self, row: Row, loaded: Any) -> None:
+        self._loading.discard(row.key)
+        if row.key in self._outdated:
+            self._outdated.discard(row.key)
+            self._woken_while_loading.discard(row.key)
+            self._suspects.passed(row.key)
+            self.woken([row.key])
+        else:
+            self._loaded(row, loaded)
 
     def _loaded(self, row: Row, loaded: Any) -> None:
-        self._loading.discard(row.key)
         again = row.key in self._woken_while_loading
         self._woken_while_loading.discard(row.key)
         there = self.drivers.get(row.key)

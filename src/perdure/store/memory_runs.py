@@ -9,7 +9,7 @@ import msgspec
 from perdure.store.memory_tables import MemoryTables, Posted
 from perdure.store.protocol import Batch, Branch, Mail, Row, RunRow, RunStatus, Start, Succession
 from perdure.store.records import copied, seal
-from perdure.store.rules import attributes_of, is_open, start_of, state_at, stays
+from perdure.store.rules import attributes_of, is_open, reopen_updates, start_of, state_at, stays
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -103,6 +103,7 @@ class MemoryRuns(MemoryTables):
         self._copy(branch)
         self._move_letters(key, before, branch.received, branch.carried)
         self.close_updates(key, branch.instead_of)
+        reopen_updates(self, branch)
 
     def begin_again(self, start: Start, position: int) -> None:
         world, key = self._world, start.key

@@ -123,6 +123,7 @@ def letter_of(body: Body | list[Any]) -> ev.AnyEvent | None:
 class Settling(Protocol):
     """Of a store's primitives, those by which letters are settled that no run will journal."""
 
+    def update(self, key: Key, update_id: str) -> UpdateRow | None: ...
     def put_update(self, key: Key, update: UpdateRow) -> None: ...
     def end_unresolved(self, key: Key, run: str, seq: int) -> None: ...
     def bury(self, key: Key, message_id: str, event: ev.AnyEvent) -> None: ...
@@ -136,6 +137,14 @@ def close_letter(tables: Settling, key: Key, run: str, body: Body | list[Any]) -
     if isinstance(event, ev.ResolveRequested):
         tables.end_unresolved(key, event.run, event.seq)
     return event is None or worth_keeping(event)
+
+
+def reopen_updates(tables: Settling, branch: Branch) -> None:
+    """After a rewind that closed what the run before had accepted: who waits for an answer may still get it."""
+    for update_id in still_asked(branch):
+        found = tables.update(branch.key, update_id)
+        if found is not None and found.status == "closed":
+            tables.put_update(branch.key, UpdateRow(update_id, branch.run, "accepted"))
 
 
 def stays(tables: Settling, key: Key, body: Body | list[Any]) -> bool:
@@ -195,6 +204,17 @@ def start_of(branch: Branch) -> Start:
     assert isinstance(event, ev.ExecutionStarted)
     begun = msgspec.structs.replace(event, run=branch.run, workflow=branch.workflow, lane=branch.lane, parent=None)
     return Start(branch.key, begun, branch.digest)
+
+
+def still_asked(branch: Branch) -> list[str]:
+    """Updates that the new run is to answer: accepted in what was copied, or carried to it."""
+    events = [recorded.event for recorded in branch.events]
+    asked = {event.update_id: None for event in events if isinstance(event, ev.UpdateAccepted)}
+    for event in events:
+        if isinstance(event, ev.UpdateCompleted):
+            asked.pop(event.update_id, None)
+    carried = [mail.event for mail in branch.carried]
+    return [*asked, *(event.update_id for event in carried if isinstance(event, ev.UpdateRequested))]
 
 
 def attributes_of(events: Iterable[ev.AnyEvent]) -> dict[str, ev.Attribute]:

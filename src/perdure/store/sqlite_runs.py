@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from perdure.store.queries import SQL
 from perdure.store.records import copied, seal
-from perdure.store.rules import attributes_of, is_open, start_of, state_at, stays
+from perdure.store.rules import attributes_of, is_open, reopen_updates, start_of, state_at, stays
 from perdure.store.sqlite_tables import ALL, SqliteTables
 
 if TYPE_CHECKING:
@@ -83,6 +83,7 @@ class SqliteRuns(SqliteTables):
         self._copy(branch, after)
         self._move_letters(key, number, after, branch.received, branch.carried)
         self._execute(SQL["close_updates"], (*key, branch.instead_of))
+        reopen_updates(self, branch)
 
     def begin_again(self, start: Start, position: int) -> None:
         self.flush()

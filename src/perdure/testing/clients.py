@@ -15,6 +15,7 @@ from perdure.core import events as ev
 from perdure.core.errors import PerdureError, StoreError
 from perdure.core.events import Payload
 from perdure.core.identity import Key
+from perdure.runtime.branching import Asked, Code, carry_out
 from perdure.runtime.handle import Handle, raise_if_error
 from perdure.runtime.local import Question
 from perdure.runtime.unresolved import Unresolved
@@ -23,7 +24,7 @@ from perdure.store.protocol import Mail, Receipt, Start, Store
 from perdure.testing.kernel import Process
 from perdure.testing.ledger import Acknowledged, Ledger
 from perdure.testing.worker import SimEnvironment, SimWorker
-from perdure.workflow.definitions import Step
+from perdure.workflow.definitions import Step, Workflow
 
 PATIENCE_S = 2.0
 SIGNALS = ("note", "other", "go", "aside")
@@ -114,6 +115,18 @@ class SimPort:
     async def resume(self, key: Key, message_id: str = "") -> Receipt:
         """Straight into the store."""
         return self.store.resume(key, message_id)
+
+    def with_code(self, workflow: Workflow[..., Any] | None) -> Code:  # noqa: ARG002 - the port's
+        """Outside there is no code."""
+        return lambda _: None
+
+    async def branch(self, asked: Asked, workflow: Workflow[..., Any] | None = None) -> Receipt:
+        """Straight into the store, however often that takes."""
+        while True:
+            try:
+                return await carry_out(self.read, self.store, asked, self.with_code(workflow))
+            except StoreError:
+                await asyncio.sleep(0.05 + self.rng.random() * 0.3)
 
     async def deposit(self, item: Start | Mail) -> Receipt:
         """Have it stored, however often that takes; then note that it was acknowledged."""

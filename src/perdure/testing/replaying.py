@@ -53,6 +53,11 @@ class Replay(NamedTuple):
     execution: Execution
     points: list[Point]
     commands: dict[int, tuple[Any, ...]]
+    renamed: dict[int, tuple[Any, ...]]  # those of them that were open when the run was forked, as they are since then
+
+    def last(self, seq: int) -> tuple[Any, ...] | None:
+        """A command as it is now."""
+        return self.renamed.get(seq, self.commands.get(seq))
 
 
 class Noting(Machine):
@@ -126,17 +131,20 @@ def replay(
     execution.machine = machine = Noting(fingerprint)
     execution.private = private
     execution.expect(events)
-    points = []
+    points: list[Point] = []
+    renamed: dict[int, tuple[Any, ...]] = {}
     try:
         for recorded in events:
             execution.feed(recorded)
+            if isinstance(recorded.event, ev.RunForked):
+                renamed |= {command.seq: told(command) for command in machine.open.values()}
             if recorded.position + 1 in take and machine.state is not RunState.PAUSED:
                 execution.take()
             points.append(point_of(execution))
     except BaseException:
         execution.evict()
         raise
-    return Replay(execution, points, machine.noted)
+    return Replay(execution, points, machine.noted, renamed)
 
 
 def check_prefix(
@@ -148,8 +156,9 @@ def check_prefix(
     expected = full.points[len(events) - 1]
     if part.points[-1] != expected:
         raise Broken(FIXED_POINT, f"{execution_id} after {len(events)} events: {part.points[-1]}, was {expected}")
-    for seq, command in part.commands.items():
-        if full.commands.get(seq) != command:
+    for seq in part.commands:
+        command = part.last(seq)
+        if command not in (full.commands.get(seq), full.last(seq)):
             raise Broken(FIXED_POINT, f"{execution_id} #{seq}: {command}, was {full.commands.get(seq)}")
 
 
@@ -191,7 +200,7 @@ class AlwaysReplay:
             if expected != found:
                 raise Broken(FIXED_POINT, f"{live.id}: live {expected}, replayed {found}", driver.key)
             for command in live.machine.open_commands():
-                if told(command) != again.commands[command.seq]:
+                if told(command) != again.last(command.seq):
                     raise Broken(FIXED_POINT, f"{live.id} #{command.seq}: live {told(command)}", driver.key)
         elif encode_event(live.machine.closed_by) != encode_event(journal[-1].event):
             raise Broken("the same bytes", f"{live.id}: closed by {live.machine.closed_by}", driver.key)
