@@ -34,6 +34,7 @@ from perdure.runtime.client import Client
 from perdure.runtime.engine import Engine
 from perdure.runtime.entry import run
 from perdure.runtime.handle import Handle
+from perdure.runtime.listing import Page
 from perdure.runtime.unresolved import Unresolved
 from perdure.transactions import Datasource, transaction
 from perdure.workflow.context import (
@@ -98,6 +99,7 @@ __all__ = [
     "NobodyAnswers",
     "NondeterminismError",
     "NotUnresolved",
+    "Page",
     "PerdureError",
     "QueryFailed",
     "ReadOnlyHandler",

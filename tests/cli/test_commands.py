@@ -281,8 +281,33 @@ def test_ls_shows_the_newest_first_and_says_what_it_left_out(cli: Cli) -> None:
     assert len(cli("ls", "--json", "--status", "closed", "--workflow", "greet").lines()) == 3
     told = cli("ls", "--limit", "2")
     assert told.out.splitlines()[0].split() == ["STATUS", "ID", "WORKFLOW", "AGE", "TOOK"]
-    assert "The newest 2 of 4" in told.err
+    assert "The newest 2. There are more" in told.err
+    cursor = told.err.rsplit("--cursor ", 1)[1].split()[0]
+    assert [row["id"] for row in cli("ls", "--json", "--cursor", cursor).lines()] == ["g1", "g0"]
+    assert json.loads(cli("ls", "--json", "--limit", "2").err) == {"next": cursor}
     assert "Did you mean 'greet'?" in cli("ls", "--workflow", "gret").err
+
+
+def test_ls_finds_by_what_is_known_of_executions(cli: Cli) -> None:
+    for name, team, cents in (("a-1", "search", "500"), ("a-2", "search", "2000"), ("b-1", "mail", "3000")):
+        told = ("--attribute", f"team={team}", "--attribute", f"cents={cents}")
+        cli("run", "agent.py:greet", "--input", '"x"', "--id", name, *told)
+    cli("run", "agent.py:parent", "--input", '"x"', "--id", "p")
+
+    def found(*filters: str) -> list[str]:
+        return sorted(row["id"] for row in cli("ls", "--json", *filters).lines())
+
+    assert found("--where", "team=search", "--where", "cents > 500") == ["a-2"]
+    assert found("--where", "cents>=2000") == ["a-2", "b-1"]
+    assert found("--where", "team!=search") == ["b-1"]
+    assert found("--where", 'team="search"', "--prefix", "a-") == ["a-1", "a-2"]
+    assert found("--prefix", "b") == ["b-1"]
+    assert len(found("--since", "1h")) == 5
+    assert found("--before", "1h") == found("--since", "2999-01-01T00:00:00Z") == []
+    [child] = found("--parent", "p")
+    assert "child of p" in next(line for line in cli("ls").out.splitlines() if child in line)
+    for bad in (["--where", "team"], ["--where", "A-B=1"], ["--cursor", "x"], ["--since", "soon"]):
+        assert cli("ls", *bad).code == Exit.USAGE
 
 
 def test_ids_are_never_cut(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

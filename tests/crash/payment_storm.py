@@ -141,8 +141,13 @@ class Storm:
             last = Process(work, self.store, self._port)
             await self._drain(client)
             last.kill()
-            rows = await client.list(limit=1_000_000)
-            results = {row.key.execution: await client.handle(row.key.execution, purchase).result() for row in rows}
+            results = {}
+            cursor: str | None = None
+            while cursor != "":
+                page = await client.list(cursor=cursor or "", limit=1000)
+                names = [row.key.execution for row in page]
+                results |= {name: await client.handle(name, purchase).result() for name in names}
+                cursor = page.next
         server.kill()
         self._judge(results)
         return {**dict(self.counts), "laws broken": len(self.broken), "seconds": round(time.monotonic() - began, 1)}

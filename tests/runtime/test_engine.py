@@ -297,7 +297,6 @@ async def test_a_client_works_beside_an_engine_and_without_one(lab: Lab) -> None
             assert await handle.result(timeout=5) == [1]
         assert await handle.result(timeout=5) == [1]
         assert [row.status for row in await client.list(status=["completed"], workflow="listens")] == ["completed"]
-        assert await client.list(after=(await handle.describe()).key) == []
 
 
 async def test_a_client_beside_an_engine_goes_through_its_socket(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

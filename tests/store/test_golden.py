@@ -240,9 +240,11 @@ def test_the_golden_store_tells_the_story_that_is_told_here(tmp_path):
 
 
 def test_every_query_fits_the_schema(tmp_path):
+    """But for parts of lists: `test_listing.py` plans those put together."""
     store = SqliteStore(tmp_path / "store.db")
     for name, query in SQL.items():
-        if name not in ("begin", "begin_read", "commit", "rollback") and not query.startswith("PRAGMA"):
+        is_part = name in ("begin", "begin_read", "commit", "rollback") or name.startswith("list_")
+        if not is_part and not query.startswith("PRAGMA"):
             store._writer.cursor().execute(f"EXPLAIN {query}", bindings_for(query))
     store.close()
 

@@ -81,11 +81,13 @@ async def _wanted(client: perdure.Client, closed: int) -> AsyncIterator[jn.Row]:
     async for page in rows_of(client, status=jn.OPEN_STATUSES):
         for row in page:
             yield row
-    newest: list[jn.Row] = []
+    left = closed
     async for page in rows_of(client, status=CLOSED):
-        newest = sorted([*newest, *page], key=lambda row: -row.created_at_ms)[:closed]
-    for row in newest:
-        yield row
+        for row in page[:left]:
+            yield row
+        left -= len(page)
+        if left <= 0:
+            return
 
 
 def _told(verdict: Verdict) -> dict[str, object]:

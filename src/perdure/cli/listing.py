@@ -49,6 +49,8 @@ class Listing:
         )
         waits = waits_text(row, self.now_ms)
         note = f"waits for {waits}" if waits else tidy(first_line(row.problem))
+        if row.parent_id:
+            note = f"child of {row.parent_id}{', ' if note else ''}{note}"
         room = self.out.width - len(line) - 2
         if room < min(NOTE_MIN, len(note)):
             self.line(line)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Sequence
 from typing import Any, cast, get_args
 
 import click
@@ -12,12 +10,13 @@ from rich.text import Text
 import perdure
 from perdure import journal as jn
 from perdure.cli import shapes
+from perdure.cli.filters import filters_of
 from perdure.cli.listing import Listing
 from perdure.cli.options import Settings, shared_options
 from perdure.cli.options import settings as current
-from perdure.cli.output import command_line, console, print_json, say
+from perdure.cli.output import command_line, console, print_json, say, to_json
 from perdure.cli.problems import nearest, tidy
-from perdure.cli.talk import client_of, go, known, rows_of, worker_runs
+from perdure.cli.talk import PAGE, client_of, go, known, rows_of, worker_runs
 from perdure.cli.timeline import timeline
 from perdure.cli.timeline_view import View
 from perdure.cli.times import now_ms
@@ -40,38 +39,49 @@ GROUPS: dict[str, tuple[jn.Status, ...]] = {
     help=f"Only these; may be given several times. One of {', '.join(STATUSES)}, or open, closed.",
 )
 @click.option("--workflow", default="", metavar="NAME", help="Only executions of this workflow.")
+@click.option("--prefix", default="", metavar="TEXT", help="Only those whose id begins so.")
+@click.option("--parent", default="", metavar="ID", help="Only those that this execution started.")
+@click.option("--since", metavar="TIME", help="Only those started then or later: a moment, or so long ago.")
+@click.option("--before", metavar="TIME", help="Only those started before then.")
 @click.option(
-    "--limit", type=click.IntRange(min=1), default=50, show_default=True, metavar="N", help="At most so many."
+    "--where",
+    multiple=True,
+    metavar="CONDITION",
+    help="Only those whose attribute is that: 'team=search', 'cents>=1000', with =, !=, <, <=, > or >=. All must hold.",
+)
+@click.option("--cursor", default="", metavar="CURSOR", help="Go on where a list ended, which printed it.")
+@click.option(
+    "--limit", type=click.IntRange(1, PAGE), default=50, show_default=True, metavar="N", help="At most so many."
 )
 @shared_options
-def ls(statuses: tuple[str, ...], workflow: str, limit: int) -> None:
+def ls(statuses: tuple[str, ...], limit: int, **given: Any) -> None:
     """List executions, newest first.
 
     \b
       perdure ls --status stalled
+      perdure ls --since 1d --where 'team=search' --where 'cents>1000'
       perdure ls --json | jq -r .id
     """
     wanted = [one for status in statuses for one in GROUPS.get(status, (cast("jn.Status", status),))]
-    go(_ls(current(), list(dict.fromkeys(wanted)), workflow, limit))
+    go(_ls(current(), filters_of(list(dict.fromkeys(wanted)), given), given["cursor"], limit))
 
 
-async def _ls(settings: Settings, statuses: Sequence[jn.Status], workflow: str, limit: int) -> None:
-    newest: list[jn.Row] = []
-    total = 0
+async def _ls(settings: Settings, filters: dict[str, Any], cursor: str, limit: int) -> None:
     async with client_of(settings) as client:
-        async for page in rows_of(client, status=statuses, workflow=workflow):
-            total += len(page)
-            newest = heapq.nlargest(limit, [*newest, *page], key=lambda row: (row.created_at_ms, row.key.execution))
-        hint = await _other_workflow(client, workflow) if workflow and not total else ""
+        page = await client.list(**filters, cursor=cursor, limit=limit)
+        workflow = filters.get("workflow", "")
+        hint = await _other_workflow(client, workflow) if workflow and not page and not cursor else ""
     if settings.json:
-        for row in newest:
+        for row in page:
             print_json(shapes.of_row(row))
+        if page.next:
+            click.echo(to_json({"next": page.next}), err=True)
         return
-    Listing(console(), newest, now_ms()).draw()
-    if not total:
+    Listing(console(), page, now_ms()).draw()
+    if not page:
         say(f"No such executions in {tidy(settings.store_name)}. {hint}".rstrip(), "dim")
-    elif total > len(newest):
-        say(f"The newest {len(newest)} of {total:,}; --limit shows more.", "dim")
+    elif page.next:
+        say(f"The newest {len(page):,}. There are more: --limit, or go on with --cursor {page.next}", "dim")
 
 
 async def _other_workflow(client: perdure.Client, name: str) -> str:

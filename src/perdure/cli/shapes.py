@@ -26,7 +26,7 @@ def of_row(row: jn.Row) -> dict[str, Any]:
         "waits_for": row.waits_for,
         "problem": tidy(row.problem),
         "recoveries": row.recoveries,
-        "parent": row.parent.rsplit("/", 2)[0] or None,
+        "parent": row.parent_id or None,
     }
 
 

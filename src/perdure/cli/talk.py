@@ -45,13 +45,11 @@ async def rows_of(
     client: perdure.Client, *, status: Sequence[Status] = (), workflow: str = ""
 ) -> AsyncIterator[list[Row]]:
     """All executions, a page at a time."""
-    after = None
-    while True:
-        page = await client.list(status=status, workflow=workflow, after=after, limit=PAGE)
+    cursor: str | None = None
+    while cursor != "":
+        page = await client.list(status=status, workflow=workflow, cursor=cursor or "", limit=PAGE)
         yield page
-        if len(page) < PAGE:
-            return
-        after = page[-1].key
+        cursor = page.next
 
 
 async def known(client: perdure.Client, execution_id: str) -> Description:

@@ -14,6 +14,7 @@ from perdure.core.retry import Seconds
 from perdure.runtime.branching import Asked, Code, carry_out, question
 from perdure.runtime.environment import Environment, SystemEnvironment
 from perdure.runtime.handle import Handle, key_of, raise_if_error
+from perdure.runtime.listing import Page, Where, checked_limit, page_of, place_of, query_of
 from perdure.runtime.local import Question, Request, ask, error_of
 from perdure.runtime.options import DEFAULT, StartOptions
 from perdure.runtime.starting import check_receipt, make_start
@@ -21,7 +22,7 @@ from perdure.runtime.unresolved import Unresolved, read_page
 from perdure.runtime.updates import Settled, look
 from perdure.store.codec import PayloadCodec
 from perdure.store.open import local_owner, open_store, sealed
-from perdure.store.protocol import OPEN_STATUSES, Mail, OnConflict, Receipt, Reuse, Row, Start, Status, Store
+from perdure.store.protocol import OPEN_STATUSES, Mail, OnConflict, Receipt, Reuse, Start, Status, Store
 from perdure.store.sealing import SealedStore
 from perdure.workflow.attributes import AttributeValue, Moment
 from perdure.workflow.definitions import Step, Workflow
@@ -271,18 +272,56 @@ class Executions(ABC):
         return await self.read(lambda: read_page(store, namespace, "", row, limit))  # type: ignore[no-any-return]
 
     async def list(
-        self, *, status: Sequence[Status] = (), workflow: str = "", after: Key | None = None, limit: int = 100
-    ) -> list[Row]:
-        """A page of executions by key.
+        self,
+        *,
+        status: Sequence[Status] = (),
+        workflow: str = "",
+        prefix: str = "",
+        parent: str = "",
+        started_from: Moment | None = None,
+        started_before: Moment | None = None,
+        where: Sequence[Where] = (),
+        cursor: str = "",
+        limit: int = 100,
+    ) -> Page:
+        """A page of executions, the newest first: those that are all of what is asked for.
 
         Args:
-            status: only these.
-            workflow: only executions of the workflow with this name.
-            after: the key of the last one of the page before.
-            limit: at most so many.
+            status: one of these.
+            workflow: of the workflow with this name.
+            prefix: whose id begins so.
+            parent: started by the execution with this id.
+            started_from: a datetime with time zone: started then or later.
+            started_before: started before then.
+            where: conditions on attributes, as `("cents", ">", 1_000)`, with =, !=, <, <=, > or >=. Kinds never mix. Of
+                a list one item is enough; != is true of what has the attribute, and no item is that.
+            cursor: `next` of the page before.
+            limit: at most so many, up to 1,000.
+
+        Returns:
+            A list with one attribute more: `next`, the cursor of the page that follows, empty on the last one. What is
+            started meanwhile moves no page.
+
+        Raises:
+            InvalidOption: a filter, a cursor or a limit that means nothing.
+
+        Example:
+            page = await client.list(status=["failed"], where=[("team", "=", "search"), ("cents", ">", 1_000)])
         """
-        store, namespace = self._opened(), self.namespace
-        return await self.read(lambda: store.rows(namespace, status, workflow, after, limit))  # type: ignore[no-any-return]
+        store = self._opened()
+        query = query_of(
+            self.namespace,
+            status=status,
+            workflow=workflow,
+            prefix=prefix,
+            parent=parent,
+            started_from=started_from,
+            started_before=started_before,
+            where=where,
+        )
+        place, checked = place_of(query, cursor), checked_limit(limit)
+        found = await self.read(lambda: store.find(query, place, checked + 1))
+        return page_of(query, found, checked)
 
     async def known_step(self, waiting: Unresolved) -> Step[..., Any] | None:  # noqa: ARG002 - an engine has code
         """The step in its code, where that is at hand."""

@@ -46,7 +46,7 @@ from perdure.runtime.updates import Callers, Settled
 from perdure.runtime.worker import UNSERVED, Limits, Worker
 from perdure.store.codec import PayloadCodec
 from perdure.store.open import open_store, sealed
-from perdure.store.protocol import OPEN_STATUSES, Mail, Receipt, Row, Session, Start, Store
+from perdure.store.protocol import OPEN_STATUSES, Mail, Receipt, Session, Start, Store
 from perdure.workflow import guards, ordered
 from perdure.workflow.definitions import Step, Workflow
 
@@ -211,16 +211,13 @@ class Engine(Executions):
                 log.warning("could not look for executions of %r that wait for a worker: %s", name, error)
 
     async def _adopt_all_of(self, name: str) -> None:
-        after: Key | None = None
-        page: list[Row] = []
-        while after is None or len(page) == ADOPT_PAGE:
-            page = await self.list(status=["stalled"], workflow=name, after=after, limit=ADOPT_PAGE)
+        cursor: str | None = None
+        while cursor != "":
+            page = await self.list(status=["stalled"], workflow=name, cursor=cursor or "", limit=ADOPT_PAGE)
             for row in page:
                 if row.waits_for in (UNSERVED, KeyMissing.__name__):
                     await self.resume(row.key)
-            if not page:
-                break
-            after = page[-1].key
+            cursor = page.next
 
     async def _open_session(self, fingerprint: str) -> Session:
         name, lanes = self.environment.worker_name(), (DEFAULT_LANE,)

@@ -26,6 +26,7 @@ from perdure.store.protocol import (
     Lease,
     Letter,
     Mail,
+    Query,
     Receipt,
     Row,
     Running,
@@ -38,6 +39,7 @@ from perdure.store.protocol import (
 )
 from perdure.store.records import journal, letter, recorded, unseal
 from perdure.store.routing import Router
+from perdure.store.rules import answers, newest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -314,6 +316,17 @@ class MemoryStore:
 
         with self._reading():
             return self._page(wanted, after, limit)
+
+    def find(self, query: Query, after: tuple[int, str] | None, limit: int) -> list[Row]:
+        """See `Store.find`."""
+        with self._reading() as world:
+            found = [
+                row
+                for key, row in world.rows.items()
+                if (after is None or (row.created_at_ms, key.execution) < after)
+                and answers(query, row, world.attributes.get(key, {}))
+            ]
+            return newest(found, limit)
 
     def running(self, key: Key) -> list[Running]:
         """See `Store.running`."""

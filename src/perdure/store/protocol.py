@@ -49,6 +49,36 @@ class Row(msgspec.Struct, frozen=True):
     state_position: int | None = None  # of the last `StatePublished` in its journal
     first_run: str = ""  # of the runs that followed each other up to this one
 
+    @property
+    def parent_id(self) -> str:
+        """The execution that started it; empty if none did."""
+        return self.parent.rsplit("/", 2)[0]
+
+
+Operator: TypeAlias = Literal["=", "!=", "<", "<=", ">", ">="]
+
+
+class Condition(msgspec.Struct, frozen=True):
+    """What an attribute must be. Of a list one item is enough; for "!=" it is there, and no item is that."""
+
+    name: str
+    operator: Operator
+    kind: str
+    value: bool | int | float | str
+
+
+class Query(msgspec.Struct, frozen=True):
+    """Which executions are listed: those that are all of it. What is empty is not asked for."""
+
+    namespace: str
+    statuses: tuple[Status, ...] = ()
+    workflow: str = ""
+    prefix: str = ""  # of ids
+    parent: str = ""
+    from_ms: int | None = None  # created then or later
+    until_ms: int | None = None  # created before
+    where: tuple[Condition, ...] = ()
+
 
 RunStatus: TypeAlias = Status | Literal["continued", "abandoned"]
 
@@ -433,6 +463,13 @@ class Store(Protocol):
         self, namespace: str, statuses: Sequence[Status], workflow: str, after: Key | None, limit: int
     ) -> list[Row]:
         """A page of rows by key; empty `statuses` or `workflow` mean all. Read-only."""
+        ...
+
+    def find(self, query: Query, after: tuple[int, str] | None, limit: int) -> list[Row]:
+        """A page of rows, the newest first: by `created_at_ms`, then id, descending; from below that pair on.
+
+        From one snapshot. Read-only.
+        """
         ...
 
     def running(self, key: Key) -> list[Running]:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import operator
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import msgspec
 
 from perdure.core import events as ev
 from perdure.core.errors import CorruptJournal, JournalFromTheFuture
-from perdure.store.protocol import OPEN_STATUSES, Branch, Mail, Row, Start, Status, UpdateRow
+from perdure.store.protocol import OPEN_STATUSES, Branch, Condition, Mail, Query, Row, Start, Status, UpdateRow
 from perdure.store.records import unseal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from perdure.core.identity import Key
     from perdure.store.records import Body
@@ -231,3 +232,43 @@ def attributes_of(events: Iterable[ev.AnyEvent]) -> dict[str, ev.Attribute]:
 def state_at(events: Sequence[ev.AnyEvent]) -> int | None:
     """Where the state stands that the last of these events publishes."""
     return max((n for n, event in enumerate(events) if isinstance(event, ev.StatePublished)), default=None)
+
+
+# --- lists ---
+
+_COMPARE: dict[str, Callable[[Any, Any], bool]] = {
+    "=": operator.eq,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+
+
+def newest(rows: Iterable[Row], limit: int) -> list[Row]:
+    """The first of them, in the order of lists."""
+    return sorted(rows, key=lambda row: (row.created_at_ms, row.key.execution), reverse=True)[:limit]
+
+
+def answers(query: Query, row: Row, attributes: Mapping[str, ev.Attribute]) -> bool:
+    """Whether it is one of those that are asked for."""
+    checks = (
+        row.key.namespace == query.namespace,
+        not query.statuses or row.status in query.statuses,
+        query.workflow in ("", row.workflow),
+        row.key.execution.startswith(query.prefix),
+        query.parent in ("", row.parent_id),
+        query.from_ms is None or row.created_at_ms >= query.from_ms,
+        query.until_ms is None or row.created_at_ms < query.until_ms,
+    )
+    return all(checks) and all(_holds(each, attributes.get(each.name)) for each in query.where)
+
+
+def _holds(condition: Condition, attribute: ev.Attribute | None) -> bool:
+    if attribute is None or attribute.kind != condition.kind:
+        return False
+    value, wanted = attribute.value, condition.value
+    items = value if isinstance(value, tuple) else (value,)
+    if condition.operator == "!=":
+        return wanted not in items
+    return any(_COMPARE[condition.operator](item, wanted) for item in items)

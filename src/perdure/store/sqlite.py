@@ -35,6 +35,7 @@ from perdure.store.protocol import (
     Lease,
     Letter,
     Mail,
+    Query,
     Receipt,
     Row,
     Running,
@@ -58,7 +59,8 @@ from perdure.store.records import (
     update_of,
 )
 from perdure.store.routing import Router
-from perdure.store.rules import Parcel
+from perdure.store.rules import Parcel, newest
+from perdure.store.sqlite_listing import CROWD, crowd, statements
 from perdure.store.sqlite_runs import SqliteRuns
 from perdure.store.sqlite_tables import Overtaken
 
@@ -413,6 +415,15 @@ class SqliteStore:
         wanted = msgspec.json.encode(list(statuses)).decode()
         found = self._all("rows", (*(after or _BEFORE_ALL), namespace, wanted, workflow, limit))
         return [row_of(columns) for columns in found]
+
+    def find(self, query: Query, after: tuple[int, str] | None, limit: int) -> list[Row]:
+        """See `Store.find`."""
+        found: list[Any] = []
+        with self._reading() as cursor:
+            crowded = bool(query.prefix) and cursor.execute(*crowd(query)).fetchone() == (CROWD,)
+            for statement, bindings in statements(query, after, limit, crowded=crowded):
+                found += cursor.execute(statement, bindings).fetchall()
+        return newest([row_of(columns) for columns in found], limit)
 
     def running(self, key: Key) -> list[Running]:
         """See `Store.running`."""

@@ -22,6 +22,7 @@ from perdure.store.protocol import (
     Letter,
     Mail,
     Outcome,
+    Query,
     Receipt,
     Row,
     Running,
@@ -141,6 +142,10 @@ class FaultyStore:
     ) -> list[Row]:
         """See `Store.rows`."""
         return self._call("rows", lambda: self.inner.rows(namespace, statuses, workflow, after, limit))
+
+    def find(self, query: Query, after: tuple[int, str] | None, limit: int) -> list[Row]:
+        """See `Store.find`."""
+        return self._call("find", lambda: self.inner.find(query, after, limit))
 
     def running(self, key: Key) -> list[Running]:
         """See `Store.running`."""

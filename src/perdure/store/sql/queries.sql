@@ -292,6 +292,76 @@ FROM execution
 WHERE (shard, namespace, execution) > (?1, ?2, ?3) AND namespace = ?4
 AND (?5 = '[]' OR status IN (SELECT value FROM json_each(?5))) AND (?6 = '' OR workflow = ?6)
 ORDER BY shard, namespace, execution LIMIT ?7
+-- A list: a beginning that goes through an index, conditions, an end. `sqlite_listing.py` joins them.
+
+-- name: list_columns
+SELECT e.shard, e.namespace, e.execution, e.run, e.lane, e.workflow, e.status, e.position, e.start_digest,
+       e.created_at_ms, e.closed_at_ms, e.wake_at_ms, e.waits_for, e.recoveries, e.problem, e.parent,
+       e.state_position, e.first_run
+-- name: list_all
+FROM execution AS e INDEXED BY execution_created WHERE e.namespace = ?
+-- name: list_workflow
+FROM execution AS e INDEXED BY execution_workflow WHERE e.namespace = ? AND e.workflow = ?
+-- name: list_parent
+FROM execution AS e INDEXED BY execution_parent WHERE e.namespace = ? AND e.parent_execution = ?
+-- name: list_open
+FROM execution AS e INDEXED BY execution_open WHERE e.namespace = ? AND e.closed_at_ms IS NULL
+-- name: list_active
+FROM execution AS e INDEXED BY execution_active WHERE e.namespace = ? AND e.status = 'active'
+-- name: list_parked
+FROM execution AS e INDEXED BY execution_open
+WHERE e.namespace = ? AND e.closed_at_ms IS NULL AND e.status = 'parked'
+-- name: list_paused
+FROM execution AS e INDEXED BY execution_paused WHERE e.namespace = ? AND e.status = 'paused'
+-- name: list_stalled
+FROM execution AS e INDEXED BY execution_stalled WHERE e.namespace = ? AND e.status = 'stalled'
+-- name: list_ended
+FROM execution AS e INDEXED BY execution_ended WHERE e.namespace = ? AND e.status = ? AND e.closed_at_ms IS NOT NULL
+-- name: list_prefix
+FROM shard CROSS JOIN execution AS e
+ON e.shard = shard.shard AND e.namespace = ? AND e.execution >= ? AND e.execution < ? WHERE true
+-- name: list_crowd
+SELECT count(*) FROM (
+    SELECT 1 FROM shard CROSS JOIN execution AS e
+    ON e.shard = shard.shard AND e.namespace = ? AND e.execution >= ? AND e.execution < ? LIMIT ?
+)
+-- name: list_equal
+FROM attribute AS a INDEXED BY attribute_value CROSS JOIN execution AS e ON e.number = a.number
+WHERE a.namespace = ? AND a.name = ? AND a.kind = ? AND a.value = ?
+-- name: list_if_status
+AND e.status IN (SELECT value FROM json_each(?))
+-- name: list_if_workflow
+AND e.workflow = ?
+-- name: list_if_parent
+AND e.parent_execution = ?
+-- name: list_if_prefix
+AND e.execution >= ? AND e.execution < ?
+-- name: list_if_from
+AND e.created_at_ms >= ?
+-- name: list_if_until
+AND e.created_at_ms < ?
+-- name: list_if_=
+AND EXISTS (SELECT 1 FROM attribute AS x WHERE x.number = e.number AND x.name = ? AND x.kind = ? AND x.value = ?)
+-- name: list_if_<
+AND EXISTS (SELECT 1 FROM attribute AS x WHERE x.number = e.number AND x.name = ? AND x.kind = ? AND x.value < ?)
+-- name: list_if_<=
+AND EXISTS (SELECT 1 FROM attribute AS x WHERE x.number = e.number AND x.name = ? AND x.kind = ? AND x.value <= ?)
+-- name: list_if_>
+AND EXISTS (SELECT 1 FROM attribute AS x WHERE x.number = e.number AND x.name = ? AND x.kind = ? AND x.value > ?)
+-- name: list_if_>=
+AND EXISTS (SELECT 1 FROM attribute AS x WHERE x.number = e.number AND x.name = ? AND x.kind = ? AND x.value >= ?)
+-- name: list_if_!=
+AND EXISTS (SELECT 1 FROM attribute AS x WHERE x.number = e.number AND x.name = ? AND x.kind = ? AND x.value <> ?)
+AND NOT EXISTS (SELECT 1 FROM attribute AS y WHERE y.number = e.number AND y.name = ? AND y.kind = ? AND y.value = ?)
+-- name: list_after
+AND (e.created_at_ms, e.execution) < (?, ?)
+-- name: list_end
+ORDER BY e.created_at_ms DESC, e.execution DESC LIMIT ?
+-- name: list_equal_after
+AND a.created_at_ms <= ? AND (a.created_at_ms, e.execution) < (?, ?)
+-- name: list_equal_end
+ORDER BY a.created_at_ms DESC, e.execution DESC LIMIT ?
+
 -- name: active
 SELECT shard, namespace, execution, run, lane, workflow, status, position, start_digest, created_at_ms,
        closed_at_ms, wake_at_ms, waits_for, recoveries, problem, parent, state_position, first_run
