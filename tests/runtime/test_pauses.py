@@ -231,6 +231,41 @@ async def test_pausing_twice_is_one_pause_and_resuming_what_is_not_paused_change
         ]
 
 
+async def test_what_an_old_reading_of_the_inbox_still_shows_is_not_taken_again(lab: Lab) -> None:
+    """A pause that had no effect leaves no trace in the journal: only the worker knows that it is over."""
+    async with lab.engine(listens) as engine:
+        handle = await engine.start(listens, 1)
+        await status(handle, "parked")
+        await handle.pause()
+        await status(handle, "paused")
+        worker = engine._running()
+        driver, run = worker.drivers[handle.key], worker.background.run
+        late: list[Any] = []
+
+        def reads(call: Any, done: Any) -> None:
+            found = call()
+            if not isinstance(found, list):
+                run(lambda: found, done)
+            elif len(found) < 2:
+                asyncio.get_running_loop().call_later(0.005, reads, call, done)
+            elif not late:  # both requests: they are taken now, but another reading has begun before that
+                late.append(())
+                done(found)
+                worker.fetch_letters(driver)
+            else:
+                late.append((done, found))
+
+        worker.background.run = reads  # type: ignore[method-assign]
+        await asyncio.gather(handle.pause(), handle.resume())
+        await until(lambda: len(late) == 2)
+        worker.background.run = run  # type: ignore[method-assign]
+        await status(handle, "active", "parked")
+        done, found = late[1]
+        done(found)
+        await handle.signal("go", 1)
+        assert await handle.result(timeout=5) == [1]
+
+
 async def test_requests_that_waited_for_a_worker_are_heard_in_the_order_in_which_they_came(lab: Lab) -> None:
     async with lab.client() as client:
         handle = await client.start(listens, 1, id="x")

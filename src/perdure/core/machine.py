@@ -51,7 +51,7 @@ class Machine:
         self.asked_to_cancel: set[str] = set()  # executions that a request to cancel was sent to
         self.closed_by: ev.AnyEvent | None = None
         self.facts = Facts()
-        self._timers: list[tuple[int, int]] = []  # heap of (due, seq); cancelled ones are skipped when met
+        self.timers: list[tuple[int, int]] = []  # heap of (due, seq); answered and cancelled ones are skipped when met
         self.fresh: list[AnyCommand] = []
         self.dropped: list[AnyCommand] = []
 
@@ -64,7 +64,7 @@ class Machine:
         self.open[seq] = command
         self.fresh.append(command)
         if type(command) is StartTimer:
-            heappush(self._timers, (command.due_ms, seq))
+            heappush(self.timers, (command.due_ms, seq))
         return seq
 
     def cancel(self, seq: int) -> None:
@@ -89,9 +89,12 @@ class Machine:
         """
         fresh, self.fresh = self.fresh, []
         stopped = self._forget() if self.dropped else ()
+        start: list[AnyCommand] = []
         for command in fresh:
             command.taken = True
-        return [command for command in fresh if command.state is State.OPEN or _is_begun(command)], stopped
+            if command.state is State.OPEN or _is_begun(command):
+                start.append(command)
+        return start, stopped
 
     def _forget(self) -> list[AnyCommand]:
         """Those of the commands that nobody waits for any more which run, and must be stopped."""
@@ -104,9 +107,9 @@ class Machine:
                     stopped.append(command)
             elif command.state is State.LEFT and command.taken:
                 stopped.append(command)
-        if len(self._timers) > 2 * len(self.open) + MIN_TIMERS:  # mostly timeouts that were not needed
-            self._timers = [entry for entry in self._timers if entry[1] in self.open]
-            heapify(self._timers)
+        if len(self.timers) > 2 * len(self.open) + MIN_TIMERS:  # mostly timeouts that were not needed
+            self.timers = [entry for entry in self.timers if entry[1] in self.open]
+            heapify(self.timers)
         return stopped
 
     def open_commands(self) -> list[AnyCommand]:
@@ -115,11 +118,11 @@ class Machine:
 
     def next_deadline_ms(self) -> int | None:
         """When the first pending timer is due, in logical milliseconds."""
-        while self._timers:
-            due_ms, seq = self._timers[0]
+        while self.timers:
+            due_ms, seq = self.timers[0]
             if self._is_open(seq):
                 return due_ms
-            heappop(self._timers)
+            heappop(self.timers)
         return None
 
     def due_timers(self, now_ms: int) -> list[int]:
@@ -127,7 +130,7 @@ class Machine:
         first = self.next_deadline_ms()
         if first is None or first > now_ms:
             return []
-        due = sorted(entry for entry in self._timers if entry[0] <= now_ms)
+        due = sorted(entry for entry in self.timers if entry[0] <= now_ms)
         return [seq for _, seq in due if self._is_open(seq)]
 
     def _is_open(self, seq: int) -> bool:

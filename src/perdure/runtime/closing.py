@@ -37,6 +37,8 @@ def closing_event(close: CloseRun) -> tuple[Closing, Status]:
 def told_at_the_end(last: Ending, execution: Execution, unread: Sequence[ev.SignalReceived]) -> Ending:
     """The last event with what came to none: handlers that are cut off, signals that nobody took."""
     at_work = list(execution.handlers.at_work.values())
+    if not at_work and not unread:
+        return last
     if len(at_work) > MOST_UNFINISHED:
         more = ev.Unfinished("", f"{len(at_work) - MOST_UNFINISHED} more", "")
         at_work = [*at_work[:MOST_UNFINISHED], more]

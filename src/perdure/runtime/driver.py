@@ -79,6 +79,7 @@ class Driver:
         self.when_fed: list[asyncio.Future[None]] = []  # of those who want to look at what is in memory
         self.size = 0  # bytes of journal behind this execution, roughly
         self._letters: dict[str, Letter] = {}  # by message id
+        self.taken_meanwhile: set[str] | None = None  # letters taken while the inbox was read: it may still show them
         self._more_letters = False  # the inbox held a whole page: there may be another behind it
         self._results: list[ev.AnyEvent] = []
         self._outgoing = Outgoing(key, run, host.shards, self.machine)
@@ -111,7 +112,8 @@ class Driver:
     def letters_arrived(self, letters: Sequence[Letter]) -> None:
         """A page was read from the inbox; known letters are recognised."""
         self._more_letters = len(letters) >= INBOX_PAGE
-        self._letters.update((letter.message_id, letter) for letter in letters)
+        taken, self.taken_meanwhile = self.taken_meanwhile or (), None
+        self._letters.update((each.message_id, each) for each in letters if each.message_id not in taken)
         self.poke()
 
     @property
@@ -308,11 +310,12 @@ class Driver:
     def _take_commands(self, machine: Machine) -> None:
         if machine.fresh or machine.dropped or not machine.open or self._again:
             self._do(*self.execution.take())
-        state = self.execution.take_state()
+        execution = self.execution
+        state = execution.take_state()
         if state is not None:
             self._outgoing.publish(state)
-        if self.execution.attributes is not None:
-            self._outgoing.set_attributes(self.execution.attributes)
+        if execution.attributes is not None:
+            self._outgoing.set_attributes(execution.attributes)
 
     def _pause_or_go_on(self) -> None:
         """A pause has begun or ended. While it lasts, only requests are read from the inbox; all else stays there."""
@@ -391,6 +394,8 @@ class Driver:
         self.length += len(batch.events)
         for letter in batch.taken:
             self._letters.pop(letter.message_id, None)
+            if self.taken_meanwhile is not None:
+                self.taken_meanwhile.add(letter.message_id)
         del self._results[: self._writing]  # later ones came while it was written
         self._outgoing.clear()
         self.create = None
@@ -458,6 +463,8 @@ class Driver:
     def _compose(self) -> Batch | None:
         machine = self.machine
         at_ms = max(machine.now_ms, self.host.now_ms())
+        if self._holds_only_results():
+            return self._next_batch(at_ms, self._results[:RESULTS_PER_BATCH])
         chosen = choose(machine, self._letters.values(), self.execution.judge) if self._letters else NONE_CHOSEN
         early = not_due(chosen, at_ms) if machine.state is RunState.NEW else None
         if early is not None:
@@ -465,40 +472,43 @@ class Driver:
             return end_unbegun(self._outgoing, machine, chosen, early, at_ms)
         if self._closing or chosen.terminate or is_overdue(machine, at_ms):
             return self._final_batch(at_ms, chosen)
-        return self._next_batch(at_ms, chosen)
+        return self._mixed_batch(at_ms, chosen)
 
-    def _next_batch(self, at_ms: int, chosen: Chosen) -> Batch | None:
-        machine, outgoing = self.machine, self._outgoing
-        self._writing = min(len(self._results), RESULTS_PER_BATCH)
-        taken = chosen.taken
-        due = self._due(chosen, at_ms)
+    def _holds_only_results(self) -> bool:
+        """Of steps, as nearly every commit does."""
+        if self._letters or self._outgoing.events or self._closing or self._effects or self.create:
+            return False
+        machine = self.machine
+        quiet = not machine.timers and machine.facts.deadline_ms is None and not machine.facts.patches.unwritten
+        return quiet and machine.state is RunState.RUNNING
+
+    def _mixed_batch(self, at_ms: int, chosen: Chosen) -> Batch | None:
+        outgoing, due = self._outgoing, self._due(chosen, at_ms)
         events = [
-            *opening(machine, self.create, chosen.events, at_ms),
+            *opening(self.machine, self.create, chosen.events, at_ms),
             *self._answered(chosen),
-            *self._results[: self._writing],
+            *self._results[:RESULTS_PER_BATCH],
             *due,
             *self._marks(),
             *outgoing.events,
             *chosen.last,
         ]
+        taken = chosen.taken
         if not events and not taken:
             return None
-        if machine.position + len(events) > self._most_events:
-            raise JournalTooLong(events=machine.position, more=MORE_EVENTS)
-        batch = Batch(
-            key=self.key,
-            run=self.run,
-            expected=machine.position,
-            events=[NewEvent(event, at_ms) for event in events],
-            taken=taken,
-            inbox_seen=bool(due),
-            left=chosen.left,
-            mail=outgoing.mail,
-            starts=outgoing.starts,
-            create=self.create,
-            buried=outgoing.buried,
-        )
+        batch = self._next_batch(at_ms, events)
+        batch.taken, batch.left, batch.inbox_seen = taken, chosen.left, bool(due)
+        batch.mail, batch.starts, batch.buried = outgoing.mail, outgoing.starts, outgoing.buried
+        batch.create = self.create
         return self._told(batch, chosen)
+
+    def _next_batch(self, at_ms: int, events: Sequence[ev.AnyEvent]) -> Batch:
+        """These events; a page of results is among them."""
+        position = self.machine.position
+        if position + len(events) > self._most_events:
+            raise JournalTooLong(events=position, more=MORE_EVENTS)
+        self._writing = min(len(self._results), RESULTS_PER_BATCH)
+        return Batch(self.key, self.run, position, [NewEvent(event, at_ms) for event in events])
 
     def _told(self, batch: Batch, chosen: Chosen) -> Batch:
         """With what its events mean to those who do not read them."""

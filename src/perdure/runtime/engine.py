@@ -369,7 +369,7 @@ class Engine(Executions):
         await self.know(workflow)
         await self._running().room()
         worker = self._running()
-        is_put_off = start.event.start_at_ms > self.environment.now_ms()
+        is_put_off = start.event.start_at_ms > 0 and start.event.start_at_ms > self.environment.now_ms()
         if not is_put_off and start.key not in worker.drivers and await self._created(worker, start, workflow):
             return
         if is_put_off or start.is_choosy:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
 from typing import Any, get_args
+
+import msgspec
 
 from perdure.core.errors import InvalidOption
 from perdure.core.events import Payload
@@ -18,8 +19,7 @@ MAX_MEMO_BYTES = 16_384
 DEFAULT_GRACE_MS = 30_000
 
 
-@dataclass(frozen=True, kw_only=True)
-class StartOptions:
+class StartOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Options of `start`, as given; see there."""
 
     on_conflict: OnConflict = "use"
@@ -33,7 +33,7 @@ class StartOptions:
 
     def check(self, workflow: Workflow[..., Any]) -> None:
         """Raises `InvalidOption` for what means nothing, or might mean an argument of the workflow."""
-        if self is DEFAULT:
+        if self == DEFAULT:
             return
         _one_of("on_conflict", self.on_conflict, get_args(OnConflict))
         _one_of("reuse", self.reuse, get_args(Reuse))
@@ -41,11 +41,11 @@ class StartOptions:
             raise InvalidOption(option="delay", value=repr(self.delay), expected="either start_at or delay, not both")
         if self.grace is not None and self.deadline is None:
             raise InvalidOption(option="grace", value=repr(self.grace), expected="a deadline beside it")
-        for field in fields(self):
-            given = getattr(self, field.name)
-            if given != field.default and field.name in workflow.arguments.signature.parameters:
+        for name in self.__struct_fields__:
+            given = getattr(self, name)
+            if given != getattr(DEFAULT, name) and name in workflow.arguments.signature.parameters:
                 told = f"arguments of {workflow.name!r} with the name of an option of start to be given by position"
-                raise InvalidOption(option=field.name, value=repr(given), expected=told)
+                raise InvalidOption(option=name, value=repr(given), expected=told)
 
     def facts(self, now_ms: int) -> dict[str, Any]:
         """What of it is journaled with the start: fields of `ExecutionStarted`.
@@ -53,6 +53,8 @@ class StartOptions:
         Raises:
             InvalidOption, EncodeError: nothing was started.
         """
+        if self == DEFAULT:
+            return {}
         start_at_ms = self._start_at_ms(now_ms)
         found: dict[str, Any] = {}
         if start_at_ms > now_ms:

@@ -35,7 +35,7 @@ def make_start(
     options.check(workflow)
     payload, _ = workflow.arguments.encode(args, kwargs, f"the input of workflow {workflow.name!r}")
     run = environment.new_id()
-    facts = {} if options is DEFAULT else options.facts(environment.now_ms())
+    facts = options.facts(environment.now_ms())
     started = ev.ExecutionStarted(workflow=workflow.name, run=run, input=payload, version=workflow.version, **facts)
     digest = start_digest(started)
     return Start(key, started, digest, on_conflict=options.on_conflict, reuse=options.reuse)

@@ -1,6 +1,6 @@
 """Runs attempts of steps: decode the arguments, call, limit in time, encode, and say what came of it as an event.
 
-`async def` steps run as tasks on the engine's loop, `def` steps in threads. What an attempt returns goes to its driver
+`async def` steps run in tasks on the engine's loop, `def` steps in threads. What an attempt returns goes to its driver
 as `StepCompleted`, `StepFailed` or `StepAttemptFailed`; a stopped attempt says nothing.
 """
 
@@ -29,6 +29,7 @@ from perdure.core.errors import (
 from perdure.core.identity import Key, noise
 from perdure.runtime.attempt import Driven, StepRun
 from perdure.runtime.environment import Environment
+from perdure.runtime.lanes import Lanes
 from perdure.runtime.threads import NEVER_RAN, ThreadPool
 from perdure.store.protocol import Running
 from perdure.workflow.context import current_attempt
@@ -72,6 +73,7 @@ class StepRunner:
         self._per_step: dict[str, int] = {}
         self._held: dict[str, deque[tuple[Driven, RunStep]]] = {}
         self._loop = asyncio.get_running_loop()
+        self.lanes = Lanes(self._attempt)
         self.draining = False
         self.stand_in: Callable[[Any], Any] = itself  # what runs instead of a step: for tests
         self.alone: Key | None = None  # while set, only steps of this execution run
@@ -149,6 +151,7 @@ class StepRunner:
         """Wait that long for running attempts, then cancel what is left. Nothing recorded is lost."""
         self.draining = True
         self._dismiss()
+        await self.lanes.begun()
         tasks = [run.task for run in self._runs if run.task is not None]
         try:
             if tasks and seconds > 0:
@@ -179,7 +182,7 @@ class StepRunner:
         self._runs[run] = None
         if options.concurrency is not None:
             self._per_step[command.name] = self._per_step.get(command.name, 0) + 1
-        run.task = asyncio.Task(self._attempt(run), loop=self._loop, name=command.name)
+        self.lanes.begin(run)
         if options.is_limited:
             self._watch(run)
 
@@ -326,7 +329,7 @@ class StepRunner:
 
     def _ended(self, run: StepRun) -> None:
         self._runs.pop(run, None)
-        run.task = None  # whose context holds the run: not a cycle for the garbage collector at every step
+        run.task = None  # it may be the next one's now
         if run.watch is not None:
             run.watch.cancel()
         began = run.command.options.concurrency is not None and self._leave(run.command)

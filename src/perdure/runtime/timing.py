@@ -71,7 +71,10 @@ def end_unbegun(
 
 def next_due_ms(machine: Machine) -> int | None:
     """When the first timer is due, or the deadline."""
-    timer_ms, deadline_ms = machine.next_deadline_ms(), machine.facts.deadline_ms
+    deadline_ms = machine.facts.deadline_ms
+    if not machine.timers:
+        return deadline_ms
+    timer_ms = machine.next_deadline_ms()
     if deadline_ms is None or timer_ms is None:
         return timer_ms if deadline_ms is None else deadline_ms
     return min(timer_ms, deadline_ms)

@@ -163,6 +163,7 @@ class Worker:
             self._fetching[driver] = True
             return
         self._fetching[driver] = False
+        driver.taken_meanwhile = set()
 
         def fetched(letters: Any) -> None:
             again = self._fetching.pop(driver)

@@ -289,4 +289,5 @@ class SimWorker:
             driver.execution.evict()
         for run in self.worker.steps._runs:  # noqa: SLF001 - its memory, not its say
             run.stopped = True
-            self.process.own(run.task)
+        for task in self.worker.steps.lanes.tasks:
+            self.process.own(task)

@@ -96,7 +96,10 @@ class Execution:
             YourError: the code's fault (nondeterminism, a spin, an undecodable value): the execution stalls.
             CorruptJournal: the journal's.
         """
-        self.loop.drain(self._apply, self.machine.feed(recorded))
+        answer = self.machine.feed(recorded)
+        if self.is_closed:
+            return  # nothing is left to tell the code
+        self.loop.drain(self._apply, answer)
         if self.problem is not None:
             raise self.problem
         if self._main is not None and self._main.done() and not self._closing and self._handlers_ended():
@@ -229,7 +232,7 @@ class Execution:
                 if self._main is not None:
                     self._main.cancel(msg=event.reason)
             case _:
-                pass  # closing events: nothing is left to tell the code
+                pass  # attributes, patches: the machine remembers
 
     def _become(self, event: ev.RunForked) -> None:
         """What was copied is over: from here on it is itself. What is open begins anew, under names of its own."""
@@ -285,6 +288,9 @@ class Execution:
         abandoned = self.workflow.unfinished_handlers == "abandon"
         if not handlers.ending:
             failed = main.cancelled() or (main.exception() is not None and continuing(main.exception()) is None)
+            if not handlers.at_work:
+                handlers.ending = True
+                return True
             self.loop.drain(handlers.end, failed and not abandoned)
             if self.problem is not None:
                 raise self.problem

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import os
 import sys
 import threading
 from asyncio import events as asyncio_events
@@ -196,8 +195,9 @@ class DeterministicLoop(_Base):  # type: ignore[misc]
         outside = self._enter()
         try:
             first(*args)
-            ready.extend(self._at_next_event)
-            self._at_next_event.clear()
+            if self._at_next_event:
+                ready.extend(self._at_next_event)
+                self._at_next_event.clear()
             self.turns.clear()
             self._handles_since_command = 0
             self._run_ready(ready)
@@ -206,18 +206,13 @@ class DeterministicLoop(_Base):  # type: ignore[misc]
         if len(self._tasks) >= MIN_PRUNED:
             self._prune()
 
-    def _enter(self) -> tuple[Any, Any, Any]:
-        outside = asyncio_events._get_running_loop(), sys.get_asyncgen_hooks(), RUNNING.get(self._thread)
+    def _enter(self) -> tuple[Any, Any]:
+        outside = asyncio_events._get_running_loop(), sys.get_asyncgen_hooks()
         asyncio_events._set_running_loop(self)
         sys.set_asyncgen_hooks(firstiter=self._keep_asyncgen, finalizer=None)  # else the engine's loop would finalise
-        RUNNING[self._thread] = self
         return outside
 
-    def _leave(self, previous: Any, hooks: Any, around: Any) -> None:
-        if around is None:
-            del RUNNING[self._thread]
-        else:
-            RUNNING[self._thread] = around
+    def _leave(self, previous: Any, hooks: Any) -> None:
         sys.set_asyncgen_hooks(*hooks)
         asyncio_events._set_running_loop(previous)
 
@@ -521,7 +516,3 @@ REFUSED = [
 for _name in REFUSED:
     setattr(DeterministicLoop, _name, _refuse(_name))
 DeterministicLoop.__abstractmethods__ = frozenset()
-
-# The loops that run code at this moment, by thread: empty most of the time, and what a guard looks at first.
-RUNNING: dict[int, DeterministicLoop] = {}
-os.register_at_fork(after_in_child=RUNNING.clear)

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import hmac
 from asyncio import events as asyncio_events
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any, Generic, NoReturn, TypeVar, get_args
 
@@ -105,14 +104,19 @@ def read_secret(value: Any, read: Callable[[Any], Any]) -> Secret[Any]:
         raise ValueError(NOT_ITS_TYPE) from None
 
 
-@contextmanager
-def secrets_pass(*, when: bool) -> Iterator[None]:
+class secrets_pass:  # noqa: N801 - read as a statement; a class, because starts and ends come here often
     """Whether what is encoded within is recorded encrypted."""
-    token = _pass.set(when)
-    try:
-        yield
-    finally:
-        _pass.reset(token)
+
+    __slots__ = ("_token", "_when")
+
+    def __init__(self, *, when: bool) -> None:
+        self._when = when
+
+    def __enter__(self) -> None:
+        self._token = _pass.set(self._when)
+
+    def __exit__(self, *_: object) -> None:
+        _pass.reset(self._token)
 
 
 def let_secrets_pass() -> None:

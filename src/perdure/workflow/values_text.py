@@ -28,7 +28,7 @@ def preview(payload: Payload, limit: int = PREVIEW_BYTES) -> Payload | None:
     >>> preview(Payload(b"\xa1a"))
     Payload(data=b'\xa1a', content_type='msgpack', key_id='')
     """
-    if len(payload.data) <= limit and not holds_secret(payload):
+    if len(payload.data) <= limit and (_SECRET_BYTE not in payload.data or not holds_secret(payload)):
         return payload
     if payload.key_id:
         return None  # nothing of what is encrypted may be shown
