@@ -33,6 +33,7 @@ from perdure.linting import Finding, lint
 from perdure.runtime.client import Client
 from perdure.runtime.engine import Engine
 from perdure.runtime.entry import run
+from perdure.runtime.figures import Figures
 from perdure.runtime.handle import Handle
 from perdure.runtime.listing import Page
 from perdure.runtime.unresolved import Unresolved
@@ -92,6 +93,7 @@ __all__ = [
     "ExecutionStalled",
     "ExecutionTerminated",
     "Failure",
+    "Figures",
     "Finding",
     "Handle",
     "Happened",

@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib
 import io
 import os
+import re
 import sys
 from typing import Any
 
 import click
 
 import perdure
+from perdure.cli.completion import completing
 from perdure.cli.options import Exit, Settings, shared_options
 from perdure.cli.problems import Problem, bug, nearest, problem_of
 
@@ -20,6 +22,7 @@ _COMMANDS = {
     "ls": "perdure.cli.look:ls",
     "show": "perdure.cli.look:show",
     "journal": "perdure.cli.carry:journal",
+    "top": "perdure.cli.top:top",
     "stalled": "perdure.cli.look:stalled",
     "unresolved": "perdure.cli.resolve:unresolved",
     "signal": "perdure.cli.act:signal",
@@ -36,6 +39,7 @@ _COMMANDS = {
     "export": "perdure.cli.carry:export_",
     "import": "perdure.cli.carry:import_",
     "doctor": "perdure.cli.doctor:doctor",
+    "completion": "perdure.cli.completion:completion",
 }
 
 
@@ -51,7 +55,7 @@ class Commands(click.Group):
             return None
         module, _, name = place.partition(":")
         command: click.Command = getattr(importlib.import_module(module), name)
-        return command
+        return completing(command)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -122,6 +126,10 @@ def _ended(ended: SystemExit) -> int:
 def _usage_problem(error: click.ClickException) -> Problem:
     ctx = getattr(error, "ctx", None)
     hint = f"{ctx.get_usage()}\nMore: {ctx.command_path} --help" if ctx is not None else ""
+    choice = re.match(r"'(.*)' is not one of", error.message)
+    if choice is not None and isinstance(error, click.BadParameter) and error.param is not None:
+        choices = getattr(error.param.type, "choices", ())
+        hint = "\n".join(filter(None, [nearest(choice[1], map(str, choices)), hint]))
     return Problem(error.format_message(), Exit.USAGE, hint=hint)
 
 

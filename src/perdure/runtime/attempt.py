@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 import msgspec
 
 from perdure.core import events as ev
 from perdure.core.commands import RunStep
-from perdure.core.errors import DecodeError, PerdureError, StepTimeout
+from perdure.core.errors import DecodeError, InvalidOption, PerdureError, StepTimeout
 from perdure.core.identity import Key
 from perdure.runtime.threads import NEVER_RAN, Work
-from perdure.store.protocol import Store
+from perdure.store.protocol import NewEvent, Store
 from perdure.workflow.context import Attempt
 from perdure.workflow.values import codec_for
 
@@ -85,6 +85,7 @@ class StepRun(Attempt):
         "task",
         "timed_out",
         "told",
+        "usage",
         "watch",
         "work",
     )
@@ -109,6 +110,7 @@ class StepRun(Attempt):
         self.task: asyncio.Task[Any] | None = None
         self.work: Work | None = None
         self.watch: asyncio.TimerHandle | None = None
+        self.usage: ev.Usage | None = None
 
     @property
     def progress(self) -> Any:
@@ -123,6 +125,15 @@ class StepRun(Attempt):
         if progress is not None:
             self.latest = _progress_codec.encode(progress, "a heartbeat's progress")
         self.last_beat_ms = self._monotonic_ms()
+
+    def spent(self, *, input_tokens: int = 0, output_tokens: int = 0, cost_micros: int = 0) -> None:
+        """See `Attempt.spent`."""
+        more = {"input_tokens": input_tokens, "output_tokens": output_tokens, "cost_micros": cost_micros}
+        for option, amount in more.items():
+            if isinstance(amount, bool) or not isinstance(amount, int) or amount < 0:
+                raise InvalidOption(option=option, value=repr(amount), expected="a whole number, 0 or more")
+        before = self.usage or ev.Usage()
+        self.usage = ev.Usage(**{name: getattr(before, name) + amount for name, amount in more.items()})
 
     def surely_not(self, error: BaseException) -> bool:
         """Whether the effect of a `once` step surely did not happen: it was not called, or raised what says so."""
@@ -145,3 +156,26 @@ class StepRun(Attempt):
             due = self.last_beat_ms + options.heartbeat_timeout_ms
             found.append((due, "heartbeat_timeout", options.heartbeat_timeout_ms))
         return found
+
+
+class Spent(dict[int, ev.Usage]):
+    """What attempts said they spent, by seq, until their events are written."""
+
+    def note(self, run: StepRun | None) -> None:
+        """An attempt ended."""
+        if run is not None and run.usage is not None:
+            self[run.seq] = run.usage
+
+    def headed(self, events: Iterable[ev.AnyEvent], at_ms: int) -> list[NewEvent]:
+        """The events with their headers: those of attempts' ends tell what they spent."""
+        if not self:
+            return [NewEvent(event, at_ms) for event in events]
+        ends = (ev.StepCompleted, ev.StepFailed, ev.StepAttemptFailed)
+        return [
+            NewEvent(event, at_ms, usage=self.get(event.seq) if isinstance(event, ends) else None) for event in events
+        ]
+
+    def forget(self, events: Iterable[ev.AnyEvent]) -> None:
+        """They are written."""
+        for event in events if self else ():
+            self.pop(getattr(event, "seq", -1), None)

@@ -13,9 +13,10 @@ from perdure.core.identity import DEFAULT_NAMESPACE, Key
 from perdure.core.retry import Seconds
 from perdure.runtime.branching import Asked, Code, carry_out, question
 from perdure.runtime.environment import Environment, SystemEnvironment
+from perdure.runtime.figures import Figures
 from perdure.runtime.handle import Handle, key_of, raise_if_error
 from perdure.runtime.listing import Page, Where, checked_limit, page_of, place_of, query_of
-from perdure.runtime.local import Question, Request, ask, error_of
+from perdure.runtime.local import Question, Reply, Request, ask, error_of
 from perdure.runtime.options import DEFAULT, StartOptions
 from perdure.runtime.starting import check_receipt, make_start
 from perdure.runtime.unresolved import Unresolved, read_page
@@ -367,6 +368,16 @@ class Executions(ABC):
     async def ask(self, question: Question) -> Payload:
         """Have a query answered."""
 
+    @abstractmethod
+    async def figures(self) -> Figures | None:
+        """What the engine counts of itself.
+
+        Example:
+            before = await client.figures()
+            await asyncio.sleep(10)
+            print((await client.figures()).since(before).steps / 10, "steps a second")
+        """
+
 
 class Client(Executions):
     """Starts, signals and watches executions that an engine in another process runs, or will run.
@@ -428,32 +439,40 @@ class Client(Executions):
         return await self._ask_or(request, lambda: self.store.resume(key, message_id))
 
     async def _ask_or(self, request: Request, write: Callable[[], Receipt]) -> Receipt:
-        receipt = await self._asked(request)
+        receipt = await self._receipt(request)
         return receipt if receipt is not None else await asyncio.to_thread(write)
 
-    async def _asked(self, request: Request) -> Receipt | None:
+    async def _receipt(self, request: Request) -> Receipt | None:
         """What the engine that runs says; None if none does, or it does not listen: it reads what is in the store."""
+        reply = await self._asked(request)
+        if reply is not None and reply.receipt is None:
+            raise StoreError(path=self.store.path, detail=reply.error)
+        return None if reply is None else reply.receipt
+
+    async def _asked(self, request: Request) -> Reply | None:
+        """The running engine's reply; None if there is no engine, or it does not listen.
+
+        Raises the problem that it tells of.
+        """
         for tried in range(ASK_TRIES):
             address = await asyncio.to_thread(local_owner, self.store)
             if address is None:
-                return None
+                break
             try:
                 reply = await ask(address, request)
             except (OSError, EOFError):
                 await asyncio.sleep(0.01 * tried)  # it has just died, or not begun to listen
                 continue
-            if reply.receipt is None:
-                if reply.problem is not None:
-                    raise error_of(reply.problem)
-                raise StoreError(path=self.store.path, detail=reply.error)
-            return reply.receipt
+            if reply.problem is not None:
+                raise error_of(reply.problem)
+            return reply
         return None
 
     async def branch(self, asked: Asked, workflow: Workflow[..., Any] | None = None) -> Receipt:
         """Likewise: an engine knows more code, and goes on with it at once."""
         request = Request(branch=asked, private=self.store.private)
         code = self.with_code(workflow)
-        receipt = await self._asked(request)
+        receipt = await self._receipt(request)
         return receipt if receipt is not None else await carry_out(self.read, self.store, asked, code)
 
     async def closed(self, key: Key) -> AnyEvent | None:
@@ -486,18 +505,14 @@ class Client(Executions):
 
     async def ask(self, question: Question) -> Payload:
         """Of the engine that runs on the store."""
-        for tried in range(ASK_TRIES):
-            address = await asyncio.to_thread(local_owner, self.store)
-            if address is None:
-                break
-            try:
-                reply = await ask(address, Request(query=question, private=self.store.private))
-            except (OSError, EOFError):
-                await asyncio.sleep(0.01 * tried)  # it has just died, or not begun to listen
-                continue
-            if reply.problem is not None:
-                raise error_of(reply.problem)
-            if reply.answer is None:
-                raise StoreError(path=self.store.path, detail=reply.error or "the engine is too old for queries")
-            return reply.answer
-        raise NobodyAnswers(path=self.store.path, execution=question.key.execution)
+        reply = await self._asked(Request(query=question, private=self.store.private))
+        if reply is None:
+            raise NobodyAnswers(path=self.store.path, execution=question.key.execution)
+        if reply.answer is None:
+            raise StoreError(path=self.store.path, detail=reply.error or "the engine is too old for queries")
+        return reply.answer
+
+    async def figures(self) -> Figures | None:
+        """What the engine that runs on the store counts of itself; None if none runs, or one that is too old."""
+        reply = await self._asked(Request(figures=True))
+        return None if reply is None else reply.figures

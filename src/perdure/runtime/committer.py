@@ -15,6 +15,8 @@ from typing import Any, Protocol, TypeAlias
 from perdure.core.errors import OwnershipLost, PerdureError, StoreError
 from perdure.core.identity import Key
 from perdure.core.shape import PAYLOADS
+from perdure.runtime.environment import stopwatch_ns
+from perdure.runtime.figures import Meter
 from perdure.store.protocol import (
     Advice,
     Batch,
@@ -128,7 +130,7 @@ class CommitQueue:
         return group
 
 
-def perform(store: Store, session: Session, group: Group) -> Answers:
+def perform(store: Store, session: Session, group: Group, meter: Meter | None = None) -> Answers:
     """Write a group: batches and advice in one transaction, deposits in another, whose errors go to who deposited.
 
     Raises:
@@ -136,11 +138,15 @@ def perform(store: Store, session: Session, group: Group) -> Answers:
     """
     answers = Answers(group)
     if group.batches or group.advice:
+        batches = [batch for batch, _ in group.batches]
+        began_ns = stopwatch_ns()
         try:
-            answers.committed = store.commit(session, [batch for batch, _ in group.batches], group.advice)
+            answers.committed = store.commit(session, batches, group.advice)
         except OwnershipLost as error:
             answers.lost = error
             return answers
+        if meter is not None:
+            meter.wrote(batches, answers.committed.outcomes, stopwatch_ns() - began_ns)
         answers.woken.extend(answers.committed.woken)
     if group.deposits:
         _deposit(store, answers)
@@ -218,6 +224,7 @@ class ThreadCommitter:
         woken: Callable[[Sequence[Key]], None],
         lost: Callable[[Exception], None],
     ) -> None:
+        self.meter = Meter()
         self._store = store
         self._session = session
         self._post = post  # loop.call_soon_threadsafe
@@ -256,7 +263,7 @@ class ThreadCommitter:
                     return None
                 group = self._queue.gather()  # advice
             group.batches.append(entry)
-            return perform(self._store, self._session, group)
+            return perform(self._store, self._session, group, self.meter)
         except StoreError:
             with self._condition:
                 for advice in group.advice:
@@ -332,7 +339,7 @@ class ThreadCommitter:
         pause = 0.05
         while True:
             try:
-                return perform(self._store, self._session, group)
+                return perform(self._store, self._session, group, self.meter)
             except StoreError as error:
                 log.warning("cannot write, trying again in %.2f s, nothing is lost: %s", pause, error)
                 self._refuse_deposits(group, error)

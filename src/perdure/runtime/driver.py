@@ -26,7 +26,7 @@ from perdure.core.errors import JournalTooLong, PerdureError, PoisonedExecution,
 from perdure.core.identity import Key
 from perdure.core.machine import Machine
 from perdure.core.table import RunState
-from perdure.runtime.attempt import StepRun
+from perdure.runtime.attempt import Spent, StepRun
 from perdure.runtime.closing import last_batch, last_batch_without_code
 from perdure.runtime.effects import Effects
 from perdure.runtime.host import Created, Host
@@ -37,7 +37,7 @@ from perdure.runtime.steps import LAPSED
 from perdure.runtime.succession import last_of_many
 from perdure.runtime.timing import due_events, end_unbegun, is_overdue, next_due_ms, not_due, opening, overdue
 from perdure.runtime.updates import tell
-from perdure.store.protocol import Batch, Letter, NewEvent, Outcome, Park, Start, Store, Succession
+from perdure.store.protocol import Batch, Letter, Outcome, Park, Start, Store, Succession
 from perdure.workflow.definitions import Workflow
 from perdure.workflow.execution import Execution
 from perdure.workflow.values import failure_info
@@ -58,12 +58,10 @@ class Driver:
     def __init__(
         self, host: Host, key: Key, run: str, workflow: Workflow[..., Any], *, create: Start | None = None
     ) -> None:
-        self.host = host
-        self.key = key
+        self.host, self.key, self.run = host, key, run
         self.execution = Execution(workflow, key.execution, host.fingerprint)
         self.execution.private = host.private
         self.machine = self.execution.machine
-        self.run = run
         self.create = create
         self.parent: ev.Parent | None = create.event.parent if create is not None else None
         self.attempts: dict[int, StepRun | None] = {}  # what the step runner has of its steps; None: it waits there
@@ -82,6 +80,7 @@ class Driver:
         self.taken_meanwhile: set[str] | None = None  # letters taken while the inbox was read: it may still show them
         self._more_letters = False  # the inbox held a whole page: there may be another behind it
         self._results: list[ev.AnyEvent] = []
+        self._spent = Spent()
         self._outgoing = Outgoing(key, run, host.shards, self.machine)
         self._feeding: deque[ev.Recorded] = deque()
         self._again: list[RunStep] = []
@@ -123,7 +122,7 @@ class Driver:
 
     def step_done(self, seq: int, event: ev.AnyEvent) -> None:
         """An attempt ended: its event waits for the next commit."""
-        self.attempts.pop(seq, None)
+        self._spent.note(self.attempts.pop(seq, None))
         if not self.dead:
             self._results.append(event)
             self.poke()
@@ -396,6 +395,7 @@ class Driver:
             self._letters.pop(letter.message_id, None)
             if self.taken_meanwhile is not None:
                 self.taken_meanwhile.add(letter.message_id)
+        self._spent.forget(self._results[: self._writing])
         del self._results[: self._writing]  # later ones came while it was written
         self._outgoing.clear()
         self.create = None
@@ -508,7 +508,7 @@ class Driver:
         if position + len(events) > self._most_events:
             raise JournalTooLong(events=position, more=MORE_EVENTS)
         self._writing = min(len(self._results), RESULTS_PER_BATCH)
-        return Batch(self.key, self.run, position, [NewEvent(event, at_ms) for event in events])
+        return Batch(self.key, self.run, position, self._spent.headed(events, at_ms))
 
     def _told(self, batch: Batch, chosen: Chosen) -> Batch:
         """With what its events mean to those who do not read them."""
@@ -529,7 +529,7 @@ class Driver:
             key=self.key,
             run=self.run,
             expected=self.machine.position,
-            events=[NewEvent(event, at_ms) for event in (*settled, *outgoing.at_close())],
+            events=self._spent.headed((*settled, *outgoing.at_close()), at_ms),
             mail=outgoing.mail,
             starts=outgoing.starts,
             buried=outgoing.buried,

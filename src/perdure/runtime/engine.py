@@ -32,6 +32,7 @@ from perdure.runtime.branching import Asked, carry_out
 from perdure.runtime.client import Executions
 from perdure.runtime.committer import ThreadCommitter
 from perdure.runtime.environment import Environment, SystemEnvironment
+from perdure.runtime.figures import Figures
 from perdure.runtime.handle import raise_if_error
 from perdure.runtime.known import fingerprint_of, named, place_of
 from perdure.runtime.lease import Heart
@@ -151,6 +152,7 @@ class Engine(Executions):
 
     async def _begin(self) -> None:
         loop = self._loop = asyncio.get_running_loop()
+        self._began_ms = self.environment.monotonic_ms()
         fingerprint = fingerprint_of(self.workflows.values())
         session = await self._open_session(fingerprint)
         self._session = session
@@ -457,6 +459,18 @@ class Engine(Executions):
         """Have a query answered by code that this engine has."""
         self._running()
         return await self._queries.ask(question)
+
+    async def figures(self) -> Figures:
+        """What this engine counts of itself: see `Figures`."""
+        worker, meter = self._running(), self._committer.meter
+        return Figures(
+            worker=self.environment.worker_name(),
+            uptime_ms=self.environment.monotonic_ms() - self._began_ms,
+            queued=self._committer.depth(),
+            latencies=tuple(meter.latencies),
+            **worker.gauges(),
+            **meter.counters(),
+        )
 
     async def closed(self, key: Key) -> ev.AnyEvent | None:
         """Wait until it is closed or stalled, or found missing; the closing event, if it ends in this engine."""

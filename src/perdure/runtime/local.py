@@ -22,6 +22,7 @@ from perdure.core.errors import PerdureError, StoreError, StoreNotOpened, every_
 from perdure.core.events import FailureInfo, Payload
 from perdure.core.identity import Key
 from perdure.runtime.branching import Asked
+from perdure.runtime.figures import Figures
 from perdure.store.protocol import Mail, Receipt, Start
 
 log = logging.getLogger("perdure")
@@ -60,14 +61,16 @@ class Request(msgspec.Struct, omit_defaults=True):
     closed: Key | None = None
     query: Question | None = None
     branch: Asked | None = None
+    figures: bool = False
     private: bool = False  # who asks encrypts: an engine that does not must refuse
 
 
 class Reply(msgspec.Struct, omit_defaults=True):
-    """A receipt or the answer to a query, or why there is none."""
+    """A receipt, the answer to a query, or figures; or why there is none."""
 
     receipt: Receipt | None = None
     answer: Payload | None = None
+    figures: Figures | None = None
     error: str = ""
     problem: Problem | None = None
 
@@ -81,7 +84,8 @@ def _decoder(kind: Any) -> Callable[[bytes], Any]:
     return msgspec.msgpack.Decoder(kind).decode
 
 
-Serve = Callable[[Request], Awaitable[Receipt | Payload | None]]
+Answer = Receipt | Payload | Figures | None
+Serve = Callable[[Request], Awaitable[Answer]]
 
 
 def socket_path(store_path: str) -> str:
@@ -170,8 +174,17 @@ class LocalServer:
         except PerdureError as error:
             await _write(writer, Reply(error=str(error), problem=problem_of(error)))
         else:
-            reply = Reply(answer=answer) if isinstance(answer, Payload) else Reply(receipt=answer)
-            await _write(writer, reply)
+            await _write(writer, _reply(answer))
+
+
+def _reply(answer: Answer) -> Reply:
+    match answer:
+        case Payload():
+            return Reply(answer=answer)
+        case Figures():
+            return Reply(figures=answer)
+        case _:
+            return Reply(receipt=answer)
 
 
 def problem_of(error: PerdureError) -> Problem:

@@ -5,16 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from perdure.core.errors import InvalidOption, PerdureError
-from perdure.core.events import Payload
-from perdure.runtime.local import Request
+from perdure.runtime.local import Answer, Request
 from perdure.store.protocol import Receipt, Row, Start
 
 if TYPE_CHECKING:
     from perdure.runtime.engine import Engine
 
 
-async def serve(engine: Engine, request: Request) -> Receipt | Payload | None:
+async def serve(engine: Engine, request: Request) -> Answer:
     """The answer to one request. Raises what goes back as its problem."""
+    if request.figures:
+        return await engine.figures()
     if request.private and not engine.store.private:
         raise InvalidOption(option="codec", value="None", expected="for the engine what its clients have: a codec")
     if request.start is not None:

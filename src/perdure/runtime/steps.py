@@ -81,6 +81,10 @@ class StepRunner:
     def __len__(self) -> int:
         return len(self._runs)
 
+    def waiting(self) -> int:
+        """Attempts that wait for a place."""
+        return len(self._waiting) + sum(map(len, self._held.values()))
+
     def begin(self, driver: Driven, command: RunStep) -> None:
         """Run the next attempt as soon as the limits allow."""
         driver.attempts[command.seq] = None

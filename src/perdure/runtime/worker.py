@@ -261,6 +261,11 @@ class Worker:
         """Executions in memory that have something to do."""
         return len(self.drivers) - len(self.resting) + len(self._loading)
 
+    def gauges(self) -> dict[str, int]:
+        """What `Figures` tells of it."""
+        told = {"active": self.active, "resting": len(self.resting), "loading": len(self._loading)}
+        return told | {"running": len(self.steps), "waiting": self.steps.waiting(), "held": len(self._room)}
+
     async def room(self) -> None:
         """Wait until another execution may become active: back-pressure for starts."""
         while self.active >= self.limits.active and not self.stopping:

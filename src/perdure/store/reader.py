@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 import apsw
 
 from perdure.store.open import DEFAULT_PATH, local_owner, open_store
-from perdure.store.protocol import Row, Store
+from perdure.store.protocol import Query, Row, Status, Store
 
-__all__ = ["ended_cleanly", "integrity", "local_owner", "open_existing", "runs_alone", "sqlite_version", "store_name"]
+__all__ = [
+    "ended_cleanly",
+    "ids_like",
+    "integrity",
+    "local_owner",
+    "open_existing",
+    "runs_alone",
+    "sqlite_version",
+    "statuses",
+    "store_name",
+]
 
 
 def store_name(given: str | None) -> str:
@@ -37,6 +48,17 @@ def runs_alone(store: Store, row: Row) -> bool:
     """Whether no other execution's steps may run beside it now, because its worker died too often with it."""
     told = [each for each in store.running(row.key) if each.seq == 0 and each.run == row.run]
     return row.status == "active" and any(each.attempt == row.recoveries for each in told)
+
+
+def statuses(store: Store, namespace: str) -> dict[Status, int]:
+    """How many executions there are, by status; those without any are left out."""
+    count: Callable[[str], dict[Status, int]] = store.statuses  # type: ignore[attr-defined]  # no engine needs it
+    return count(namespace)
+
+
+def ids_like(store: Store, namespace: str, prefix: str, limit: int) -> list[Row]:
+    """Executions whose ids begin so, newest first."""
+    return store.find(Query(namespace, prefix=prefix), None, limit)
 
 
 def sqlite_version() -> str:

@@ -425,6 +425,10 @@ class SqliteStore:
                 found += cursor.execute(statement, bindings).fetchall()
         return newest([row_of(columns) for columns in found], limit)
 
+    def statuses(self, namespace: str) -> dict[str, int]:
+        """How many executions there are, by status. For people: it reads an index of all of them."""
+        return dict(self._all("open_statuses", (namespace,)) + self._all("closed_statuses", (namespace,)))
+
     def running(self, key: Key) -> list[Running]:
         """See `Store.running`."""
         return [running_of(key, columns) for columns in self._all("running", key)]

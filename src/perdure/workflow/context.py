@@ -255,6 +255,24 @@ class Attempt(ABC):
             EncodeError: the progress cannot be encoded.
         """
 
+    @abstractmethod
+    def spent(self, *, input_tokens: int = 0, output_tokens: int = 0, cost_micros: int = 0) -> None:
+        """Say what this attempt spent: kept with its event, whether it succeeds or fails. Amounts of calls are summed.
+
+        `perdure top` shows the rates, `perdure journal` and `perdure show --json` each event's.
+
+        Args:
+            input_tokens: that a model read.
+            output_tokens: that it wrote.
+            cost_micros: money, in millionths.
+
+        Raises:
+            InvalidOption: an amount is no whole number, 0 or more.
+
+        Example:
+            perdure.current_step().spent(input_tokens=reply.usage.prompt_tokens)
+        """
+
 
 current_attempt: ContextVar[Attempt] = ContextVar("perdure_attempt")
 

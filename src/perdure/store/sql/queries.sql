@@ -362,6 +362,12 @@ AND a.created_at_ms <= ? AND (a.created_at_ms, e.execution) < (?, ?)
 -- name: list_equal_end
 ORDER BY a.created_at_ms DESC, e.execution DESC LIMIT ?
 
+-- name: open_statuses
+SELECT status, count(*) FROM execution INDEXED BY execution_open
+WHERE closed_at_ms IS NULL AND namespace = ?1 GROUP BY status
+-- name: closed_statuses
+SELECT status, count(*) FROM execution INDEXED BY execution_ended
+WHERE closed_at_ms IS NOT NULL AND namespace = ?1 GROUP BY status
 -- name: active
 SELECT shard, namespace, execution, run, lane, workflow, status, position, start_digest, created_at_ms,
        closed_at_ms, wake_at_ms, waits_for, recoveries, problem, parent, state_position, first_run
