@@ -53,8 +53,9 @@ from perdure.core.events import (
     UpdateCompleted,
     Usage,
 )
-from perdure.runtime.description import Description
+from perdure.runtime.description import Description, Origin
 from perdure.store.protocol import OPEN_STATUSES, Row, Running, RunRow, Status
+from perdure.workflow.standing import Waiting
 from perdure.workflow.values import codec_for, render
 
 __all__ = [
@@ -82,6 +83,7 @@ __all__ = [
     "MessageDropped",
     "MessageFailed",
     "MessageSent",
+    "Origin",
     "Parent",
     "PatchMarked",
     "PauseRequested",
@@ -108,6 +110,7 @@ __all__ = [
     "UpdateAccepted",
     "UpdateCompleted",
     "Usage",
+    "Waiting",
     "plain_value",
     "render",
 ]

@@ -60,9 +60,10 @@ async def _journal(settings: Settings, execution_id: str, start: int, limit: int
 
 def _tells(recorded: jn.Recorded, name: str, value: Any) -> bool:
     """Whether a field is worth its place: a value that went in or came out always is, also an empty one."""
-    return isinstance(getattr(recorded.event, name, None), jn.Payload) or value not in ("", None, [], {})
+    return isinstance(getattr(recorded.event, name, None), jn.Payload) or not (value is False or value in _NOTHING)
 
 
+_NOTHING: Sequence[Any] = ("", None, [], {})
 _HEADER = frozenset({"position", "at_ms", "type", "session", "fingerprint"})
 
 

@@ -51,6 +51,9 @@ def _start_facts(row: jn.Row, now_ms: int) -> Iterator[tuple[str, str, str]]:
     """What was said of it when it was started, beside its input."""
     if not isinstance(row, jn.Description):
         return
+    if row.origin is not None:
+        what = "rewound to" if row.origin.execution == row.key.execution else f"fork of {row.origin.execution}, before"
+        yield "origin", f"{what} event {row.origin.at} of run {row.origin.run}", ""
     yield "begins", _moment(row.start_at, now_ms) if not row.position else "", ""
     yield "deadline", _moment(row.deadline, now_ms) if row.closed_at_ms is None else "", ""
     found = [f"{name}={attribute_text(value)}" for name, value in sorted(row.attributes.items())]

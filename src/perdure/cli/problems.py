@@ -31,6 +31,8 @@ _BY_CODE = {
     "P0804": Exit.REFUSED,
     "P0805": Exit.FAILED,
     "P0806": Exit.NO_ANSWER,
+    "P0904": Exit.REFUSED,
+    "P0905": Exit.REFUSED,
 }
 CLOSE, ALMOST = 0.5, 0.1  # how alike names are, from 0 to 1
 _FILE_LINE = re.compile(r'File "([^"\n]+)", line')

@@ -33,7 +33,8 @@ def of_row(row: jn.Row) -> dict[str, Any]:
 def of_description(row: jn.Description) -> dict[str, Any]:
     """An execution, and what was said of it when it was started."""
     moments = {"start_at": row.start_at, "deadline": row.deadline}
-    return {**of_row(row), "memo": row.memo, "attributes": row.attributes, **moments}
+    said = {"memo": row.memo, "attributes": row.attributes}
+    return {**of_row(row), **said, **moments, "origin": of_origin(row.origin)}
 
 
 def of_recorded(recorded: jn.Recorded) -> dict[str, Any]:
@@ -80,6 +81,17 @@ def of_running(running: Iterable[jn.Running]) -> list[dict[str, Any]]:
         }
         for each in running
     ]
+
+
+def of_struct(struct: msgspec.Struct) -> dict[str, Any]:
+    """Its fields, of plain data."""
+    found: dict[str, Any] = msgspec.to_builtins(struct)
+    return found
+
+
+def of_origin(origin: jn.Origin | None) -> dict[str, Any] | None:
+    """What a fork or a rewind was copied from."""
+    return None if origin is None else of_struct(origin)
 
 
 def _fields(struct: msgspec.Struct) -> dict[str, Any]:

@@ -139,7 +139,8 @@ class _Teller:
     def session(self, recorded: jn.Recorded) -> None:
         """Another worker went on: the one before was stopped, or died."""
         last, self.last = self.last, recorded
-        if last is None or last.session == recorded.session:
+        copied = isinstance(recorded.event, jn.RunForked) or (last is not None and isinstance(last.event, jn.RunForked))
+        if last is None or last.session == recorded.session or copied:
             return
         code = "" if last.fingerprint == recorded.fingerprint else ", with other code"
         gap = duration(recorded.at_ms - last.at_ms)
@@ -200,8 +201,17 @@ class _Teller:
             case jn.AttributesSet():
                 told = [*attributes_text(event.changed), *(f"no {name}" for name in event.removed)]
                 self.add(Entry("note", "attributes", at_ms, text=", ".join(told)))
+            case jn.RunForked():
+                self.forked(at_ms, event)
             case _:
                 self.add(Entry("note", type(event).__name__, at_ms))
+
+    def forked(self, at_ms: int, event: jn.RunForked) -> None:
+        is_rewind = event.execution == event.from_execution
+        if not is_rewind:
+            self.made.parent = None  # a copy is nobody's child
+        title = "rewound" if is_rewind else f"forked from {event.from_execution}"
+        self.add(Entry("note", title, at_ms, text=f"run {event.from_run}"))
 
     def claimed(self, at_ms: int) -> None:
         waited_ms = at_ms - (self.made.past[0].at_ms or at_ms) if self.made.past else 0
@@ -357,6 +367,8 @@ def _step_entry(mark: Mark, at_ms: int, event: jn.StepEvents) -> Entry:
 
 def _settled(event: jn.StepCompleted | jn.StepFailed) -> str:
     """Who said so, where the attempt itself could not."""
+    if isinstance(event, jn.StepCompleted) and event.replaced:
+        return "replaced: not what it returned"
     if event.resolved is None:
         return ""
     who = "its reconcile" if event.resolved.by == "reconcile" else "a person"

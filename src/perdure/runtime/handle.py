@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Generic, Protocol, TypeVar
 
+import msgspec
+
 from perdure.core import events as ev
 from perdure.core.errors import (
     AnswerRefused,
@@ -31,11 +33,12 @@ from perdure.runtime.local import Question
 from perdure.runtime.starting import check_receipt
 from perdure.runtime.unresolved import PAGE, Unresolved, answer, find, find_step, is_decision, read_page, was_taken
 from perdure.runtime.updates import Settled, request_of
-from perdure.store.protocol import Mail, Receipt, Row, Running, RunRow, Start, Store
+from perdure.store.protocol import OPEN_STATUSES, Mail, Receipt, Row, Running, RunRow, Start, Store
 from perdure.workflow.definitions import Step, Workflow
 from perdure.workflow.effects import Decision
 from perdure.workflow.failures import NOTHING
 from perdure.workflow.handlers import Form, Kind, encode_values, signal_payload
+from perdure.workflow.standing import Stack
 from perdure.workflow.values import Codec, codec_for, secrets_pass
 
 R = TypeVar("R")
@@ -174,6 +177,32 @@ class Handle(Generic[R]):
         question = Question(self.key, checked_id(name, "query name"), payload)
         answer = await self._within(timeout, self._port.ask(question))
         return _codec(form, returns).decode(answer, f"the answer to query {name!r}")
+
+    async def stack(self, *, timeout: Seconds | None = 30.0) -> Stack:
+        """Where its tasks stand: the user's lines, and what the innermost of them awaits. Nothing of it is recorded.
+
+        A running engine answers, of this process or another one: from memory, or by replaying the journal.
+
+        Args:
+            timeout: seconds or timedelta; None waits as long as it takes.
+
+        Returns:
+            `waiting`, a list: of each task its name, its frames (`place`, `function`), and what it `awaits`, with the
+            number of that step, timer, child or message. Of an execution that has ended it is empty.
+
+        Raises:
+            NobodyAnswers: no engine runs on the store.
+            UnknownWorkflow: the engine that runs does not have the code.
+            ExecutionNotFound, ExecutionStalled, WaitTimeout: there is no answer.
+
+        Example:
+            for task in (await handle.stack()).waiting:
+                print(task.task, task.frames[-1].place, task.awaits)
+        """
+        if (await self._row()).status not in OPEN_STATUSES:
+            return Stack([])
+        answer = await self._within(timeout, self._port.ask(Question(self.key, stack=True)))
+        return msgspec.msgpack.decode(answer.data, type=Stack)
 
     async def update(
         self, name: str, *args: Any, id: str | None = None, returns: Any = Any, timeout: Seconds | None = None

@@ -34,11 +34,12 @@ MAX_SOCKET_PATH = 100  # bytes; the kernel's limit is 104 to 108
 
 
 class Question(msgspec.Struct, frozen=True):
-    """A query: of which execution, and what is asked."""
+    """A query: of which execution, and what is asked; or where its tasks stand."""
 
     key: Key
-    name: str
-    input: Payload
+    name: str = ""
+    input: Payload = Payload(b"\xc0")
+    stack: bool = False  # then the other two say nothing
 
 
 class Problem(msgspec.Struct, frozen=True):

@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
+import msgspec
+
 from perdure.core.errors import ExecutionNotFound, ExecutionStalled, ReadOnlyHandler, UnknownWorkflow
 from perdure.core.events import Payload, Recorded
 from perdure.core.identity import Key
@@ -20,9 +22,11 @@ from perdure.runtime.local import Question
 from perdure.runtime.worker import Worker
 from perdure.store.protocol import Row
 from perdure.workflow.execution import Execution
+from perdure.workflow.standing import stack
 
 MOST_KEPT = 32
 EVENTS_PER_TURN = 256
+_encode = msgspec.msgpack.Encoder().encode
 PENDING_S = 0.01
 
 
@@ -55,7 +59,7 @@ class Queries:
                 raise ExecutionStalled(execution=key.execution, problem=str(driver.broken))
             elif driver.is_fed:
                 try:
-                    return driver.execution.handlers.answer(question.name, question.input)
+                    return _answer(driver.execution, question)
                 except ReadOnlyHandler:
                     self._worker.reload(driver)
                     raise
@@ -80,7 +84,7 @@ class Queries:
         async with self._replaying:
             execution = await self._replayed(row)
             try:
-                return execution.handlers.answer(question.name, question.input)
+                return _answer(execution, question)
             except ReadOnlyHandler:
                 self._forget((key, row.run))
                 raise
@@ -129,3 +133,9 @@ class Queries:
         """Free what is kept."""
         for name in list(self._kept):
             self._forget(name)
+
+
+def _answer(execution: Execution, question: Question) -> Payload:
+    if question.stack:
+        return Payload(_encode(stack(execution)))
+    return execution.handlers.answer(question.name, question.input)

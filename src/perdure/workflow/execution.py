@@ -466,6 +466,12 @@ class Execution:
         self._timers[seq] = timer
         return seq
 
+    def timer_of(self, future: object) -> int:
+        """The number of the timer that will resolve this future; 0 if none will."""
+        return next(
+            (seq for seq, timer in self._timers.items() if any(each is future for each in timer._args or ())), 0
+        )
+
     def cancel_command(self, seq: int) -> None:
         """The code no longer waits for this command."""
         self._timers.pop(seq, None)

@@ -34,14 +34,15 @@ def place(filename: str, line: int) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _is_users(filename: str) -> bool:
+def is_users(filename: str) -> bool:
+    """Whether a file is neither ours nor asyncio's or anyio's."""
     return not filename.startswith((_OWN, _ASYNCIO, "<frozen")) and "/anyio/" not in filename.replace("\\", "/")
 
 
 def caller() -> str:
     """The place that called the function that calls this."""
     frame = sys._getframe(2)
-    if _is_users(frame.f_code.co_filename):
+    if is_users(frame.f_code.co_filename):
         return place(frame.f_code.co_filename, frame.f_lineno)
     return user_location(frame)
 
@@ -64,7 +65,7 @@ def _workflows_line() -> str:
     outermost = ""
     for frame in frames_of_the_workflow(sys._getframe(1)):
         filename = frame.f_code.co_filename
-        if _is_users(filename):
+        if is_users(filename):
             outermost = place(filename, frame.f_lineno)
             if not is_installed(filename):
                 return outermost
@@ -89,7 +90,7 @@ def user_location(frame: FrameType | None = None) -> str:
     frame = frame or sys._getframe(1)
     while frame is not None:
         code = frame.f_code
-        if _is_users(code.co_filename):
+        if is_users(code.co_filename):
             return place(code.co_filename, frame.f_lineno)
         if code.co_name in _DOORS and code.co_filename == _LOOP:
             break  # what is further out started the engine: it is not workflow code
@@ -100,7 +101,7 @@ def user_location(frame: FrameType | None = None) -> str:
 def waiting_location(tasks: Iterable[asyncio.Task[Any]]) -> str:
     """The innermost user's place at which the first of these tasks waits; "" if none waits in user code."""
     for task in tasks:
-        users = [frame for frame in _frames(task) if _is_users(frame.f_code.co_filename)]
+        users = [frame for frame in frames_of(task) if is_users(frame.f_code.co_filename)]
         if users:
             return place(users[-1].f_code.co_filename, users[-1].f_lineno)
     return ""
@@ -110,12 +111,13 @@ def stack_of(task: asyncio.Task[Any]) -> str:
     """A suspended task's stack, one line a frame, from the outside in."""
     lines = [
         f"    {place(frame.f_code.co_filename, frame.f_lineno)} in {frame.f_code.co_qualname}"
-        for frame in itertools.islice(_frames(task), 50)
+        for frame in itertools.islice(frames_of(task), 50)
     ]
     return "\n".join([f"  {task.get_name()}:", *lines])
 
 
-def _frames(task: asyncio.Task[Any]) -> Iterator[FrameType]:
+def frames_of(task: asyncio.Task[Any]) -> Iterator[FrameType]:
+    """The frames of a suspended task, from the outside in."""
     awaited: Any = task.get_coro()
     while awaited is not None:
         frame = getattr(awaited, "cr_frame", None) or getattr(awaited, "ag_frame", None)

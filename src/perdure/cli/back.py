@@ -1,0 +1,186 @@
+"""`perdure fork`, `perdure rewind`: another way from an earlier event on. `perdure stack`: where the tasks stand now."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import click
+from rich.text import Text
+
+import perdure
+from perdure import journal as jn
+from perdure.cli import shapes
+from perdure.cli.act import told
+from perdure.cli.inputs import parse, read_text
+from perdure.cli.modules import AnyWorkflow, load_module, workflows_of
+from perdure.cli.options import Settings, shared_options
+from perdure.cli.options import settings as current
+from perdure.cli.output import command_line, console, print_json, say
+from perdure.cli.problems import Problem, nearest
+from perdure.cli.talk import client_of, go, known, worker_runs
+from perdure.cli.times import duration, now_ms
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def _cut_options(command: Command) -> Command:
+    at = click.option(
+        "--at",
+        type=click.IntRange(min=0),
+        metavar="N",
+        help="The first event that is left out, as `perdure journal` numbers them. Default: that after --replace.",
+    )
+    replace = click.option(
+        "--replace",
+        multiple=True,
+        metavar="N=JSON",
+        help="The step whose result event N holds has returned this; may be given several times.",
+    )
+    module = click.option(
+        "--module",
+        metavar="MODULE",
+        help="The workflow's code, for the type of --replace; not needed while a worker runs.",
+    )
+    return at(replace(module(command)))
+
+
+@click.command()
+@click.argument("execution_id", metavar="ID")
+@click.option("--new-id", metavar="ID", help="Of the fork. Default: a random one, which is printed.")
+@click.option("--run", metavar="RUN", help="Of an earlier run, by its id. Default: the current one.")
+@_cut_options
+@shared_options
+def fork(
+    execution_id: str,
+    *,
+    new_id: str | None,
+    run: str | None,
+    at: int | None,
+    replace: Sequence[str],
+    module: str | None,
+) -> None:
+    """Begin a new execution with the first events of execution ID.
+
+    What is copied is not done again. The execution itself goes on as if nothing had happened. JSON may be `-` or
+    `@FILE`.
+
+    \b
+      perdure fork report-1 --new-id report-1b --replace 4='"another plan"'
+      perdure diff report-1 report-1b
+    """
+    go(_fork(current(), execution_id, new_id, run, at, _replaced(replace), module))
+
+
+async def _fork(
+    settings: Settings,
+    execution_id: str,
+    new_id: str | None,
+    run: str | None,
+    at: int | None,
+    replace: dict[int, Any],
+    module: str | None,
+) -> None:
+    async with client_of(settings) as client:
+        row = await known(client, execution_id)
+        workflow = _workflow(row, module)
+        handle: perdure.Handle[Any] = await client.fork(
+            execution_id, new_id=new_id, at=at, replace=replace, run=run, workflow=workflow
+        )
+        origin = (await handle.describe()).origin
+        place = origin.at if origin is not None else 0
+        text = f"{handle.id} begins as {execution_id} before event {place}."
+        facts = {"fork_of": execution_id, "at": place}
+        told(settings, handle.id, text, worker=worker_runs(client), **facts)
+    if not settings.json:
+        say(command_line(settings, "diff", execution_id, handle.id), "dim")
+
+
+@click.command()
+@click.argument("execution_id", metavar="ID")
+@_cut_options
+@shared_options
+def rewind(execution_id: str, *, at: int | None, replace: Sequence[str], module: str | None) -> None:
+    """Let execution ID go on from an earlier event, in a new run.
+
+    What is recorded before that is not done again; the run that was is kept. Signals that came since are received
+    again. JSON may be `-` or `@FILE`.
+
+    \b
+      perdure rewind report-1 --at 7
+    """
+    go(_rewind(current(), execution_id, at, _replaced(replace), module))
+
+
+async def _rewind(
+    settings: Settings, execution_id: str, at: int | None, replace: dict[int, Any], module: str | None
+) -> None:
+    if at is None and not replace:
+        raise Problem("Say from where: --at N, or --replace N=JSON.", hint="perdure journal numbers the events.")
+    async with client_of(settings) as client:
+        row = await known(client, execution_id)
+        workflow = _workflow(row, module)
+        handle = client.handle(execution_id) if workflow is None else client.handle(execution_id, workflow)
+        await handle.rewind(at=at, replace=replace)
+        origin = (await handle.describe()).origin
+        place = origin.at if origin is not None else 0
+        text = f"{execution_id} goes on from before event {place}."
+        told(settings, execution_id, text, worker=worker_runs(client), at=place, was=row.run)
+
+
+def _replaced(given: Sequence[str]) -> dict[int, Any]:
+    found: dict[int, Any] = {}
+    for each in given:
+        number, equals, text = each.partition("=")
+        if not equals or not number.isdecimal():
+            raise Problem(f"--replace {each!r} is not N=JSON.", hint="As in: --replace 4='\"another plan\"'")
+        value = read_text(text)
+        parse(value, f"--replace {number}")
+        found[int(number)] = jn.Payload(value.encode(), "json")
+    return found
+
+
+def _workflow(row: jn.Row, module: str | None) -> AnyWorkflow | None:
+    if module is None:
+        return None
+    found = {each.name: each for each in workflows_of(load_module(module)).values()}
+    if row.workflow not in found:
+        raise Problem(f"{module} has no workflow {row.workflow!r}.", hint=nearest(row.workflow, found))
+    return found[row.workflow]
+
+
+@click.command()
+@click.argument("execution_id", metavar="ID")
+@shared_options
+def stack(execution_id: str) -> None:
+    """Show where the tasks of execution ID stand.
+
+    Of each its lines of code, and what the innermost of them awaits. A worker must run: it has the code.
+    """
+    go(_stack(current(), execution_id))
+
+
+async def _stack(settings: Settings, execution_id: str) -> None:
+    async with client_of(settings) as client:
+        row = await known(client, execution_id)
+        found = await client.handle(execution_id).stack()
+    if settings.json:
+        print_json({"id": execution_id, "status": row.status, **shapes.of_struct(found)})
+        return
+    out = console()
+    for each in found.waiting:
+        for line in _lines(each):
+            out.print(line)
+    if found.more:
+        say(f"{found.more:,} more tasks.", "dim")
+    if not found.waiting:
+        say(f"{execution_id} is {row.status}: nothing of it waits.", "dim")
+
+
+def _lines(each: jn.Waiting) -> Iterator[Text]:
+    number = f" #{each.seq}" if each.seq else ""
+    left_ms = each.due_at_ms - now_ms()
+    due = f", due in {duration(left_ms)}" if each.due_at_ms and left_ms > 0 else ", due" if each.due_at_ms else ""
+    yield Text.assemble((each.task, "bold"), "  awaits ", (f"{each.awaits or 'something'}{number}{due}", "yellow"))
+    for frame in each.frames:
+        yield Text.assemble(f"    {frame.place}", (f" in {frame.function}", "dim"))
