@@ -1,4 +1,4 @@
-"""`perdure fork`, `perdure rewind`: another way from an earlier event on. `perdure stack`: where the tasks stand now."""
+"""`perdure fork` and `rewind`: another way from an earlier event on. `perdure stack`: where the tasks stand now."""
 
 from __future__ import annotations
 
