@@ -29,7 +29,7 @@ from perdure.core.errors import (
 from perdure.core.identity import Key, noise
 from perdure.runtime.attempt import Driven, StepRun
 from perdure.runtime.environment import Environment
-from perdure.runtime.lanes import Lanes
+from perdure.runtime.shared_tasks import SharedTasks
 from perdure.runtime.threads import NEVER_RAN, ThreadPool
 from perdure.store.protocol import Running
 from perdure.workflow.context import current_attempt
@@ -73,7 +73,7 @@ class StepRunner:
         self._per_step: dict[str, int] = {}
         self._held: dict[str, deque[tuple[Driven, RunStep]]] = {}
         self._loop = asyncio.get_running_loop()
-        self.lanes = Lanes(self._attempt)
+        self.tasks = SharedTasks(self._attempt)
         self.draining = False
         self.stand_in: Callable[[Any], Any] = itself  # what runs instead of a step: for tests
         self.alone: Key | None = None  # while set, only steps of this execution run
@@ -155,7 +155,7 @@ class StepRunner:
         """Wait that long for running attempts, then cancel what is left. Nothing recorded is lost."""
         self.draining = True
         self._dismiss()
-        await self.lanes.begun()
+        await self.tasks.begun()
         tasks = [run.task for run in self._runs if run.task is not None]
         try:
             if tasks and seconds > 0:
@@ -186,7 +186,7 @@ class StepRunner:
         self._runs[run] = None
         if options.concurrency is not None:
             self._per_step[command.name] = self._per_step.get(command.name, 0) + 1
-        self.lanes.begin(run)
+        self.tasks.begin(run)
         if options.is_limited:
             self._watch(run)
 

@@ -289,5 +289,5 @@ class SimWorker:
             driver.execution.evict()
         for run in self.worker.steps._runs:  # noqa: SLF001 - its memory, not its say
             run.stopped = True
-        for task in self.worker.steps.lanes.tasks:
+        for task in self.worker.steps.tasks.alive:
             self.process.own(task)

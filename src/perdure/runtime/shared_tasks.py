@@ -18,12 +18,12 @@ from perdure.runtime.attempt import StepRun
 Work = Coroutine[Any, Any, None]
 
 
-class Lanes:
+class SharedTasks:
     """Belongs to the engine's thread."""
 
     def __init__(self, work: Callable[[StepRun], Work]) -> None:
         self.waiting: deque[StepRun] = deque()  # will begin in one of the next passes of the loop
-        self.tasks: set[asyncio.Task[None]] = set()
+        self.alive: set[asyncio.Task[None]] = set()
         self._work = work
         self._takers = 0  # tasks that take from those that wait, or will when the loop comes to them
         self._context = copy_context()
@@ -42,10 +42,10 @@ class Lanes:
 
     def _open(self) -> None:
         self._takers += 1
-        lane = self._lane()
-        self.tasks.add(asyncio.Task(lane, loop=self._loop, name="perdure-steps", context=self._context.copy()))
+        coro = self._take()
+        self.alive.add(asyncio.Task(coro, loop=self._loop, name="perdure-steps", context=self._context.copy()))
 
-    async def _lane(self) -> None:
+    async def _take(self) -> None:
         task, waiting = asyncio.current_task(), self.waiting
         assert task is not None
         takes = True
@@ -68,7 +68,7 @@ class Lanes:
                 await _rest(context, work, waits_for)
                 return
         finally:
-            self.tasks.discard(task)
+            self.alive.discard(task)
             if takes:
                 self._hand_on()
 

@@ -11,7 +11,7 @@ from tests.runtime.conftest import Lab
 
 import perdure
 from perdure import step, workflow
-from perdure.runtime.lanes import Lanes
+from perdure.runtime.shared_tasks import SharedTasks
 
 MANY = 50
 whose: ContextVar[str] = ContextVar("whose", default="nobody's")
@@ -137,7 +137,7 @@ async def test_what_an_attempt_waits_for_raises_in_it(lab: Lab) -> None:
 
 
 class Run:
-    """As much of a run as lanes look at."""
+    """As much of a run as tasks look at."""
 
     def __init__(self, name: str) -> None:
         self.name, self.cancelled = name, False
@@ -153,21 +153,21 @@ async def test_attempts_that_never_wait_share_a_task_and_those_that_do_have_thei
         if run.name.startswith("slow"):
             await gate.wait()
 
-    lanes = Lanes(work)
+    tasks = SharedTasks(work)
     runs = [Run(name) for name in ("quick 1", "quick 2", "cancelled", "slow 1", "slow 2", "quick 3")]
     runs[2].cancelled = True
     for run in runs:
-        lanes.begin(run)  # type: ignore[arg-type]
-    await lanes.begun()
+        tasks.begin(run)  # type: ignore[arg-type]
+    await tasks.begun()
     by_name = dict(begun)
     assert set(by_name) == {"quick 1", "quick 2", "slow 1", "slow 2", "quick 3"}
     assert by_name["quick 1"] is by_name["quick 2"] is by_name["slow 1"]
     assert by_name["slow 2"] is not by_name["slow 1"]
-    assert {task for task in lanes.tasks if not task.done()} >= {by_name["slow 1"], by_name["slow 2"]}
+    assert {task for task in tasks.alive if not task.done()} >= {by_name["slow 1"], by_name["slow 2"]}
     gate.set()
     await asyncio.wait([task for task in by_name.values() if task is not None], timeout=5)
-    assert not lanes.tasks
-    assert not lanes.waiting
+    assert not tasks.alive
+    assert not tasks.waiting
 
 
 async def test_when_an_attempt_breaks_its_task_the_ones_behind_it_begin_all_the_same() -> None:
@@ -178,10 +178,10 @@ async def test_when_an_attempt_breaks_its_task_the_ones_behind_it_begin_all_the_
         if run.name == "broken":
             raise asyncio.CancelledError  # as its end has it: what is not the step's own failure passes
 
-    lanes = Lanes(work)
+    tasks = SharedTasks(work)
     for name in ("broken", "behind"):
-        lanes.begin(Run(name))  # type: ignore[arg-type]
-    await lanes.begun()
+        tasks.begin(Run(name))  # type: ignore[arg-type]
+    await tasks.begun()
     await asyncio.sleep(0)
     assert begun == ["broken", "behind"]
-    assert not lanes.tasks
+    assert not tasks.alive
