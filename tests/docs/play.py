@@ -33,7 +33,7 @@ WORDS = {
     "skip": "REASON: it cannot be run here",
 }
 RUN = {"python", "sh"}
-SHOWN = {"", "text", "output", "json", "toml", "sql", "mermaid", "{eval-rst}", "{toctree}"}
+SHOWN = {"", "text", "output", "json", "toml", "sql", "mermaid", "{eval-rst}", "{literalinclude}", "{toctree}"}
 SHELL_S = 60
 FENCE = re.compile(r"^(?P<indent> *)(?P<fence>`{3,}|~{3,}) *(?P<info>[^`]*)$")
 KILLED = re.compile(r"timeout -s KILL [\d.]+ (.+)\n")

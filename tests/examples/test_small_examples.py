@@ -34,6 +34,21 @@ def run(place: str, *arguments: str, folder: Path) -> str:
     return done.stdout
 
 
+FOLDERS = sorted(path.name for path in EXAMPLES.iterdir() if any(path.glob("*.py")))
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_every_example_says_how_it_is_run_is_tested_and_stands_on_the_page(name):
+    files = list((EXAMPLES / name).glob("*.py"))
+    page = (EXAMPLES.parent / "docs" / "examples.md").read_text("utf-8")
+    assert any(f"../{file.relative_to(EXAMPLES.parent)}" in page for file in files)
+    readme = EXAMPLES / name / "README.md"
+    said = readme.read_text("utf-8") if readme.exists() else files[0].read_text("utf-8").split('"""')[1]
+    assert f"python examples/{name}/" in said or "make demo" in said
+    tests = "".join(path.read_text("utf-8") for path in Path(__file__).parent.glob("test_*.py"))
+    assert f"{name}/" in tests or f"examples.{name}" in tests
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("place", "arguments", "said"),

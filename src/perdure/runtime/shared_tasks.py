@@ -81,7 +81,7 @@ class SharedTasks:
 
 def _is_cancelled(task: asyncio.Task[None]) -> bool:
     """Whether its next wait would be cancelled; before 3.13 also after an `uncancel`."""
-    return bool(task.cancelling() or task._must_cancel)  # type: ignore[attr-defined]  # noqa: SLF001
+    return bool(task.cancelling() or task._must_cancel)  # type: ignore[attr-defined]  # noqa: SLF001 - see above
 
 
 @coroutine
