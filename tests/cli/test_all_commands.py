@@ -37,10 +37,13 @@ LINES = {
     "update": "update c1 add 2",
     "query": "query c1 total",
     "state": "state c1",
+    "stack": "stack c1",
     "cancel": "cancel c1",
     "terminate": "terminate c1",
     "pause": "pause c1",
     "resume": "resume c1",
+    "fork": "fork g1 --at 3 --new-id f1",
+    "rewind": "rewind d1 --at 2",
     "resolve": "resolve c1 1 --abandon",  # refused: nobody asks
     "lint": "lint stuck.py",
     "check": "check agent.py",

@@ -71,7 +71,7 @@ def test_every_argument_that_is_an_id_or_a_file_is_completed() -> None:
         command = commands.get_command(ctx, name)
         assert command is not None
         for param in command.params:
-            if (param.metavar or "").strip("[].") == "ID" and param.name not in {"message_id", "update_id"}:
+            if isinstance(param, click.Argument) and (param.metavar or "").strip("[].") == "ID":
                 assert isinstance(param.type, ExecutionIds), f"{name}: call it execution_id"
             if (param.metavar or "").startswith(("MODULE...", "FILE")):
                 assert isinstance(param.type, Files), f"{name}: {param.name}"
