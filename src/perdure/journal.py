@@ -54,6 +54,7 @@ from perdure.core.events import (
     Usage,
 )
 from perdure.runtime.description import Description, Origin
+from perdure.runtime.differing import Pair
 from perdure.store.protocol import OPEN_STATUSES, Row, Running, RunRow, Status
 from perdure.workflow.standing import Waiting
 from perdure.workflow.values import codec_for, render
@@ -84,6 +85,7 @@ __all__ = [
     "MessageFailed",
     "MessageSent",
     "Origin",
+    "Pair",
     "Parent",
     "PatchMarked",
     "PauseRequested",

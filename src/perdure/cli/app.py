@@ -35,6 +35,7 @@ _COMMANDS = {
     "resume": "perdure.cli.act:resume",
     "fork": "perdure.cli.back:fork",
     "rewind": "perdure.cli.back:rewind",
+    "diff": "perdure.cli.diff:diff",
     "stack": "perdure.cli.back:stack",
     "resolve": "perdure.cli.resolve:resolve",
     "lint": "perdure.cli.lint:lint",

@@ -39,7 +39,7 @@ STATUSES: dict[jn.Status, tuple[Mark, str]] = {
     "cancelled": ("cancelled", "magenta"),
     "terminated": ("cancelled", "magenta"),
 }
-_LINES = {"─": "-", "│": "|", "╭": ".", "╰": "'", "━": "=", "→": ">", "…": "~"}
+_LINES = {"─": "-", "│": "|", "╭": ".", "╰": "'", "━": "=", "→": ">", "…": "~", "≠": "!"}
 _IN_ASCII = str.maketrans(_LINES | {pretty: plain for pretty, plain, _ in GLYPHS.values()})
 _POINTERS = re.compile(r"( Its traceback is in the journal: `perdure show[^`]*`\.)? \[P\d{4}: docs/errors/P\d{4}\.md\]")
 

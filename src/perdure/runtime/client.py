@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, ParamSpec, Self, TypeVar, overload
 
 from perdure.core.errors import EngineClosed, ExecutionExists, InvalidOption, NobodyAnswers, StoreError
@@ -12,6 +12,7 @@ from perdure.core.events import AnyEvent, Payload
 from perdure.core.identity import DEFAULT_NAMESPACE, Key
 from perdure.core.retry import Seconds
 from perdure.runtime.branching import Asked, Code, carry_out, question
+from perdure.runtime.differing import Pair, pairs, side
 from perdure.runtime.environment import Environment, SystemEnvironment
 from perdure.runtime.figures import Figures
 from perdure.runtime.handle import Handle, key_of, raise_if_error
@@ -246,6 +247,37 @@ class Executions(ABC):
             recorded = "?" if receipt.row is None else receipt.row.workflow
             raise ExecutionExists(execution=chosen, recorded=recorded, now="", why="and it is not this fork")
         return Handle(self, key, workflow)
+
+    async def diff(
+        self, left: str, right: str, *, left_run: str | None = None, right_run: str | None = None
+    ) -> AsyncIterator[Pair]:
+        """Two executions side by side, event by event: a fork and its parent, two runs of one, or any two.
+
+        An event stands beside the one of the same step, signal or child, if the other journal has one near there. Two
+        are the same if they say the same, whenever and in whatever run. Journals may be of any length.
+
+        Args:
+            left: an execution.
+            right: another one, or the same.
+            left_run: of an earlier run, by its id, as `Handle.runs` tells it. By default the current one.
+            right_run: likewise.
+
+        Yields:
+            `left` and `right`, of which one may be None, and how they relate: "same", "differs", "left" or "right".
+
+        Raises:
+            ExecutionNotFound: there is no such execution, or it has no such run.
+
+        Example:
+            async for pair in client.diff("report-1", "report-1b"):
+                if pair.relation != "same":
+                    print(pair.left, pair.right)
+        """
+        store, namespace = self._opened(), self.namespace
+        one = await side(self.read, store, key_of(store, namespace, left), left_run)
+        other = await side(self.read, store, key_of(store, namespace, right), right_run)
+        async for pair in pairs(self.read, store, one, other):
+            yield pair
 
     def with_code(self, workflow: Workflow[..., Any] | None) -> Code:
         """What is known of a workflow by its name, this one included."""
