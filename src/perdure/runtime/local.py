@@ -59,7 +59,6 @@ class Request(msgspec.Struct, omit_defaults=True):
     mail: Mail | None = None
     resume: Key | None = None
     message_id: str = ""  # of a resume that also ends a pause
-    closed: Key | None = None
     query: Question | None = None
     branch: Asked | None = None
     figures: bool = False

@@ -12,15 +12,16 @@ from collections.abc import Callable
 from typing import Any
 
 from perdure.core import events as ev
-from perdure.core.errors import PerdureError, StoreError
+from perdure.core.errors import ExecutionNotFound, PerdureError, StoreError
 from perdure.core.events import Payload
 from perdure.core.identity import Key
 from perdure.runtime.branching import Asked, Code, carry_out
+from perdure.runtime.description import Description
 from perdure.runtime.handle import Handle, raise_if_error
 from perdure.runtime.local import Question
 from perdure.runtime.unresolved import Unresolved
 from perdure.runtime.updates import Settled, look
-from perdure.store.protocol import Mail, Receipt, Start, Store
+from perdure.store.protocol import OPEN_STATUSES, Mail, Receipt, Start, Store
 from perdure.testing.kernel import Process
 from perdure.testing.ledger import Acknowledged, Ledger
 from perdure.testing.worker import SimEnvironment, SimWorker
@@ -217,16 +218,38 @@ async def hold(port: SimPort, keys: list[Key], times: int, longest_s: float) -> 
     for _ in range(times):
         await asyncio.sleep(port.rng.random() * longest_s)
         handle: Handle[Any] = Handle(port, port.rng.choice(keys), None)
-        paused = False
-        while not paused:
+        refused = False
+        while True:
             try:
                 await handle.pause("a client thinks about it")
-                paused = True
             except PerdureError:
+                refused = True
                 await asyncio.sleep(0.2)  # not there yet; what is closed cannot be paused
-                paused = port.store.row(handle.key) is not None
+                if await _row(handle) is None:
+                    continue
+            break
         await asyncio.sleep(port.rng.random() * longest_s)
         await _resume(handle)
+        if refused:
+            await _resume_whenever_paused(handle)
+
+
+async def _row(handle: Handle[Any]) -> Description | None:
+    while True:
+        try:
+            return await handle.describe()
+        except ExecutionNotFound:
+            return None
+        except StoreError:
+            await asyncio.sleep(0.2)
+
+
+async def _resume_whenever_paused(handle: Handle[Any]) -> None:
+    """Until it closes: a pause that was refused may lie with a frozen worker as well, and come after its end."""
+    while (row := await _row(handle)) is not None and row.status in OPEN_STATUSES:
+        if row.status == "paused":
+            await _resume(handle)
+        await asyncio.sleep(0.5)
 
 
 async def _resume(handle: Handle[Any]) -> None:
