@@ -31,6 +31,7 @@ from perdure.core.errors import (
 from perdure.core.retry import Retry
 from perdure.linting import Finding, lint
 from perdure.runtime.client import Client
+from perdure.runtime.collecting import Removed
 from perdure.runtime.engine import Engine
 from perdure.runtime.entry import run
 from perdure.runtime.figures import Figures
@@ -105,6 +106,7 @@ __all__ = [
     "PerdureError",
     "QueryFailed",
     "ReadOnlyHandler",
+    "Removed",
     "Retry",
     "Secret",
     "Step",

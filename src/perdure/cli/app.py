@@ -42,6 +42,7 @@ _COMMANDS = {
     "check": "perdure.cli.check:check",
     "export": "perdure.cli.carry:export_",
     "import": "perdure.cli.carry:import_",
+    "gc": "perdure.cli.gc:gc",
     "doctor": "perdure.cli.doctor:doctor",
     "completion": "perdure.cli.completion:completion",
 }

@@ -17,6 +17,7 @@ from perdure.cli.output import print_json, say
 from perdure.cli.problems import Problem, problem_of, tidy
 from perdure.cli.stopping import Stopped, Stopper
 from perdure.cli.talk import go
+from perdure.cli.times import span_of
 
 
 @click.command()
@@ -30,8 +31,11 @@ from perdure.cli.talk import go
     metavar="SECONDS",
     help="How long stopping waits for running steps before it cancels them; they run again later.",
 )
+@click.option(
+    "--retention", metavar="TIME", help="Remove what closed longer ago than that: 30d, 12h. Default: keep everything."
+)
 @shared_options
-def worker(modules: tuple[str, ...], *, wait: bool, shutdown_timeout: float) -> None:
+def worker(modules: tuple[str, ...], *, wait: bool, shutdown_timeout: float, retention: str | None) -> None:
     """Run executions of the MODULEs' workflows until it is stopped.
 
     A MODULE is an import path (the current directory is importable) or the path of a .py file. The worker goes on with
@@ -45,19 +49,13 @@ def worker(modules: tuple[str, ...], *, wait: bool, shutdown_timeout: float) -> 
     if not workflows:
         raise Problem(f"{', '.join(modules)}: no workflow is defined there.", hint="Put @perdure.workflow above one.")
     log_to_stderr()
-    go(_serve(current(), list(dict.fromkeys(workflows)), wait=wait, shutdown_timeout=shutdown_timeout))
+    keep = None if retention is None else span_of(retention, "--retention")
+    options = {"wait": wait, "shutdown_timeout": shutdown_timeout, "retention": keep}
+    go(_serve(current(), list(dict.fromkeys(workflows)), options))
 
 
-async def _serve(
-    settings: Settings, workflows: list[perdure.Workflow[..., Any]], *, wait: bool, shutdown_timeout: float
-) -> None:
-    engine = perdure.Engine(
-        settings.store,
-        workflows=workflows,
-        wait=wait,
-        shutdown_timeout=shutdown_timeout,
-        codec=find_codec(settings.codec),
-    )
+async def _serve(settings: Settings, workflows: list[perdure.Workflow[..., Any]], options: dict[str, Any]) -> None:
+    engine = perdure.Engine(settings.store, workflows=workflows, codec=find_codec(settings.codec), **options)
     stopper = Stopper(lambda: _tell(settings, "stopping", "Stopping: running steps may finish. Again to stop at once."))
     with contextlib.suppress(Stopped):
         async with _entered(engine, stopper, settings):

@@ -89,3 +89,8 @@ def _why_not(value: object) -> str:
 def storable(text: str) -> str:
     """The text as a journal can hold it: lone surrogates, which models emit, show as escapes."""
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+def closed_message(execution: str, run: str) -> str:
+    """The id of the message that tells a parent how its child closed."""
+    return derived_id("closed", execution, run, 0)

@@ -10,8 +10,9 @@ from typing import Any, ParamSpec, Self, TypeVar, overload
 from perdure.core.errors import EngineClosed, ExecutionExists, InvalidOption, NobodyAnswers, StoreError
 from perdure.core.events import AnyEvent, Payload
 from perdure.core.identity import DEFAULT_NAMESPACE, Key
-from perdure.core.retry import Seconds
+from perdure.core.retry import Seconds, to_ms
 from perdure.runtime.branching import Asked, Code, carry_out, question
+from perdure.runtime.collecting import BITE, PAGE, Removed, remove_all
 from perdure.runtime.differing import Pair, pairs, side
 from perdure.runtime.environment import Environment, SystemEnvironment
 from perdure.runtime.figures import Figures
@@ -355,6 +356,35 @@ class Executions(ABC):
         place, checked = place_of(query, cursor), checked_limit(limit)
         found = await self.read(lambda: store.find(query, place, checked + 1))
         return page_of(query, found, checked)
+
+    async def collect(
+        self,
+        *,
+        older_than: Seconds,
+        dry_run: bool = False,
+        progress: Callable[[Removed], object] | None = None,
+    ) -> Removed:
+        """Remove executions that closed longer ago than that, with all that belongs to them; beside running work.
+
+        One stays as long as its messages are not delivered, a step of it is unresolved, or its parent is open and has
+        not journaled how it closed. An id that is free again may be started anew.
+
+        Args:
+            older_than: seconds or timedelta.
+            dry_run: only count what would go.
+            progress: called now and then with what has gone so far.
+
+        Raises:
+            InvalidOption: the time.
+            StoreError: what has gone by then has gone wholly; call it again.
+
+        Example:
+            removed = await client.collect(older_than=timedelta(days=90))
+        """
+        store, namespace = self._opened(), self.namespace
+        before_ms = self.environment.now_ms() - to_ms(older_than, "older_than")
+        call, size = (store.collectable, PAGE) if dry_run else (store.collect, BITE)
+        return await remove_all(self.read, lambda after: call(namespace, before_ms, after, size), progress)
 
     async def known_step(self, waiting: Unresolved) -> Step[..., Any] | None:  # noqa: ARG002 - an engine has code
         """The step in its code, where that is at hand."""

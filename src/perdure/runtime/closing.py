@@ -9,7 +9,7 @@ import msgspec
 
 from perdure.core import events as ev
 from perdure.core.commands import CloseRun, StartChild, State
-from perdure.core.identity import derived_id
+from perdure.core.identity import closed_message, derived_id
 from perdure.core.machine import Machine
 from perdure.runtime.effects import cut_off, rows_of
 from perdure.runtime.inbox import Chosen
@@ -155,7 +155,7 @@ def _answer(outgoing: Outgoing, parent: ev.Parent, last: ev.AnyEvent) -> Mail:
     return Mail(
         receiver=outgoing.key_of(parent.execution),
         receiver_run=parent.run,
-        message_id=derived_id("closed", key.execution, run, 0),
+        message_id=closed_message(key.execution, run),
         event=closed,
         sender=key,
         sender_run=run,

@@ -96,16 +96,25 @@ class Handle(Generic[R]):
             ExecutionNotFound: there is none with this id.
             WaitTimeout: no end in time.
         """
-        event = await self._within(timeout, self._port.closed(self.key))
-        return self._outcome(event or await self._closing_event())
+        return self._outcome(await self._within(timeout, self._closing_event()))
 
     async def _closing_event(self) -> ev.AnyEvent:
-        row = await self._row()
-        if row.status == "stalled":
-            raise ExecutionStalled(execution=self.id, problem=row.problem)
+        """Between two looks it may begin, begin anew, or be removed."""
+        while True:
+            event = await self._port.closed(self.key)
+            if event is not None:
+                return event
+            row = await self._row()
+            if row.status == "stalled":
+                raise ExecutionStalled(execution=self.id, problem=row.problem)
+            if row.status not in OPEN_STATUSES:
+                last = await self._last_event(row)
+                if last:
+                    return last[0].event
+
+    async def _last_event(self, row: Row) -> list[ev.Recorded]:
         store = self._port.store
-        last = await self._port.read(lambda: store.load(self.key, row.run, row.position - 1, 1))
-        return last[0].event  # type: ignore[no-any-return]
+        return await self._port.read(lambda: store.load(self.key, row.run, row.position - 1, 1))  # type: ignore[no-any-return]
 
     def _outcome(self, event: ev.AnyEvent) -> R:
         match event:

@@ -100,7 +100,7 @@ class Worker:
         self._scanning = False
         self._scan_again = False
         self._suspects = Suspects(self)
-        self._collector = Collector(store, self.ask, environment)
+        self.collector = Collector(store, self.ask, environment)
         self._unserved: set[str] = set()
         self._room: list[asyncio.Future[None]] = []
         self.stopping = False  # nothing new comes in
@@ -498,7 +498,7 @@ class Worker:
 
         self.ask(lambda: self.store.deliver(self.session, DELIVERIES_PER_TICK), delivered)
         self.ask(self.store.changes, looked)
-        self._collector.tick()
+        self.collector.tick()
 
     # --- leaving ---
 

@@ -22,6 +22,7 @@ from perdure.store.protocol import (
     Batch,
     Blob,
     Branch,
+    Collected,
     Committed,
     Lease,
     Letter,
@@ -231,6 +232,35 @@ class MemoryStore:
         with self._writing() as tables:
             return tables.collect(before_ms, limit)
 
+    def collect(self, namespace: str, before_ms: int, after: tuple[int, int] | None, limit: int) -> Collected:
+        """See `Store.collect`. Here `limit` counts executions."""
+        with self._writing() as tables:
+            return self._sweep(tables, namespace, before_ms, after, limit, remove=True)
+
+    def collectable(self, namespace: str, before_ms: int, after: tuple[int, int] | None, limit: int) -> Collected:
+        """See `Store.collectable`."""
+        with self._reading() as world:
+            tables = MemoryRuns(world, 0, self.now_ms)
+            return self._sweep(tables, namespace, before_ms, after, limit, remove=False)
+
+    def _sweep(
+        self,
+        tables: MemoryRuns,
+        namespace: str,
+        before_ms: int,
+        after: tuple[int, int] | None,
+        limit: int,
+        *,
+        remove: bool,
+    ) -> Collected:
+        page = tables.expired(namespace, before_ms, after, limit)
+        place = tables.closing(page[-1]) if page else after
+        free = [row for row in page if not tables.is_needed(row)]
+        events = sum(tables.events_of(row) for row in free)
+        for row in free if remove else ():
+            tables.remove(row)
+        return Collected(len(free), events, place, more=len(page) == limit)
+
     # --- reading ---
 
     def load(self, key: Key, run: str, position: int, limit: int) -> list[Recorded]:
@@ -362,10 +392,10 @@ class MemoryStore:
     def tail(self, shard: int, after: int, limit: int) -> list[tuple[int, Key, str, Recorded]]:
         """See `Store.tail`."""
         with self._reading() as world:
-            return [
-                (pos, key, run, recorded(row, self._fingerprint(row[2])))
-                for pos, (key, run, row) in enumerate(world.feeds[shard][after : after + limit], after + 1)
+            found = [(pos, each) for pos, each in enumerate(world.feeds[shard][after:], after + 1) if each is not None][
+                :limit
             ]
+            return [(pos, key, run, recorded(row, self._fingerprint(row[2]))) for pos, (key, run, row) in found]
 
     def changes(self) -> int:
         """See `Store.changes`."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from perdure.core.identity import ExecutionId, Key, closed_message, shard_of
 from perdure.store.memory_tables import MemoryTables, Posted
 from perdure.store.protocol import Batch, Branch, Mail, Row, RunRow, RunStatus, Start, Succession
 from perdure.store.records import copied, seal
@@ -13,8 +14,6 @@ from perdure.store.rules import attributes_of, is_open, reopen_updates, start_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from perdure.core.identity import Key
 
 
 class MemoryRuns(MemoryTables):
@@ -120,6 +119,49 @@ class MemoryRuns(MemoryTables):
             header = (recorded.position, at_ms, recorded.session, trace, usage, version, check, body)
             self._log(branch.key, branch.run, header)
         self.keep(branch.key, branch.blobs)
+
+    # --- retention ---
+
+    def expired(self, namespace: str, before_ms: int, after: tuple[int, int] | None, limit: int) -> list[Row]:
+        """A page of those that closed before that time, by when they did."""
+        rows = [row for key, row in self._world.rows.items() if key.namespace == namespace]
+        closed = [row for row in rows if row.closed_at_ms is not None and row.closed_at_ms < before_ms]
+        return sorted((row for row in closed if after is None or self.closing(row) > after), key=self.closing)[:limit]
+
+    def closing(self, row: Row) -> tuple[int, int]:
+        """When it closed; its place among the others."""
+        return row.closed_at_ms or 0, self._world.numbers[row.key]
+
+    def is_needed(self, row: Row) -> bool:
+        """Whether somebody still waits for it: its own messages, a person's answer, its parent."""
+        world, key = self._world, row.key
+        sends = any(letters and sender == key for (sender, _, _), letters in world.outbox.items())
+        if sends or any(name[0] == key for name in world.unresolved):
+            return True
+        parent = ExecutionId(row.parent_id)
+        found = world.rows.get(Key(shard_of(key.namespace, parent, world.shards), key.namespace, parent))
+        if not row.parent_id or found is None or not is_open(found.status):
+            return False
+        letter = closed_message(key.execution, row.run)
+        return any(each.message_id == letter for each in world.inboxes[world.numbers[found.key]])
+
+    def events_of(self, row: Row) -> int:
+        """How many it has, those of past runs included."""
+        return row.position + sum(past.events for past in self._world.past.get(row.key, ()))
+
+    def remove(self, row: Row) -> None:
+        """All that belongs to it. Not undone: nothing after it fails."""
+        world, key = self._world, row.key
+        for number in (world.numbers.pop(key), *(past.n for past in world.past.pop(key, ()))):
+            world.journals[number], world.inboxes[number], world.running[number] = [], [], {}
+        del world.rows[key]
+        for table in (world.dead, world.updates, world.attributes, world.began):
+            table.pop(key, None)
+        world.received -= {each for each in world.received if each[0] == key}
+        for name in [name for name in world.blobs if name[0] == key]:
+            del world.blobs[name]
+        feed = world.feeds[key.shard]
+        feed[:] = [None if each is not None and each[0] == key else each for each in feed]
 
     # --- what was received before ---
 

@@ -75,7 +75,7 @@ class World:
         self.rows: dict[Key, Row] = {}
         self.numbers: dict[Key, int] = {}
         self.journals: dict[int, list[EventRow]] = {}
-        self.feeds: dict[int, list[tuple[Key, str, EventRow]]] = {shard: [] for shard in range(shards)}
+        self.feeds: dict[int, list[tuple[Key, str, EventRow] | None]] = {shard: [] for shard in range(shards)}
         self.inboxes: dict[int, list[Posted]] = {}
         self.outbox: dict[tuple[Key, str, Key], list[Queued]] = {}
         self.running: dict[int, dict[int, bytes]] = {}

@@ -342,6 +342,15 @@ class Receipt(msgspec.Struct, frozen=True):
     detail: str = ""
 
 
+class Collected(msgspec.Struct, frozen=True):
+    """What a bite of a removal did. `after` is where the next one looks on, `more` whether there is any use in one."""
+
+    executions: int
+    events: int
+    after: tuple[int, int] | None
+    more: bool
+
+
 class Store(Protocol):
     """A place where journals live."""
 
@@ -518,6 +527,20 @@ class Store(Protocol):
 
         One durable transaction. Left by whoever died between putting and committing, or was refused.
         """
+        ...
+
+    def collect(self, namespace: str, before_ms: int, after: tuple[int, int] | None, limit: int) -> Collected:
+        """Remove executions that closed before that time, with all that belongs to them: one bite, by anyone.
+
+        One durable transaction, of about `limit` rows; those that closed first go first, from behind that place on.
+        An id is free in the transaction that removes its row; events and large values follow in this and later bites.
+        One stays as long as messages of it are not delivered, a step of it is unresolved, or its parent is open and has
+        not journaled how it closed.
+        """
+        ...
+
+    def collectable(self, namespace: str, before_ms: int, after: tuple[int, int] | None, limit: int) -> Collected:
+        """What `collect` would remove, of a page of `limit` executions. Read-only."""
         ...
 
     def changes(self) -> int:

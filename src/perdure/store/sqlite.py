@@ -31,6 +31,7 @@ from perdure.store.protocol import (
     Batch,
     Blob,
     Branch,
+    Collected,
     Committed,
     Lease,
     Letter,
@@ -60,6 +61,7 @@ from perdure.store.records import (
 )
 from perdure.store.routing import Router
 from perdure.store.rules import Parcel, newest
+from perdure.store.sqlite_collecting import Sweep
 from perdure.store.sqlite_listing import CROWD, crowd, statements
 from perdure.store.sqlite_runs import SqliteRuns
 from perdure.store.sqlite_tables import Overtaken
@@ -348,6 +350,16 @@ class SqliteStore:
         """See `Store.collect_blobs`."""
         with self._writing() as tables:
             return tables.collect(before_ms, limit)
+
+    def collect(self, namespace: str, before_ms: int, after: tuple[int, int] | None, limit: int) -> Collected:
+        """See `Store.collect`."""
+        with self._writing():
+            return Sweep(self._writer.execute, self.shards).bite(namespace, before_ms, after, limit)
+
+    def collectable(self, namespace: str, before_ms: int, after: tuple[int, int] | None, limit: int) -> Collected:
+        """See `Store.collectable`."""
+        with self._reading() as cursor:
+            return Sweep(cursor.execute, self.shards).look(namespace, before_ms, after, limit)
 
     # --- reading ---
 

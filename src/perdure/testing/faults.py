@@ -17,6 +17,7 @@ from perdure.store.protocol import (
     Batch,
     Blob,
     Branch,
+    Collected,
     Committed,
     Lease,
     Letter,
@@ -184,6 +185,14 @@ class FaultyStore:
     def collect_blobs(self, before_ms: int, limit: int) -> int:
         """See `Store.collect_blobs`."""
         return self._call("collect_blobs", lambda: self.inner.collect_blobs(before_ms, limit))
+
+    def collect(self, namespace: str, before_ms: int, after: tuple[int, int] | None, limit: int) -> Collected:
+        """See `Store.collect`."""
+        return self._call("collect", lambda: self.inner.collect(namespace, before_ms, after, limit))
+
+    def collectable(self, namespace: str, before_ms: int, after: tuple[int, int] | None, limit: int) -> Collected:
+        """See `Store.collectable`."""
+        return self._call("collectable", lambda: self.inner.collectable(namespace, before_ms, after, limit))
 
     def changes(self) -> int:
         """See `Store.changes`."""

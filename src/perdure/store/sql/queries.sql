@@ -279,7 +279,8 @@ SELECT shard_pos, coalesce(execution.namespace, past_run.namespace),
        coalesce(execution.execution, past_run.execution), coalesce(execution.run, past_run.run),
        event.position, at_ms, session, trace_parent, usage, format, checksum, body
 FROM event LEFT JOIN execution USING (number) LEFT JOIN past_run ON past_run.number = event.number
-WHERE shard_pos > ? AND event.shard = ? ORDER BY shard_pos LIMIT ?
+WHERE shard_pos > ? AND event.shard = ? AND coalesce(execution.number, past_run.number) IS NOT NULL
+ORDER BY shard_pos LIMIT ?
 
 -- name: row
 SELECT shard, namespace, execution, run, lane, workflow, status, position, start_digest, created_at_ms,
@@ -408,6 +409,60 @@ SELECT blob FROM blob INDEXED BY blob_loose WHERE owned = 0 AND put_at_ms < ? OR
 DELETE FROM blob_data WHERE blob = ?
 -- name: delete_blob
 DELETE FROM blob WHERE blob = ?
+
+-- name: expired
+SELECT number, shard, namespace, execution, run, lane, workflow, status, position, start_digest, created_at_ms,
+       closed_at_ms, wake_at_ms, waits_for, recoveries, problem, parent, state_position, first_run
+FROM execution INDEXED BY execution_closed
+WHERE namespace = ? AND closed_at_ms IS NOT NULL AND closed_at_ms < ? AND (closed_at_ms, number) > (?, ?)
+ORDER BY closed_at_ms, number LIMIT ?
+-- name: sends_still
+SELECT 1 FROM outbox WHERE shard = ? AND namespace = ? AND execution = ? LIMIT 1
+-- name: is_unresolved
+SELECT 1 FROM unresolved WHERE shard = ? AND namespace = ? AND execution = ? LIMIT 1
+-- name: has_letter
+SELECT 1 FROM inbox WHERE number = ? AND message_id = ?
+-- name: past_events
+SELECT sum(position) FROM past_run WHERE shard = ? AND namespace = ? AND execution = ?
+-- name: forget_run
+INSERT INTO forgotten (number) VALUES (?)
+-- name: forget_past_runs
+INSERT INTO forgotten (number)
+SELECT number FROM past_run WHERE shard = ? AND namespace = ? AND execution = ? ORDER BY number LIMIT ?
+-- name: collect_past_run
+DELETE FROM past_run WHERE number IN (
+    SELECT number FROM past_run WHERE shard = ? AND namespace = ? AND execution = ? ORDER BY number LIMIT ?
+)
+-- name: collect_dead_letter
+DELETE FROM dead_letter WHERE (shard, namespace, execution, n) IN (
+    SELECT shard, namespace, execution, n FROM dead_letter
+    WHERE shard = ? AND namespace = ? AND execution = ? LIMIT ?
+)
+-- name: collect_updates
+DELETE FROM updates WHERE (shard, namespace, execution, update_id) IN (
+    SELECT shard, namespace, execution, update_id FROM updates
+    WHERE shard = ? AND namespace = ? AND execution = ? LIMIT ?
+)
+-- name: collect_received
+DELETE FROM received WHERE (shard, namespace, execution, message_id) IN (
+    SELECT shard, namespace, execution, message_id FROM received
+    WHERE shard = ? AND namespace = ? AND execution = ? LIMIT ?
+)
+-- name: bury_blobs
+UPDATE blob SET execution = ?, owned = 0, put_at_ms = 0 WHERE shard = ? AND namespace = ? AND execution = ?
+-- name: collect_execution
+DELETE FROM execution WHERE number = ?
+-- name: forgotten
+SELECT number FROM forgotten ORDER BY number LIMIT ?
+-- name: collect_events
+DELETE FROM event WHERE shard_pos IN (
+    SELECT shard_pos FROM event
+    WHERE number = ? AND shard_pos < (SELECT max(shard_pos) FROM event) ORDER BY position LIMIT ?
+)
+-- name: end_forgotten
+DELETE FROM forgotten WHERE number = ?1 AND NOT EXISTS (SELECT 1 FROM event WHERE number = ?1)
+-- name: changed
+SELECT changes()
 
 -- name: data_version
 PRAGMA data_version
