@@ -49,6 +49,7 @@ LINES = {
     "check": "check agent.py",
     "export": "export g1",
     "import": "import exported.jsonl --store other.db",
+    "gc": "gc --older-than 99d",
     "doctor": "doctor",
     "completion": "completion bash",
 }

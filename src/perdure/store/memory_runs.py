@@ -158,9 +158,16 @@ class MemoryRuns(MemoryTables):
         for table in (world.dead, world.updates, world.attributes, world.began):
             table.pop(key, None)
         world.received -= {each for each in world.received if each[0] == key}
-        for name in [name for name in world.blobs if name[0] == key]:
-            del world.blobs[name]
-        feed = world.feeds[key.shard]
+        self._remove_blobs(key)
+        self._leave_gaps(key)
+
+    def _remove_blobs(self, key: Key) -> None:
+        for name in [name for name in self._world.blobs if name[0] == key]:
+            del self._world.blobs[name]
+
+    def _leave_gaps(self, key: Key) -> None:
+        """In the feed: its positions stay what they are."""
+        feed = self._world.feeds[key.shard]
         feed[:] = [None if each is not None and each[0] == key else each for each in feed]
 
     # --- what was received before ---
