@@ -16,7 +16,7 @@ import sqlite3
 import tempfile
 import time
 from collections import Counter
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +121,7 @@ class Storm:
         self.chance = random.Random(seed)
         self.counts: Counter[str] = Counter()
         self.broken: list[str] = []
+        self.branches: dict[str, int] = {}  # forks and rewinds: by the execution that came of each, the purchase
         self._port = 0
         self._done = False
 
@@ -171,12 +172,30 @@ class Storm:
         while not self._done:
             rows = await client.list(status=OPEN, limit=1000)
             await self._resume(client, rows)
+            await self._go_back(client)
             for _ in range(self.at_once - len(rows)):
                 self.counts["purchases"] += 1
                 number = self.counts["purchases"]
                 what: tuple[Any, ...] = (subscription, number, []) if number % 3 == 0 else (purchase, number)
                 await self._persist(client.start, *what, id=f"purchase-{number}")
             await asyncio.sleep(0.02)
+
+    async def _go_back(self, client: perdure.Client) -> None:
+        """Fork one of the purchases that have ended, or rewind it: the deposit is copied, the rest is bought anew."""
+        number = self.chance.randrange(self.counts["purchases"] + 1)
+        name, fork = f"purchase-{number}", f"fork-{number}"
+        if number % 3 == 0 or {name, fork} & self.branches.keys():
+            return
+        if (await client.handle(name).describe()).status != "completed":
+            return
+        if number % 3 == 1:
+            self.branches[fork] = number
+            await self._persist(client.fork, name, new_id=fork, at=3)
+            return
+        self.branches[name] = number
+        while len(await client.handle(name).runs()) < 2:  # whoever got no answer looks before asking again
+            with suppress(StoreError):
+                await client.handle(name).rewind(at=3)
 
     async def _persist(self, call: Any, *args: Any, **options: Any) -> None:
         while True:
@@ -214,14 +233,19 @@ class Storm:
             self.broken.append("a key was charged twice")
         by_id = {number: (purchase, cents) for number, _, purchase, cents in booked}
         wanted = [each for number in range(1, self.counts["purchases"] + 1) for each in charges(number)]
+        self.counts["forks and rewinds"] = len(self.branches)
+        wanted += [each for number in self.branches.values() for each in charges(number)[1:]]
         if sorted(by_id.values()) != sorted(wanted):
             self.broken.append(f"{len(booked)} charges instead of {len(wanted)}")
         if self.counts["cents"] != sum(cents for _, cents in wanted):
             self.broken.append(f"{self.counts['cents']} cents instead of {sum(cents for _, cents in wanted)}")
-        for number in range(1, self.counts["purchases"] + 1):
-            told = [by_id.get(each) for each in results[f"purchase-{number}"]]
-            if told != charges(number):
-                self.broken.append(f"purchase {number} was told of {told}")
+        for name, told in results.items():
+            number = int(name.rpartition("-")[2])
+            if [by_id.get(each) for each in told] != charges(number):
+                self.broken.append(f"{name} was told of {told}")
+            original = results[f"purchase-{number}"]
+            if told is not original and (told[0] != original[0] or set(told[1:]) & set(original)):
+                self.broken.append(f"{name} shares {told} with {original}")
 
 
 def main() -> int:

@@ -31,6 +31,9 @@ def test_sixty_kills_and_every_purchase_is_charged_once() -> None:
     repeated = re.search(r"requests under a known key +(\d+)", done.stdout)
     assert repeated is not None
     assert int(repeated[1]) > 0, "no charge was ever asked for twice: the storm shows nothing"
+    branches = re.search(r"forks and rewinds +(\d+)", done.stdout)
+    assert branches is not None
+    assert int(branches[1]) > 2
 
 
 @pytest.mark.slow

@@ -83,3 +83,71 @@ async def test_a_transaction_that_is_open_when_its_run_ends_happens_once_or_not_
         assert await (await engine.start(flow, 5, id="one")).result(timeout=20) == "done"
     done = effects(bank)
     assert done == sorted(set(done), reverse=True)
+
+
+# --- forks and rewinds ---
+
+
+def deposits(bank: Bank, kind: str) -> Any:
+    deposit = bank.deposit(kind)
+
+    @perdure.workflow(name="deposits")
+    async def flow(*cents: int) -> int:
+        for each in cents:
+            await deposit(each)
+        return sum(cents)
+
+    return flow
+
+
+@all_kinds
+async def test_a_fork_runs_what_was_open_under_its_own_key_and_never_what_was_copied(
+    lab: Lab, bank: Bank, kind: str
+) -> None:
+    flow = deposits(bank, kind)
+    async with lab.engine(flow) as engine:
+        await (await engine.start(flow, 1, 2, 3, id="one")).result(timeout=20)
+        fork = await engine.fork("one", new_id="two", at=3)  # the first one is copied
+        assert await fork.result(timeout=20) == 6
+        assert effects(bank) == [1, 2, 3, 2, 3]
+        handle = engine.handle("one", flow)
+        await handle.rewind(at=4)
+        assert await handle.result(timeout=20) == 6
+    assert effects(bank) == [1, 2, 3, 2, 3, 3]
+    assert bank.calls == [1, 2, 3, 2, 3, 3]
+    places = bank.sql("SELECT execution, seq, count(DISTINCT run) FROM perdure_transactions GROUP BY execution, seq")
+    assert sorted(places) == [("one", 1, 1), ("one", 2, 1), ("one", 3, 2), ("two", 2, 1), ("two", 3, 1)]
+
+
+async def test_a_result_that_is_replaced_touches_no_record(lab: Lab, bank: Bank) -> None:
+    deposit = bank.deposit("session")
+
+    @perdure.workflow(name="deposits")
+    async def flow() -> int:
+        return await deposit(5) + 100  # type: ignore[no-any-return]
+
+    async with lab.engine(flow) as engine:
+        total = await (await engine.start(flow, id="one")).result(timeout=20)
+        fork = await engine.fork("one", new_id="two", replace={2: 7}, workflow=flow)
+        assert await fork.result(timeout=20) == 107
+        assert await engine.handle("one", flow).result() == total
+    assert effects(bank) == [5]
+
+
+async def test_a_fork_of_one_whose_transaction_is_open_runs_it_anew_beside_it(lab: Lab, bank: Bank) -> None:
+    """Also where the database holds the record of the other one, and its journal does not yet."""
+    gate = asyncio.Event()
+
+    async def held(_: Any, cents: int) -> int:
+        if len(bank.calls) == 1:
+            await gate.wait()
+        return cents
+
+    flow = as_workflow(bank.deposit("async session", held))
+    async with lab.engine(flow) as engine:
+        first = await engine.start(flow, 5, id="one")
+        fork = await engine.fork("one", new_id="two", at=2)
+        gate.set()
+        await first.result(timeout=20)
+        await fork.result(timeout=20)
+    assert effects(bank) == [5, 5]
