@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-versions lint format cover sim crash docs bench clean
+.PHONY: help demo test test-fast test-versions lint format cover sim crash docs pictures bench clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 24
@@ -53,6 +53,9 @@ crash: $(VENV)/.dev-stamp ## kill -9 a worker again and again: make crash KILLS=
 
 docs: $(VENV)/.dev-stamp ## the documentation as a site, in .cache/site
 	$(BIN)/sphinx-build -W --keep-going -q docs .cache/site
+
+pictures: $(VENV)/.dev-stamp ## the documentation's pictures, from real runs in tmux; ARGS=demo records the demo
+	$(BIN)/python scripts/pictures.py $(ARGS)
 
 bench: $(VENV)/.run-stamp .venv-dbos/.stamp .venv-langgraph/.stamp ## speed, beside DBOS, LangGraph and the limit of the disk
 	$(BIN)/python benchmarks/bench.py $(ARGS)

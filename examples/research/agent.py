@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 from examples.research import corpus, prompts, prose
 from examples.research.corpus import Passage
-from examples.research.model import ModelRefused, Usage, chat
+from examples.research.model import Message, ModelRefused, Reply, Usage, chat
 from examples.research.witness import witnessed
 
 import perdure
@@ -108,7 +108,7 @@ PATIENT = perdure.Retry(attempts=6, delay=1, never=(ModelRefused,))
 def make_plan(topic: str) -> Plan:
     """Ask the model what to look up besides the topic; where its ideas are few, what a first search finds."""
     titles = [passage.title for passage in library().search(topic, limit=4)]
-    reply = chat(prompts.plan_prompt(topic, titles), max_tokens=prompts.PLAN_TOKENS)
+    reply = ask(prompts.plan_prompt(topic, titles), prompts.style().plan_tokens)
     ideas = [topic, *prose.list_items(reply.text, limit=4), *titles]
     return Plan(list(dict.fromkeys(ideas))[:QUESTIONS], reply.usage)
 
@@ -131,9 +131,9 @@ def read(question: str, passage: Passage) -> Excerpt:
 @witnessed
 def take_note(question: str, source: Excerpt) -> Note:
     """Have the model say it plainly; where it strays from the source, the source speaks for itself."""
-    title, quote = source.passage.title, source.quote
-    reply = chat(prompts.note_prompt(title, quote), max_tokens=prompts.NOTE_TOKENS)
-    text = prose.faithful(reply.text, [f"{title} {quote}"])
+    title, quote, style = source.passage.title, source.quote, prompts.style()
+    reply = ask(prompts.note_prompt(title, quote), style.note_tokens)
+    text = reply.text if style.believed else prose.faithful(reply.text, [f"{title} {quote}"])
     return Note(question, text or prose.sentences(quote)[0], bool(text), source, reply.usage)
 
 
@@ -141,12 +141,20 @@ def take_note(question: str, source: Excerpt) -> Note:
 @witnessed
 def summarise(topic: str, notes: list[Note]) -> Summary:
     """Have the model sum up the notes that matter most; where it strays, they open the report as they are."""
-    facts = [note.text for note in notes[:4] + notes[-1:]]
-    reply = chat(prompts.summary_prompt(topic, facts), max_tokens=prompts.SUMMARY_TOKENS)
-    text = prose.faithful(reply.text, facts)
+    style = prompts.style()
+    facts = [note.text for note in notes[: style.facts - 1] + notes[style.facts - 1 :][-1:]]
+    reply = ask(prompts.summary_prompt(topic, facts, style.length), style.summary_tokens)
+    text = reply.text if style.believed else prose.faithful(reply.text, facts)
     if len(prose.sentences(text)) < SUMMARY_SENTENCES:
         return Summary(" ".join(facts[:3]), by_model=False, usage=reply.usage)
     return Summary(text, by_model=True, usage=reply.usage)
+
+
+def ask(messages: list[Message], max_tokens: int) -> Reply:
+    """Ask the model, and say what it cost: `perdure top` shows it."""
+    reply = chat(messages, max_tokens=max_tokens)
+    perdure.current_step().spent(input_tokens=reply.usage.prompt, output_tokens=reply.usage.completion)
+    return reply
 
 
 def library() -> corpus.Corpus:

@@ -1,12 +1,32 @@
-"""What the model is told. Short on purpose: the default model is tiny, and reads slowly on two cores."""
+"""What the model is told. Short for the default model, which is tiny and reads slowly on two cores; others get room."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
-from examples.research.model import Message
+from examples.research.model import Endpoint, Message
 
-PLAN_TOKENS = 64
-NOTE_TOKENS = 48
-SUMMARY_TOKENS = 110
+TINY = {"SmolLM2-135M-Instruct", "scripted"}  # what model_server.py serves
+
+
+class Style(NamedTuple):
+    """How much of a model is asked, and whether it is believed."""
+
+    plan_tokens: int
+    note_tokens: int
+    summary_tokens: int
+    facts: int  # notes that a summary is made of
+    length: str  # of a summary
+    believed: bool  # otherwise only what also stands in the source is kept of its words
+
+
+SHORT = Style(64, 48, 110, 5, "in two sentences", believed=False)
+LONG = Style(400, 200, 900, 40, "in three short paragraphs, what matters most first", believed=True)
+
+
+def style() -> Style:
+    """What suits the model that the environment names."""
+    endpoint = Endpoint.from_environment()
+    return SHORT if endpoint is None or endpoint.model in TINY else LONG
 
 
 def plan_prompt(topic: str, titles: Sequence[str]) -> list[Message]:
@@ -40,6 +60,6 @@ def note_prompt(title: str, quote: str) -> list[Message]:
     ]
 
 
-def summary_prompt(topic: str, notes: Sequence[str]) -> list[Message]:
+def summary_prompt(topic: str, notes: Sequence[str], length: str = SHORT.length) -> list[Message]:
     """Ask for a summary of notes."""
-    return [Message("user", f"{' '.join(notes)}\n\nSummarize the text above about {topic} in two sentences.")]
+    return [Message("user", f"{' '.join(notes)}\n\nSummarize the text above about {topic} {length}.")]
