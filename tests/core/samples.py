@@ -59,6 +59,7 @@ FULL: list[ev.AnyEvent] = [
         continued_from="0f" * 16,
         first_run="1a" * 16,
         children=(ev.EarlierChild("child-1", "1b" * 16, "cancel"),),
+        idle_runs=3,
         execution="x-1",
     ),
     ev.ExecutionClaimed(),

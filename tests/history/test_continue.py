@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 from datetime import timedelta
 from typing import Any
@@ -708,3 +709,67 @@ async def test_too_many_children_left_behind_stall_it(lab: Lab, monkeypatch: pyt
         await handle.terminate()
         await status(engine.handle("child-4"), "terminated")
         await status(engine.handle("child-2"), "terminated")
+
+
+# --- runs that follow each other for nothing ---
+
+
+@workflow
+async def spins(way: str, n: int = 0) -> int:
+    if way == "works" and n == 300:
+        return n
+    if way == "works":
+        await double(n)
+    if way == "sleeps":
+        await asyncio.sleep(0)
+        asyncio.create_task(asyncio.sleep(60))  # noqa: RUF006 - it comes to nothing
+    if way == "snapshots":
+        perdure.snapshot(n)
+    perdure.continue_as_new(way, n + 1)
+
+
+@pytest.mark.parametrize("way", ["nothing", "sleeps", "snapshots", "with a signal that nobody takes"])
+async def test_runs_that_do_nothing_do_not_follow_each_other_for_ever(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    monkeypatch.setattr("perdure.runtime.succession.MOST_IDLE_RUNS", 5)
+    async with lab.engine(spins) as engine:
+        handle = await engine.start(spins, way, id="x")
+        if way.startswith("with"):
+            with contextlib.suppress(perdure.ExecutionClosed):
+                await handle.signal("unheard", 1)
+        row = await status(handle, "stalled")
+        assert "P0906" in row.problem
+        assert len(await handle.runs()) in (6, 7)  # a signal that comes in is something, the first time
+        await handle.resume()
+        assert "P0906" in (await status(handle, "stalled")).problem
+    mended = workflow(name="spins")(_stops)
+    async with lab.engine(mended) as engine:
+        await engine.handle("x").resume()
+        assert await engine.handle("x").result() == "mended"
+
+
+async def _stops(way: str, n: int = 0) -> str:
+    return "mended"
+
+
+async def test_runs_that_do_something_may_follow_each_other_as_long_as_they_like(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("perdure.runtime.succession.MOST_IDLE_RUNS", 5)
+
+    @workflow
+    async def listens(n: int) -> int:
+        await perdure.receive("go")
+        if n:
+            perdure.continue_as_new(n - 1)
+        return n
+
+    async with lab.engine(spins, listens) as engine:
+        assert await (await engine.start(spins, "works", 280)).result(timeout=20) == 300
+        handle = await engine.start(listens, 10, id="l")
+        for _ in range(11):
+            await handle.signal("go")
+        assert await handle.result(timeout=20) == 0
+        started = (await handle.journal())[0].event
+        assert started.idle_runs == 0

@@ -58,6 +58,7 @@ class ExecutionStarted(Event, frozen=True):
     continued_from: str = ""  # the run before this one
     first_run: str = ""  # of those that followed each other up to this one; empty: this one
     children: tuple[EarlierChild, ...] = ()
+    idle_runs: int = 0  # how many runs before it did nothing but continue as new, one after the other
     execution: str = ""  # in a copy: the execution that it was copied from
 
 

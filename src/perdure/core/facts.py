@@ -15,6 +15,7 @@ class Facts:
     __slots__ = (
         "attributes",
         "deadline_ms",
+        "done",
         "first_run",
         "grace_ms",
         "overdue",
@@ -36,6 +37,7 @@ class Facts:
         self.published: ev.StatePublished | None = None
         self.patches = Patches()
         self.size = 0  # bytes of the values in it
+        self.done = 0  # events that tell that something came in, or came of something
 
     def note(self, event: ev.AnyEvent) -> None:
         """Take an event of the run into account."""
@@ -59,6 +61,11 @@ def _fork(facts: Facts, event: ev.RunForked) -> None:
 
 def _receive(facts: Facts, event: ev.SignalReceived) -> None:
     facts.size += len(event.value.data)
+    facts.done += 1
+
+
+def _count(facts: Facts, _: ev.AnyEvent) -> None:
+    facts.done += 1
 
 
 def _publish(facts: Facts, event: ev.StatePublished) -> None:
@@ -83,6 +90,9 @@ _TAKE: dict[type, Callable[[Facts, Any], None]] = {
     ev.ExecutionStarted: _start,
     ev.RunForked: _fork,
     ev.SignalReceived: _receive,
+    ev.UpdateAccepted: _count,
+    ev.CancelRequested: _count,
+    ev.PauseRequested: _count,
     ev.StatePublished: _publish,
     ev.PatchMarked: _mark,
     ev.DeadlinePassed: _pass_deadline,

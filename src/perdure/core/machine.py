@@ -218,6 +218,7 @@ class Machine:
         if isinstance(event, _GIVEN):
             self._feed_given(event, command, recorded)  # type: ignore[arg-type]
         command.state, effect = cell
+        self.facts.done += 1
         if command.state is State.ANSWERED:
             del (self.left if event.seq in self.left else self.open)[event.seq]
         return Answer(effect, command, event)  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ import msgspec
 
 from perdure.core import events as ev
 from perdure.core.commands import CloseRun, Continuing
-from perdure.core.errors import TooManyChildren
+from perdure.core.errors import RunsInVain, TooManyChildren
 from perdure.runtime.closing import left_children, told_at_the_end
 from perdure.runtime.updates import request_of
 from perdure.store.protocol import Batch, Mail, NewEvent, Succession
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 MOST_CHILDREN = 1_000
 """Children that may outlive the runs that began them, and end with their execution."""
+MOST_IDLE_RUNS = 100
+"""Runs that may follow each other and do nothing else."""
 
 
 def last_of_many(
@@ -31,6 +33,7 @@ def last_of_many(
 
     Raises:
         TooManyChildren: more children are left behind than anybody would want to end with it.
+        RunsInVain: it does nothing, and so did many runs before.
     """
     how = close.continues
     assert how is not None
@@ -68,6 +71,7 @@ def _succession(execution: Execution, how: Continuing, outgoing: Outgoing, at_ms
         execution="",
         start_at_ms=0,
         deadline_ms=0 if facts.deadline_ms is None else facts.started.deadline_ms,
+        idle_runs=_idle_runs(execution, outgoing, facts.started.idle_runs),
         attributes=facts.attributes if outgoing.attributes is None else outgoing.attributes,
     )
     opening: list[ev.AnyEvent] = [started]
@@ -86,6 +90,16 @@ def _succession(execution: Execution, how: Continuing, outgoing: Outgoing, at_ms
         carried=_carried(execution, outgoing.key),
         received=sorted(execution.machine.seen_messages),
     )
+
+
+def _idle_runs(execution: Execution, outgoing: Outgoing, before: int) -> int:
+    """How many runs, this one included, did nothing: a spin that no run's own limits see."""
+    came_in = execution.machine.facts.done > len(execution.mailbox.unread())
+    goes_out = any(isinstance(event, ev.CommandEvent) for event in outgoing.events)
+    idle = 0 if came_in or goes_out else before + 1
+    if idle > MOST_IDLE_RUNS:
+        raise RunsInVain(runs=idle)
+    return idle
 
 
 def _left(execution: Execution, outgoing: Outgoing) -> list[ev.EarlierChild]:

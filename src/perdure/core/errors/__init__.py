@@ -47,7 +47,7 @@ from perdure.core.errors.executions import (
     UnknownOutcome,
     WaitTimeout,
 )
-from perdure.core.errors.history import JournalTooLong, MovedOn, NotForkable, PatchMissing, TooManyChildren
+from perdure.core.errors.history import JournalTooLong, MovedOn, NotForkable, PatchMissing, RunsInVain, TooManyChildren
 from perdure.core.errors.messages import (
     NobodyAnswers,
     QueryFailed,
@@ -130,6 +130,7 @@ __all__ = [
     "ReadOnlyHandler",
     "RemoteFailure",
     "ResultRolledBack",
+    "RunsInVain",
     "SQLAlchemyMissing",
     "SchemaFromTheFuture",
     "SecretInClear",

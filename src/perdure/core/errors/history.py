@@ -36,6 +36,17 @@ class TooManyChildren(YourError):
     cure = "Wait for them first, or start them with on_parent_close='abandon', then `perdure resume`."
 
 
+class RunsInVain(YourError):
+    """Runs followed each other and did nothing. Fields: runs."""
+
+    code = "P0906"
+    text = "The last {runs} runs did nothing but continue as new: they would follow each other for ever."
+    cure = (
+        "Let each run wait for something (a signal, a timer) or do a step before it calls perdure.continue_as_new or "
+        "perdure.snapshot; with that code, `perdure resume` goes on."
+    )
+
+
 class NotForkable(YourError):
     """An execution cannot be forked or rewound there. Fields: execution, at, reason, fix."""
 
