@@ -44,8 +44,9 @@ from perdure.runtime.starting import check_receipt, check_same
 from perdure.runtime.steps import StepRunner
 from perdure.runtime.threads import ThreadPool
 from perdure.runtime.unresolved import Unresolved, known_step, refusal_of
+from perdure.runtime.unserved import UNSERVED
 from perdure.runtime.updates import Callers, Settled
-from perdure.runtime.worker import UNSERVED, Limits, Worker
+from perdure.runtime.worker import Limits, Worker
 from perdure.store.codec import PayloadCodec
 from perdure.store.open import open_store, sealed
 from perdure.store.protocol import OPEN_STATUSES, Mail, Receipt, Session, Start, Store

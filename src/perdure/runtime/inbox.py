@@ -110,7 +110,10 @@ def requests_to_end(letters: Iterable[Letter], run: str) -> Chosen:
         if isinstance(event, ev.TerminateRequested):
             chosen.terminate = chosen.terminate or event
             chosen.moot.append(letter)
-        elif isinstance(event, ev.ExecutionStarted) and event.run != run:
+        elif isinstance(event, ev.ExecutionStarted) and event.run == run:
+            chosen.letters.append(letter)
+            chosen.events.append(event)  # it has not begun
+        elif isinstance(event, ev.ExecutionStarted):
             chosen.terminate = chosen.terminate or ev.TerminateRequested("", REPLACED)
             chosen.successor = event
             chosen.moot.append(letter)

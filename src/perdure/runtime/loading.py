@@ -62,9 +62,14 @@ def letters_for(store: Store, driver: Reader) -> list[Letter]:
 
 def requests_to_end(store: Store, driver: Reader) -> list[Letter]:
     """Waiting requests to terminate, or to begin something else in its place."""
-    letters = store.requests(driver.key, INBOX_PAGE)
+    return requests_to_end_of(store, driver.key, driver.run)
+
+
+def requests_to_end_of(store: Store, key: Key, run: str) -> list[Letter]:
+    """Likewise."""
+    letters = store.requests(key, INBOX_PAGE)
     ends = [each for each in letters if isinstance(each.event, ev.TerminateRequested | ev.ExecutionStarted)]
-    return [each for each in ends if getattr(each.event, "run", "") != driver.run]
+    return [each for each in ends if getattr(each.event, "run", "") != run]
 
 
 def recorded_here(events: Sequence[NewEvent], expected: int, fingerprint: str) -> list[ev.Recorded]:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 from perdure.core import events as ev
-from perdure.core.errors import PerdureError, StalledByBug, StoreError, UnknownWorkflow
+from perdure.core.errors import CorruptJournal, JournalFromTheFuture, PerdureError, StalledByBug, StoreError
 from perdure.core.identity import Key
 from perdure.runtime.alarm import Alarm
 from perdure.runtime.background import Background
@@ -26,7 +26,8 @@ from perdure.runtime.loading import Loaded, died_alone, letters_for, parent_of, 
 from perdure.runtime.stalls import Stalls
 from perdure.runtime.steps import StepRunner
 from perdure.runtime.suspects import RECOVERIES_ALONE, Suspects
-from perdure.store.protocol import Batch, Lease, Park, Row, Session, Start, Store, Succession
+from perdure.runtime.unserved import UNSERVED, Unserved
+from perdure.store.protocol import Batch, Lease, Row, Session, Start, Store, Succession
 from perdure.workflow.definitions import Workflow
 from perdure.workflow.values import failure_info
 
@@ -34,7 +35,6 @@ log = logging.getLogger("perdure")
 
 READY_PAGE = 200
 PARK_WORTH_MS = 1_000
-UNSERVED = UnknownWorkflow.__name__  # what a row waits for that stalled because nobody ran its workflow
 DELIVERIES_PER_TICK = 1_000
 
 
@@ -101,7 +101,7 @@ class Worker:
         self._scan_again = False
         self._suspects = Suspects(self)
         self.collector = Collector(store, self.ask, environment)
-        self._unserved: set[str] = set()
+        self._unserved = Unserved(self)
         self._room: list[asyncio.Future[None]] = []
         self.stopping = False  # nothing new comes in
         self._stopped = False  # everything has left
@@ -167,7 +167,9 @@ class Worker:
 
         def fetched(letters: Any) -> None:
             again = self._fetching.pop(driver)
-            if isinstance(letters, Exception):
+            if isinstance(letters, CorruptJournal | JournalFromTheFuture) and not driver.dead:
+                self.stalled(driver, letters)
+            elif isinstance(letters, Exception):
                 if not self.stopping:
                     log.warning("cannot read the inbox of %s, trying again: %s", driver.key.execution, letters)
                     self._loop.call_later(0.5, self.fetch_letters, driver)
@@ -358,6 +360,8 @@ class Worker:
         elif key in self._woken_while_loading:  # what woke it may have been written after the row was read
             self._woken_while_loading.discard(key)
             self.woken([key])
+        elif row is not None and row.status == "stalled" and row.waits_for == UNSERVED:
+            self._load_rows([row])  # it stalled just when somebody asked to end it
         elif row is not None and row.status == "parked":
             self._hear_of(row.wake_at_ms)
 
@@ -383,12 +387,12 @@ class Worker:
             return False
         if row.workflow in self.workflows:
             return True
-        if row.workflow not in self._unserved:
-            self._unserved.add(row.workflow)
-            log.warning("nobody here runs workflow %r: its executions stall until a worker that does", row.workflow)
-        problem = UnknownWorkflow(name=row.workflow, known=", ".join(sorted(self.workflows)) or "none")
-        self.committer.advise(Park(row.key, row.run, row.position, "stalled", waits_for=UNSERVED, problem=str(problem)))
+        self._unserved.meet(row)
         return False
+
+    def is_here(self, row: Row) -> bool:
+        """Whether it is in memory, or on its way there."""
+        return row.key in self._loading or row.key in self.drivers
 
     def load(self, row: Row) -> None:
         """Read it in the background, and bring it into memory."""
@@ -420,7 +424,7 @@ class Worker:
         if self.stopping or there is not None or row.key.shard not in self.holding.shards:
             self._suspects.passed(row.key)
             return
-        driver = Driver(self, row.key, row.run, self.workflows[row.workflow])
+        driver = Driver(self, row.key, row.run, self._unserved.code_of(row))
         if isinstance(loaded, StoreError):
             log.warning("cannot load %s, trying again: %s", row.key.execution, loaded)
             self._loop.call_later(0.5, self._load_again, row)
@@ -450,6 +454,8 @@ class Worker:
         driver.poisoned = died_alone(loaded)
         driver.size = sum(size_of(recorded.event) for recorded in loaded.journal)
         driver.progress = {r.seq: r.progress for r in loaded.running if r.run == row.run and r.progress is not None}
+        if row.workflow not in self.workflows:
+            driver.broken, driver.parent = self._unserved.problem(row), parent_of(row)
         driver.replay(loaded.journal, loaded.letters)
 
     def progressed(self, driver: Driver) -> None:

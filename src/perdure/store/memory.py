@@ -38,7 +38,7 @@ from perdure.store.protocol import (
     UnresolvedRow,
     UpdateRow,
 )
-from perdure.store.records import journal, letter, recorded, unseal
+from perdure.store.records import journal, letter, readable, recorded, unseal
 from perdure.store.routing import Router
 from perdure.store.rules import answers, newest
 
@@ -302,8 +302,8 @@ class MemoryStore:
         """See `Store.requests`."""
         with self._reading() as world:
             waiting = world.inboxes[world.numbers[key]] if key in world.rows else []
-            found = [each for each in waiting if each.request]
-            return [letter((each.arrival, each.message_id, *each.body)) for each in found[:limit]]
+            found = [each for each in waiting if each.request][:limit]
+            return readable((each.arrival, each.message_id, *each.body) for each in found)
 
     def ready(self, session: Session, now_ms: int, after: Key | None, limit: int) -> list[Row]:
         """See `Store.ready`."""

@@ -449,7 +449,7 @@ class Store(Protocol):
         ...
 
     def requests(self, key: Key, limit: int) -> list[Letter]:
-        """Those of the waiting letters that ask to pause, resume or terminate. Read-only."""
+        """Those of the waiting letters that ask to pause, resume or terminate, and can be read. Read-only."""
         ...
 
     def ready(self, session: Session, now_ms: int, after: Key | None, limit: int) -> list[Row]:

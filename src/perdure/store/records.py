@@ -6,11 +6,12 @@ A checksum is kept beside each body, because a flipped bit inside a payload stil
 from __future__ import annotations
 
 import zlib
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
-from perdure.core.errors import CorruptJournal
+from perdure.core.errors import CorruptJournal, JournalFromTheFuture
 from perdure.core.events import AnyEvent, Attribute, FailureInfo, Payload, Recorded, Usage
 from perdure.core.format import FORMAT, decode_event, encode_event
 from perdure.core.identity import ExecutionId, Key, Namespace
@@ -103,6 +104,15 @@ def letter(row: Any) -> Letter:
     """Arrival, message id and the three of `Body` as a letter."""
     arrival, message_id, *body = row
     return Letter(arrival, message_id, unseal(body, f"message {message_id}"))
+
+
+def readable(rows: Iterable[Any]) -> list[Letter]:
+    """Letters, without those that cannot be read: one that is damaged hides no other."""
+    found: list[Letter] = []
+    for row in rows:
+        with suppress(CorruptJournal, JournalFromTheFuture):
+            found.append(letter(row))
+    return found
 
 
 def row_of(columns: Sequence[Any]) -> Row:

@@ -52,6 +52,7 @@ from perdure.store.records import (
     attributes_from,
     journal,
     letter,
+    readable,
     recorded,
     row_of,
     running_of,
@@ -395,7 +396,7 @@ class SqliteStore:
 
     def requests(self, key: Key, limit: int) -> list[Letter]:
         """See `Store.requests`."""
-        return [letter(row) for row in self._all("requests", (*key, limit))]
+        return readable(self._all("requests", (*key, limit)))
 
     def ready(self, session: Session, now_ms: int, after: Key | None, limit: int) -> list[Row]:
         """See `Store.ready`."""
