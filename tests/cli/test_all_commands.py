@@ -43,6 +43,7 @@ LINES = {
     "pause": "pause c1",
     "resume": "resume c1",
     "fork": "fork g1 --at 3 --new-id f1",
+    "diff": "diff g1 f1",
     "rewind": "rewind d1 --at 2",
     "resolve": "resolve c1 1 --abandon",  # refused: nobody asks
     "lint": "lint stuck.py",

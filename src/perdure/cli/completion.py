@@ -63,7 +63,7 @@ class Files(click.ParamType):  # type: ignore[type-arg]  # older clicks' is not 
 
 
 _IDS, _FILES = ExecutionIds(), Files()
-_COMPLETED = {"execution_id": _IDS, "execution_ids": _IDS, "parent": _IDS} | dict.fromkeys(
+_COMPLETED = {"execution_id": _IDS, "execution_ids": _IDS, "parent": _IDS, "left": _IDS, "right": _IDS} | dict.fromkeys(
     ("modules", "module", "targets", "target", "file", "store", "output"), _FILES
 )
 
