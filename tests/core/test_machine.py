@@ -343,3 +343,116 @@ def test_the_machine_knows_its_deadline_and_its_attributes() -> None:
     feed(machine, ev.DeadlinePassed(5_000, 5_250))
     assert (machine.facts.deadline_ms, machine.facts.overdue) == (5_250, True)
     assert running().facts.deadline_ms is None
+
+
+# --- steps that are declared once ---
+
+
+def intended(machine: Machine, seq: int = 1, attempt: int = 1) -> None:
+    feed(machine, ev.StepIntended(seq=seq, name="search", attempt=attempt), at_ms=2_000)
+
+
+def test_a_begun_step_is_handed_out_on_replay_as_whoever_began_it_may_be_gone() -> None:
+    machine = running()
+    machine.issue(a_step())
+    intended(machine)
+    start, _ = machine.take()
+    assert [(command.seq, command.state) for command in start] == [(1, State.STARTED)]
+
+
+def test_who_intended_a_step_itself_is_not_handed_it_a_second_time() -> None:
+    machine = running()
+    machine.issue(a_step())
+    machine.take()
+    intended(machine)
+    assert [list(each) for each in machine.take()] == [[], []]
+
+
+def test_what_is_unknown_is_not_handed_out() -> None:
+    machine = running()
+    machine.issue(a_step())
+    intended(machine)
+    feed(machine, ev.StepOutcomeUnknown(seq=1, name="search"))
+    start, _ = machine.take()
+    assert not start
+    assert [command.state for command in machine.open_commands()] == [State.UNKNOWN]
+
+
+def test_a_begun_step_that_is_cancelled_is_left_and_stays_until_it_is_known_what_it_did() -> None:
+    machine = running()
+    machine.issue(a_step())
+    machine.take()
+    intended(machine)
+    machine.cancel(1)
+    machine.cancel(1)  # again changes nothing
+    start, stop = machine.take()
+    assert (list(start), seqs(stop)) == ([], [1])
+    assert (list(machine.open), [each.state for each in machine.left.values()]) == ([], [State.LEFT])
+    feed(machine, ev.StepOutcomeUnknown(seq=1, name="search"))
+    assert [each.state for each in machine.left.values()] == [State.LEFT_UNKNOWN]
+    feed(machine, ev.StepCompleted(seq=1, name="search"))
+    assert not machine.left
+
+
+def test_a_left_step_is_handed_out_on_replay_and_not_stopped() -> None:
+    machine = running()
+    machine.issue(a_step())
+    intended(machine)
+    machine.cancel(1)
+    start, stop = machine.take()
+    assert (seqs(start), list(stop)) == ([1], [])
+
+
+def test_an_unknown_step_that_is_cancelled_needs_no_stop() -> None:
+    machine = running()
+    machine.issue(a_step())
+    machine.take()
+    intended(machine)
+    feed(machine, ev.StepOutcomeUnknown(seq=1, name="search"))
+    machine.cancel(1)
+    assert [list(each) for each in machine.take()] == [[], []]
+    assert [each.state for each in machine.left.values()] == [State.LEFT_UNKNOWN]
+
+
+def test_an_intent_that_came_with_its_cancellation_began_nothing() -> None:
+    machine = running()
+    machine.issue(a_step())
+    machine.take()
+    machine.cancel(1)
+    intended(machine)
+    _, stop = machine.take()
+    assert seqs(stop) == [1]
+    assert (machine.open, machine.left) == ({}, {})
+
+
+def test_what_did_not_happen_is_started_again_even_if_it_was_unknown_before_this_process_came() -> None:
+    machine = running()
+    seq = machine.issue(a_step())
+    intended(machine)
+    feed(machine, ev.StepOutcomeUnknown(seq=seq, name="search"))
+    machine.take()
+    feed(machine, ev.StepAttemptFailed(seq=seq, name="search", attempt=1))
+    command = machine.open[seq]
+    assert isinstance(command, RunStep)
+    assert (command.state, command.taken, command.attempt) == (State.OPEN, True, 1)
+
+
+def test_a_step_remembers_where_its_intent_stands() -> None:
+    machine = running()
+    machine.issue(a_step())
+    intended(machine)
+    command = machine.open[1]
+    assert isinstance(command, RunStep)
+    assert command.intent is not None
+    assert (command.intent.position, command.intent.at_ms) == (2, 2_000)
+
+
+def test_a_child_that_has_begun_is_not_left_but_stays() -> None:
+    machine = running()
+    machine.issue(
+        StartChild(workflow="w", execution="x", run="r", input=NOTHING, on_parent_close="cancel", target=None)
+    )
+    machine.take()
+    feed(machine, ev.ChildInitiated(seq=1, workflow="w", execution="x", run="r", input=NOTHING))
+    machine.cancel(1)
+    assert (list(machine.open), machine.left) == ([1], {})

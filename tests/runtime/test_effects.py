@@ -741,7 +741,7 @@ async def test_a_worker_that_dies_while_it_asks_asks_again(lab: Lab) -> None:
 
 
 async def test_did_not_happen_counts_only_once_the_attempt_can_no_longer_run(lab: Lab) -> None:
-    """Its timeout has not passed since this worker came: an answer about one that may still run is asked again."""
+    """Its timeout has not passed since this worker came: of what may still run one asks again."""
 
     @workflow
     async def flow(what: str) -> str:

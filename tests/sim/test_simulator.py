@@ -61,7 +61,7 @@ def test_every_shape_survives_trouble(shape):
     assert code == 0, out.getvalue()
 
 
-@pytest.mark.parametrize("shape", ["sequence", "narrow_fan", "timers"])
+@pytest.mark.parametrize("shape", ["sequence", "narrow_fan", "timers", "payments"])
 def test_any_store_call_may_fail_or_be_the_last(shape):
     cases = list(exhaustive.explore(shape))
     assert not [case for case in cases if case.error is not None]
@@ -70,8 +70,10 @@ def test_any_store_call_may_fail_or_be_the_last(shape):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shape", ["family", "deserter", "chatter", "cautious", "breakup"])
-def test_any_store_call_may_fail_where_executions_talk_to_each_other(shape):
+@pytest.mark.parametrize(
+    "shape", ["family", "deserter", "chatter", "cautious", "breakup", "bold", "reconciled", "hurried"]
+)
+def test_any_store_call_may_fail_in_larger_shapes(shape):
     assert not [case for case in exhaustive.explore(shape) if case.error is not None]
 
 

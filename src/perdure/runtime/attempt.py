@@ -26,7 +26,7 @@ class Doubt(msgspec.Struct, frozen=True):
     reason: str
     failure: ev.FailureInfo | None = None
     started_at_ms: int = 0
-    over_at_ms: int = 0  # of the monotonic clock: until then it may still be running elsewhere
+    over_at_ms: int = 0  # of the monotonic clock: until then it may still run elsewhere, or what it sent be on its way
     work: Work | None = None  # its thread
 
     @property

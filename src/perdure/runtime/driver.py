@@ -345,12 +345,9 @@ class Driver:
             raise PoisonedExecution(steps=", ".join(self.open_steps()))
         if stop:
             self._stop(stop)
-        for command in start:
+        again, self._again = self._again, []
+        for command in (*start, *again):
             self._start(command)
-        if self._again:
-            again, self._again = self._again, []
-            for step in again:
-                self._start(step)
         if self.machine.drifts:
             self._tell_drifts()
 
@@ -548,9 +545,10 @@ class Driver:
 
     def _final_batch(self, at_ms: int, chosen: Chosen) -> Batch | None:
         """The end. Of the letters that come with it only what it needs is taken: what nobody will read is buried."""
-        effects, close = self._effects, self._closing
+        close = self._closing
         if close is None and chosen.terminate is None:
             chosen = overdue(chosen)
+        effects = self.effects if chosen.terminate is not None else self._effects  # they may have begun elsewhere
         if effects is not None and chosen.terminate is None and effects.unsettled():
             return self._settling_batch(effects, at_ms)
         words = [*(() if effects is None else effects.last_words(self._results)), *self._marks()]

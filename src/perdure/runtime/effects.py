@@ -84,9 +84,8 @@ class Effects:
             self._declare(command, Doubt("it went on when its execution closed"))
         else:
             # Whoever ran it began before this worker came: by this worker's own clock, as others' may be wrong.
-            limit_ms = command.options.timeout_ms or command.options.total_timeout_ms or 0
             seen_ms = self.host.environment.monotonic_ms()
-            self._wonder(command, Doubt(GONE, over_at_ms=seen_ms + limit_ms + self.host.holding.ttl_ms))
+            self._wonder(command, Doubt(GONE, over_at_ms=seen_ms + _limit_ms(command) + self.host.holding.ttl_ms))
 
     def _intend(self, command: RunStep) -> None:
         if self.host.steps.draining:
@@ -127,8 +126,9 @@ class Effects:
             self._declare(run.command, Doubt(reason, started_at_ms=run.started_at_ms))
         else:
             failure = error.fields.get("failure")
-            doubt = Doubt(error.fields.get("reason", str(error)), failure, run.started_at_ms, work=run.work)
-            self._wonder(run.command, doubt)
+            over_at_ms = run.started_mono_ms + _limit_ms(run.command)  # what it sent may still be on its way
+            reason = error.fields.get("reason", str(error))
+            self._wonder(run.command, Doubt(reason, failure, run.started_at_ms, over_at_ms, run.work))
 
     def left(self, commands: Iterable[AnyCommand]) -> None:
         """The code stopped waiting for some that had begun: their attempts are cancelled, but how they end matters."""
@@ -328,6 +328,11 @@ def rows_of(
         UnresolvedRow(key, run, event.seq, event.attempt, intent, position, at_ms)
         for position, (intent, event) in enumerate(unknown.items(), length)
     ]
+
+
+def _limit_ms(command: RunStep) -> int:
+    """How long an attempt may take; 0 if nobody said."""
+    return command.options.timeout_ms or command.options.total_timeout_ms or 0
 
 
 def _told(command: RunStep) -> dict[str, Any]:

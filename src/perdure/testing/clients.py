@@ -7,6 +7,7 @@ They try again with the same id until they are told, and what they were told goe
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Callable
 from typing import Any
@@ -14,18 +15,20 @@ from typing import Any
 from perdure.core import events as ev
 from perdure.core.errors import ExecutionNotFound, PerdureError, StoreError
 from perdure.core.events import Payload
-from perdure.core.identity import Key
+from perdure.core.identity import Key, derived_id
 from perdure.runtime.branching import Asked, Code, carry_out
 from perdure.runtime.description import Description
 from perdure.runtime.handle import Handle, raise_if_error
 from perdure.runtime.local import Question
 from perdure.runtime.unresolved import Unresolved
 from perdure.runtime.updates import Settled, look
-from perdure.store.protocol import OPEN_STATUSES, Mail, Receipt, Start, Store
+from perdure.store.protocol import OPEN_STATUSES, Mail, Receipt, Start, Store, UnresolvedRow
+from perdure.testing.bank import Bank
 from perdure.testing.kernel import Process
 from perdure.testing.ledger import Acknowledged, Ledger
 from perdure.testing.worker import SimEnvironment, SimWorker
 from perdure.workflow.definitions import Step, Workflow
+from perdure.workflow.effects import Abandoned, Decision, DidNotHappen, Happened
 
 PATIENCE_S = 2.0
 SIGNALS = ("note", "other", "go", "aside")
@@ -262,6 +265,27 @@ async def _resume(handle: Handle[Any]) -> None:
             return
         else:
             return
+
+
+async def decide(port: SimPort, bank: Bank) -> None:
+    """Settle what nobody knows: a person looks at the world, and says what is true. Some give up."""
+    while True:
+        await asyncio.sleep(0.2 + port.rng.random() * 0.4)
+        with contextlib.suppress(PerdureError, AnswerLost):  # somebody was faster, or the store does not answer
+            for row in await port.read(lambda: port.store.unresolved("default", "", None, 100)):
+                handle: Handle[Any] = Handle(port, row.key, None)
+                await handle.resolve(row.seq, _truth(port, bank, row))
+
+
+def _truth(port: SimPort, bank: Bank, row: UnresolvedRow) -> Decision:
+    key = derived_id("step", row.key.execution, row.run, row.seq)
+    paid = bank.find(key, row.attempt)
+    if paid is not None:
+        return Happened(paid.value)
+    if port.rng.random() < 0.2:
+        return Abandoned()
+    bank.void(f"{key}-{row.attempt}")
+    return DidNotHappen()
 
 
 async def operate(port: SimPort, stalled: list[Key]) -> None:

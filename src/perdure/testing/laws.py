@@ -15,6 +15,12 @@ from perdure.core.format import encode_event
 from perdure.core.identity import Key, derived_id
 from perdure.runtime.closing import PARENT_CLOSED
 from perdure.store.protocol import OPEN_STATUSES, Batch, Row, Store
+from perdure.testing.bank import Bank
+from perdure.testing.effect_laws import (
+    effects_are_told_truly,
+    what_had_begun_does_not_vanish,
+    what_nobody_knows_is_listed,
+)
 from perdure.testing.ledger import Acknowledged, Broken, Journal, Ledger
 from perdure.testing.replaying import FIXED_POINT, Replay, check_prefix, replay
 from perdure.workflow.definitions import Workflow
@@ -52,6 +58,7 @@ class Evidence(NamedTuple):
     workflows: Mapping[str, Workflow[..., Any]]
     fingerprint: str
     namespace: str
+    bank: Bank
 
 
 # --- one batch ------------------------------------------------------------------------------------------------------
@@ -74,7 +81,7 @@ def _rank(event: ev.AnyEvent) -> int:
         return 5
     if isinstance(event, MESSAGES):
         return 1
-    if isinstance(event, RESULTS):
+    if isinstance(event, (*RESULTS, ev.StepOutcomeUnknown)):
         return 2
     return 3 if isinstance(event, ev.TimerFired) else 4
 
@@ -249,7 +256,9 @@ def nothing_acknowledged_is_lost(evidence: Evidence) -> None:
 
 def _kept(evidence: Evidence, row: Row) -> set[str]:
     journal = evidence.ledger.journals.get((row.key, row.run))
-    found = {getattr(recorded.event, "message_id", "") for recorded in journal.events} if journal is not None else set()
+    events = [] if journal is None else [recorded.event for recorded in journal.events]
+    found = {getattr(event, "message_id", "") for event in events}
+    found |= {event.resolved.message_id for event in events if getattr(event, "resolved", None) is not None}  # type: ignore[union-attr]
     found |= {letter.message_id for letter in evidence.store.inbox(row.key, ALL)}
     return found | {letter.message_id for letter in evidence.store.dead_letters(row.key, ALL)}
 
@@ -361,4 +370,7 @@ def check_all(evidence: Evidence, prefixes: Mapping[tuple[Key, str], Sequence[in
     order_per_client(evidence)
     what_was_sent_has_a_fate(evidence)
     children_are_answered(evidence)
+    effects_are_told_truly(evidence)
+    what_nobody_knows_is_listed(evidence)
+    what_had_begun_does_not_vanish(replayed)
     children_asked_to_cancel_may_clean_up(evidence)

@@ -115,6 +115,13 @@ class Ledger:
                 None if journal is None else journal.key,
             )
 
+    def intended(self, run: str, seq: int, attempt: int) -> bool:
+        """Whether the intent of this attempt is durable."""
+        journal = self._by_run.get(run)
+        events = [] if journal is None else [each.event for each in journal.events]
+        intents = [event for event in events if isinstance(event, ev.StepIntended) and event.seq == seq]
+        return any(event.attempt == attempt for event in intents)
+
     # --- commits ---
 
     def committed(self, process: str, time_ms: int, batch: Batch) -> None:

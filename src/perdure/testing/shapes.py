@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import perdure
+from perdure.testing.bank import Refused, look, look_and_void, pay, pay_at_once
 from perdure.testing.world import WorldFailure, act, act_at_once
 from perdure.workflow.definitions import Workflow, step, workflow
 
@@ -382,6 +383,75 @@ async def knocker(other: str) -> list[str]:
     return said
 
 
+@step(once=True, not_happened=[Refused], retry=QUICK)
+async def pay_once(tag: str, longest_ms: int = 40) -> int:
+    """An effect that must not happen twice; people settle what nobody knows of."""
+    return await pay(tag, longest_ms)
+
+
+@step(once=True, not_happened=[Refused], retry=QUICK, reconcile=look_and_void, timeout=0.12)
+async def pay_checked(tag: str, longest_ms: int = 70) -> int:
+    """Often takes longer than it may; the bank is asked, and voids what has not happened."""
+    return await pay(tag, longest_ms)
+
+
+@step(once=True, not_happened=[Refused], retry=QUICK, timeout=3.0, reconcile=look)
+async def pay_expiring(tag: str, longest_ms: int = 1_500) -> int:
+    """The bank is only asked; orders expire with the attempt."""
+    return await pay(tag, longest_ms, expires_ms=3_000)
+
+
+@step(once=True, not_happened=[Refused], retry=QUICK, concurrency=2)
+def pay_plainly(tag: str) -> int:
+    """A `def` step."""
+    return pay_at_once(tag)
+
+
+@workflow
+async def payments(n: int) -> list[int]:
+    """One effect after the other, parked whenever nobody knows."""
+    paid: list[int] = []
+    for i in range(n):
+        paid.append(await (pay_once(f"p{i}-{sum(paid)}") if i % 2 else pay_plainly(f"q{i}")))
+    return paid
+
+
+@workflow
+async def bold(n: int) -> list[str]:
+    """Goes on where nobody knows, and tries something else."""
+    said: list[str] = []
+    for i in range(n):
+        try:
+            said.append(str(await pay_once.with_options(on_unknown="raise")(f"b{i}")))
+        except (perdure.UnknownOutcome, perdure.StepFailed) as error:
+            said.append(type(error).__name__)
+            await work(f"apologise-{i}")
+    return said
+
+
+@workflow
+async def reconciled(n: int) -> list[Any]:
+    """Effects at once, of which the world is asked."""
+    steps = [pay_checked(f"c{i}") if i % 2 else pay_expiring(f"e{i}") for i in range(n)]
+    found = await asyncio.gather(*steps, return_exceptions=True)
+    return [type(each).__name__ if isinstance(each, BaseException) else each for each in found]
+
+
+@workflow
+async def hurried(n: int) -> list[str]:
+    """Stops waiting for effects that have begun, and may end before they do."""
+    said: list[str] = []
+    for i in range(n):
+        try:
+            async with asyncio.timeout(0.05 * (i % 3)):
+                said.append(str(await (pay_checked(f"h{i}", 80) if i % 2 else pay_once(f"h{i}", 80))))
+        except (TimeoutError, perdure.StepFailed) as error:
+            said.append(type(error).__name__)
+    left = asyncio.create_task(pay_checked("left", 100))
+    await asyncio.sleep(0.02)
+    return [*said, str(left.done())]
+
+
 class Shape(NamedTuple):
     """A workflow, and how the simulator starts it."""
 
@@ -413,6 +483,10 @@ SHAPES: dict[str, Shape] = {
     "background": Shape(background, _number(2, 5)),
     "anyio": Shape(with_anyio, _number(2, 4)),
     "chatter": Shape(chatter, _number(1, 4)),
+    "payments": Shape(payments, _number(1, 5)),
+    "bold": Shape(bold, _number(1, 5)),
+    "reconciled": Shape(reconciled, _number(2, 5)),
+    "hurried": Shape(hurried, _number(1, 5)),
     "knocker": Shape(knocker, lambda rng: (f"x{rng.randint(0, 5)}",)),
 }
 HELPERS: list[Workflow[..., Any]] = [leaf, patient, echo, tidies]

@@ -19,7 +19,7 @@ from perdure.runtime.starting import make_start
 from perdure.runtime.worker import Limits, Worker
 from perdure.store.memory import MemoryStore
 from perdure.store.protocol import OPEN_STATUSES, Batch, Store
-from perdure.testing.clients import AnswerLost, SimPort, bother, hold, operate
+from perdure.testing.clients import AnswerLost, SimPort, bother, decide, hold, operate
 from perdure.testing.faults import FaultyStore, Plan
 from perdure.testing.kernel import Crash, Kernel, Process
 from perdure.testing.laws import Evidence, check_all, order_within_a_commit
@@ -266,6 +266,8 @@ class Simulation:
         self._clients.append(port.process.create_task(holding))
         port = self._port("client-operator")
         self._operator = port.process.create_task(operate(port, self.stalled))
+        port = self._port("client-decider")
+        self._decider = port.process.create_task(decide(port, self.world.bank))
 
     def _what(self, name: str) -> tuple[Workflow[..., Any], tuple[Any, ...]]:
         if name == "program":
@@ -378,7 +380,7 @@ class Simulation:
         self.god.call_later(0.2, self._watch)
 
     def _evidence(self) -> Evidence:
-        return Evidence(self.store, self.ledger, WORKFLOWS, FINGERPRINT, DEFAULT_NAMESPACE)
+        return Evidence(self.store, self.ledger, WORKFLOWS, FINGERPRINT, DEFAULT_NAMESPACE, self.world.bank)
 
     def _prefixes(self) -> dict[tuple[Key, str], list[int]]:
         """Two prefixes of each journal, or all."""

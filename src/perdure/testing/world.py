@@ -6,6 +6,7 @@ import asyncio
 import random
 from typing import Any, Protocol
 
+from perdure.testing.bank import Bank
 from perdure.testing.kernel import Process
 from perdure.testing.ledger import Broken, Ledger, StepStart
 from perdure.workflow.context import Attempt, current_step
@@ -22,6 +23,7 @@ class World:
         self.rng = rng
         self.ledger = ledger
         self.answers = 0
+        self.bank = Bank(self)
 
     def began(self, process: Process, attempt: Attempt, arguments: str) -> None:
         """A step's body began; a broken law stops the world, because a step cannot."""
