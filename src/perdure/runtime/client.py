@@ -384,7 +384,8 @@ class Executions(ABC):
         store, namespace = self._opened(), self.namespace
         before_ms = self.environment.now_ms() - to_ms(older_than, "older_than")
         call, size = (store.collectable, PAGE) if dry_run else (store.collect, BITE)
-        return await remove_all(self.read, lambda after: call(namespace, before_ms, after, size), progress)
+        clock = self.environment.monotonic_ms
+        return await remove_all(self.read, lambda after: call(namespace, before_ms, after, size), progress, clock)
 
     async def known_step(self, waiting: Unresolved) -> Step[..., Any] | None:  # noqa: ARG002 - an engine has code
         """The step in its code, where that is at hand."""

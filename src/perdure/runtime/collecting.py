@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
@@ -50,18 +49,19 @@ async def remove_all(
     read: Callable[[Callable[[], Any]], Awaitable[Any]],
     bite: Callable[[tuple[int, int] | None], Collected],
     progress: Callable[[Removed], object] | None,
+    monotonic_ms: Callable[[], int],
 ) -> Removed:
     """Bite after bite until nothing is left."""
     total, after, more = Removed(0, 0), None, True
     while more:
-        began = time.monotonic()
+        began_ms = monotonic_ms()
         found: Collected = await read(lambda after=after: bite(after))  # type: ignore[misc]
         total = Removed(total.executions + found.executions, total.events + found.events)
         after, more = found.after, found.more
         if progress is not None:
             progress(total)
         if more:
-            await asyncio.sleep((time.monotonic() - began) * PAUSE)
+            await asyncio.sleep((monotonic_ms() - began_ms) / 1000 * PAUSE)
     return total
 
 

@@ -548,9 +548,9 @@ class Driver:
         close = self._closing
         if close is None and chosen.terminate is None:
             chosen = overdue(chosen)
-        effects = self.effects if chosen.terminate is not None else self._effects  # they may have begun elsewhere
-        if effects is not None and chosen.terminate is None and effects.unsettled():
-            return self._settling_batch(effects, at_ms)
+        if self._waits_for_effects(chosen):
+            return self._settling_batch(self.effects, at_ms)
+        effects = self._effects if chosen.terminate is None else self.effects  # some may have begun elsewhere
         words = [*(() if effects is None else effects.last_words(self._results)), *self._marks()]
         if chosen.terminate is None and close is not None and close.continues is not None:
             batch = last_of_many(self.execution, self._outgoing, close, words, at_ms)
@@ -560,6 +560,9 @@ class Driver:
             batch = last_batch(self.execution, self._outgoing, self._parent(), chosen, close, first, at_ms)
             batch.create = self.create
         return self._told(batch, chosen)
+
+    def _waits_for_effects(self, chosen: Chosen) -> bool:
+        return self._effects is not None and chosen.terminate is None and self._effects.unsettled()
 
     def _marks(self) -> list[ev.PatchMarked]:
         """Changes of code that the run has taken, and its journal does not tell yet."""
