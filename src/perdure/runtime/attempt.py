@@ -177,5 +177,5 @@ class Spent(dict[int, ev.Usage]):
 
     def forget(self, events: Iterable[ev.AnyEvent]) -> None:
         """They are written."""
-        for event in events if self else ():
+        for event in events:
             self.pop(getattr(event, "seq", -1), None)

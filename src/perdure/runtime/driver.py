@@ -392,7 +392,8 @@ class Driver:
             self._letters.pop(letter.message_id, None)
             if self.taken_meanwhile is not None:
                 self.taken_meanwhile.add(letter.message_id)
-        self._spent.forget(self._results[: self._writing])
+        if self._spent:
+            self._spent.forget(self._results[: self._writing])
         del self._results[: self._writing]  # later ones came while it was written
         self._outgoing.clear()
         self.create = None
@@ -518,19 +519,12 @@ class Driver:
         """The code has ended, but not all that its steps do: nothing else happens any more until that is known."""
         settled = effects.known(self._results)
         self._results = [*settled, *(event for event in self._results if event not in settled)]
-        self._writing = len(settled)
         if not settled:
             return None
         outgoing = self._outgoing
-        batch = Batch(
-            key=self.key,
-            run=self.run,
-            expected=self.machine.position,
-            events=self._spent.headed((*settled, *outgoing.at_close()), at_ms),
-            mail=outgoing.mail,
-            starts=outgoing.starts,
-            buried=outgoing.buried,
-        )
+        batch = self._next_batch(at_ms, [*settled, *outgoing.at_close()])
+        self._writing = len(settled)
+        batch.mail, batch.starts, batch.buried = outgoing.mail, outgoing.starts, outgoing.buried
         return self._told(batch, NONE_CHOSEN)
 
     def _answered(self, chosen: Chosen) -> Sequence[ev.AnyEvent]:
