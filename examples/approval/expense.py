@@ -2,8 +2,8 @@
 
     python examples/approval/expense.py
 
-It submits an expense and plays the people, too. In real life they come from another process, days later:
-`perdure signal expense-1 decision '{"by": "ada", "approved": true}'`.
+It submits an expense and plays the people, too. In real life they come from another process, days later: `perdure asks`
+lists what is open, and `perdure answer TOKEN '{"approved": true}'` answers. What is paid out is what was shown.
 """
 
 import asyncio
@@ -25,7 +25,6 @@ class Expense:
 
 @dataclass
 class Decision:
-    by: str
     approved: bool
     note: str = ""
 
@@ -43,16 +42,18 @@ async def pay_out(expense: Expense) -> str:
 
 @workflow
 async def expense(what: Expense, approvers: list[str]) -> str:
+    payment = pay_out.bind(what)
     for approver in approvers:
-        await notify(approver, f"{what.who} spent {what.cents / 100:.2f} on {what.what}: is that all right?")
+        question = f"{what.who} spent {what.cents / 100:.2f} on {what.what}: is that all right?"
+        await notify(approver, question)
         try:
-            decision = await perdure.receive("decision", Decision, timeout=PATIENCE)
-        except TimeoutError:
+            decision = await perdure.ask(question, Decision, to=approver, about=payment, timeout=PATIENCE)
+        except perdure.AskTimeout:
             await notify(approver, "too late, somebody else decides")
             continue
         if decision.approved:
-            return await pay_out(what)
-        await notify(what.who, f"refused by {decision.by}: {decision.note}")
+            return await payment()
+        await notify(what.who, f"refused by {approver}: {decision.note}")
         return "refused"
     await notify(what.who, "nobody decided in time")
     return "refused"
@@ -62,7 +63,9 @@ async def main() -> None:
     async with perdure.Engine(workflows=[expense]) as engine:
         lunch = Expense("eve", "lunch with a customer", 4_250)
         handle = await engine.start(expense, lunch, ["ada", "bob"], id="expense-1")
-        await handle.signal("decision", Decision("ada", approved=True))
+        while not (asked := await engine.asks(to="ada")):  # noqa: ASYNC110 - a page that ada looks at now and then
+            await asyncio.sleep(0.05)
+        await engine.answer(asked[0].token, Decision(approved=True))
         print(await handle.result())
 
 

@@ -3,6 +3,7 @@
 from perdure import errors
 from perdure.core.errors import (
     AnswerRefused,
+    AskTimeout,
     ChildNotStarted,
     ExecutionCancelled,
     ExecutionClosed,
@@ -14,6 +15,8 @@ from perdure.core.errors import (
     MessageNotDelivered,
     NobodyAnswers,
     NondeterminismError,
+    NotAsked,
+    NotAsShown,
     NotUnresolved,
     PerdureError,
     QueryFailed,
@@ -27,9 +30,11 @@ from perdure.core.errors import (
     UnknownOutcome,
     UpdateFailed,
     UpdateRejected,
+    WrongAnswer,
 )
 from perdure.core.retry import Retry
 from perdure.linting import Finding, lint
+from perdure.runtime.asks import OpenQuestion
 from perdure.runtime.client import Client
 from perdure.runtime.collecting import Removed
 from perdure.runtime.engine import Engine
@@ -39,6 +44,8 @@ from perdure.runtime.handle import Handle
 from perdure.runtime.listing import Page
 from perdure.runtime.unresolved import Unresolved
 from perdure.transactions import Datasource, transaction
+from perdure.workflow.asks import ask
+from perdure.workflow.calls import Call
 from perdure.workflow.context import (
     Attempt,
     ChildHandle,
@@ -79,7 +86,9 @@ __version__ = "0.1.0.dev0"
 __all__ = [
     "Abandoned",
     "AnswerRefused",
+    "AskTimeout",
     "Attempt",
+    "Call",
     "ChildHandle",
     "ChildNotStarted",
     "Client",
@@ -101,7 +110,10 @@ __all__ = [
     "MessageNotDelivered",
     "NobodyAnswers",
     "NondeterminismError",
+    "NotAsShown",
+    "NotAsked",
     "NotUnresolved",
+    "OpenQuestion",
     "Page",
     "PerdureError",
     "QueryFailed",
@@ -122,7 +134,9 @@ __all__ = [
     "UpdateFailed",
     "UpdateRejected",
     "Workflow",
+    "WrongAnswer",
     "all_handlers_finished",
+    "ask",
     "continue_as_new",
     "continue_as_new_suggested",
     "current_step",

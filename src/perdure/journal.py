@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from perdure.core.ask_events import answered_by
 from perdure.core.events import (
     AnyEvent,
     Attribute,
@@ -34,6 +35,8 @@ from perdure.core.events import (
     PatchMarked,
     PauseRequested,
     Payload,
+    QuestionAsked,
+    QuestionClosed,
     Recorded,
     ResumeRequested,
     RunForked,
@@ -90,6 +93,8 @@ __all__ = [
     "PatchMarked",
     "PauseRequested",
     "Payload",
+    "QuestionAsked",
+    "QuestionClosed",
     "Recorded",
     "ResumeRequested",
     "Row",
@@ -113,6 +118,7 @@ __all__ = [
     "UpdateCompleted",
     "Usage",
     "Waiting",
+    "answered_by",
     "plain_value",
     "render",
 ]

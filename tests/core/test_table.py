@@ -12,6 +12,8 @@ from tests.core.samples import COMMAND_EVENTS, EVENT_TYPES, FULL, PAYLOAD, RUN_E
 from perdure.core import events as ev
 from perdure.core.commands import (
     AnyCommand,
+    AskQuestion,
+    CloseQuestion,
     CloseRun,
     CompleteUpdate,
     Continuing,
@@ -37,6 +39,8 @@ OF_COMMAND: dict[type, tuple[type, ...]] = {
     SendMessage: (ev.MessageSent, ev.MessageDelivered, ev.MessageFailed),
     CompleteUpdate: (ev.UpdateCompleted,),
     DropMessage: (ev.MessageDropped,),
+    AskQuestion: (ev.QuestionAsked,),
+    CloseQuestion: (ev.QuestionClosed,),
     CloseRun: (),
 }
 
@@ -64,11 +68,12 @@ ILLEGAL: dict[tuple[type, State, type], str] = {
 }
 # States that no command of this kind is ever in: nothing may happen there.
 NEVER_WAITED_FOR = (State.STARTED, State.CANCELLED)
+WRITTEN_ONLY = (CompleteUpdate, DropMessage, AskQuestion, CloseQuestion, CloseRun)
 ONLY_STEPS = (State.UNKNOWN, State.LEFT, State.LEFT_UNKNOWN)
 UNREACHABLE = {
     (StartTimer, State.STARTED),
-    *itertools.product((StartTimer, StartChild, SendMessage, CompleteUpdate, DropMessage, CloseRun), ONLY_STEPS),
-    *((kind, state) for kind in (CompleteUpdate, DropMessage, CloseRun) for state in NEVER_WAITED_FOR),
+    *itertools.product((StartTimer, StartChild, SendMessage, *WRITTEN_ONLY), ONLY_STEPS),
+    *((kind, state) for kind in WRITTEN_ONLY for state in NEVER_WAITED_FOR),
 }
 MAY_END_IN_A_PAUSE = {ev.StepAttemptFailed, ev.StepCompleted, ev.StepFailed, ev.StepOutcomeUnknown}
 # Event types that no release journals yet, or ever: refused whatever the state.
@@ -98,7 +103,16 @@ def command(kind: type) -> AnyCommand:
     if kind is DropMessage:
         message = ev.SignalReceived(message_id="m-5", name="go", value=PAYLOAD)
         return DropMessage(message=message, failure=ev.FailureInfo("E", ""))
+    if kind is AskQuestion:
+        asked = SAMPLE[ev.QuestionAsked]
+        assert isinstance(asked, ev.QuestionAsked)
+        return AskQuestion(**{each: getattr(asked, each) for each in ASKS})
+    if kind is CloseQuestion:
+        return CloseQuestion(asked=11, outcome="answered")
     return CloseRun(result=PAYLOAD)
+
+
+ASKS = ("question", "to", "schema", "about", "name", "digest", "expires_at_ms", "escalate_to", "escalate_at_ms")
 
 
 def machine_with(kind: type, state: State) -> Machine:

@@ -63,7 +63,7 @@ def test_every_example_says_how_it_is_run_is_tested_and_stands_on_the_page(name)
 def test_an_example_runs_and_again_gives_the_same_without_doing_it_again(tmp_path, place, arguments, said):
     first = run(place, *arguments, folder=tmp_path)
     assert said in first
-    if "approval" not in place:  # which sends its signal each time
+    if "approval" not in place:  # whose people answer once
         assert run(place, *arguments, folder=tmp_path).splitlines()[-1] == first.splitlines()[-1]
 
 
@@ -79,7 +79,10 @@ async def test_an_expense_goes_up_after_three_days_and_is_refused_after_six():
         what = expense.Expense("eve", "lunch", 100)
         handle = await engine.start(expense.expense, what, ["ada", "bob"], id="e1")
         await engine.advance(timedelta(days=4))
-        await handle.signal("decision", expense.Decision("bob", approved=True))
+        assert await engine.asks(to="ada") == []
+        [asked] = await engine.asks(to="bob")
+        assert asked.shown["expense"]["cents"] == 100
+        await engine.answer(asked.token, expense.Decision(approved=True))
         assert await handle.result() == "paid"
         assert told == ["ada", "ada", "bob"]
         late = await engine.start(expense.expense, what, ["ada", "bob"], id="e2")

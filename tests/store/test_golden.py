@@ -99,6 +99,8 @@ EVERY_EVENT: list[ev.AnyEvent] = [
         children=(ev.EarlierChild("child-1", "run-3", "terminate"),),
         execution="all",
     ),
+    ev.QuestionAsked(18, "Pay?", "finance", DATA, DATA, "pay", b"\x00\x01", 7, "boss", 5, "research.py:15"),
+    ev.QuestionClosed(19, 18, "answered"),
 ]
 SMALLEST = [
     ev.ExecutionStarted("w", "r", ev.Payload(b"")),

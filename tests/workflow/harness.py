@@ -22,6 +22,8 @@ import pytest
 from perdure.core import events as ev
 from perdure.core.commands import (
     AnyCommand,
+    AskQuestion,
+    CloseQuestion,
     CloseRun,
     CompleteUpdate,
     DropMessage,
@@ -97,6 +99,10 @@ def told(command: AnyCommand) -> Told:
             return command.seq, "answer", command.update_id, command.result, command.failure and command.failure.message
         case DropMessage():
             return command.seq, "drop", command.message.message_id
+        case AskQuestion():
+            return command.seq, "ask", command.question, command.to, command.digest, command.expires_at_ms
+        case CloseQuestion():
+            return command.seq, "close question", command.asked, command.outcome
         case CloseRun():
             return command.seq, "close", outcome_of(command)
 
@@ -266,7 +272,7 @@ class Live:
         self.steps: dict[int, tuple[RunStep, tuple[Any, Any]]] = {}
         self.again: dict[int, tuple[RunStep, tuple[Any, Any]]] = {}  # between two attempts, until the first is fed
         self.timers: list[tuple[int, int]] = []
-        self.unwritten: dict[int, StartChild | SendMessage | CompleteUpdate | DropMessage] = {}
+        self.unwritten: dict[int, AnyCommand] = {}
         self.children: dict[int, StartChild] = {}
         self.messages: dict[int, SendMessage] = {}
         self.told_to_cancel: dict[str, str] = {}  # children, and why
@@ -333,7 +339,7 @@ class Live:
                 self.steps[command.seq] = command, command.target.arguments.decode(command.input, command.name)
             case StartTimer():
                 heapq.heappush(self.timers, (command.due_ms, command.seq))
-            case StartChild() | SendMessage() | CompleteUpdate() | DropMessage():
+            case StartChild() | SendMessage() | CompleteUpdate() | DropMessage() | AskQuestion() | CloseQuestion():
                 self.unwritten[command.seq] = command
             case CloseRun():
                 self.close = command
@@ -553,6 +559,11 @@ class Live:
             return ev.MessageDropped(
                 seq=seq, message_id=command.message.message_id, name=command.name, failure=command.failure
             )
+        if isinstance(command, AskQuestion):
+            told = {name: getattr(command, name) for name in ev.QuestionAsked.__struct_fields__ if name != "sealed"}
+            return ev.QuestionAsked(**told)
+        if isinstance(command, CloseQuestion):
+            return ev.QuestionClosed(seq, command.asked, command.outcome)
         if isinstance(command, StartChild):
             self.children[seq] = command
             return ev.ChildInitiated(

@@ -31,6 +31,8 @@ _BY_CODE = {
     "P0804": Exit.REFUSED,
     "P0805": Exit.FAILED,
     "P0806": Exit.NO_ANSWER,
+    "P0807": Exit.REFUSED,
+    "P0808": Exit.REFUSED,
     "P0904": Exit.REFUSED,
     "P0905": Exit.REFUSED,
 }

@@ -51,6 +51,25 @@ def of_recorded(recorded: jn.Recorded) -> dict[str, Any]:
     return told | _fields(recorded.event)
 
 
+def of_question(each: perdure.OpenQuestion) -> dict[str, Any]:
+    """A question to people that is open."""
+    return {
+        "id": each.execution,
+        "run": each.row.run,
+        "seq": each.seq,
+        "question": each.question,
+        "to": each.to,
+        "step": each.step or None,
+        "about": None if each.about is None else _field(each.about),
+        "schema": each.schema or None,
+        "location": each.location,
+        "asked_at_ms": each.asked_at_ms,
+        "expires_at_ms": each.expires_at_ms,
+        "refused": each.was_refused,
+        "token": each.token,
+    }
+
+
 def of_unresolved(each: perdure.Unresolved) -> dict[str, Any]:
     """A step of which nobody knows whether it happened."""
     return {

@@ -161,11 +161,18 @@ class _Teller:
                 self.message(at_ms, event)
             case jn.SignalReceived():
                 text = f"from {event.sender}" if event.sender else ""
-                self.add(Entry("signal", f"signal {event.name}", at_ms, input=event.value, text=text))
+                self.add(Entry("signal", _signal_title(event.name), at_ms, input=event.value, text=text))
             case jn.TimerFired():
                 self.add(Entry("timer", "timer fired", at_ms, seq=event.seq))
             case jn.UpdateAccepted() | jn.UpdateCompleted() | jn.MessageDropped() | jn.StatePublished():
                 self.handled(at_ms, event)
+            case _:
+                self.rest(at_ms, event)
+
+    def rest(self, at_ms: int, event: jn.AnyEvent) -> None:
+        match event:
+            case jn.QuestionAsked() | jn.QuestionClosed():
+                self.question(at_ms, event)
             case jn.CancelRequested():
                 self.add(Entry("note", "cancel requested", at_ms, text=event.reason))
             case _:
@@ -305,6 +312,16 @@ class _Teller:
             case _:
                 pass
 
+    def question(self, at_ms: int, event: jn.QuestionAsked | jn.QuestionClosed) -> None:
+        """What people are asked; that they answered is told by the answer."""
+        if isinstance(event, jn.QuestionAsked):
+            whom = f"of {event.to}: " if event.to else ""
+            asked = Entry("signal", f"asked #{event.seq}", at_ms, location=event.location, input=event.about)
+            asked.text = f"{whom}{event.question}"
+            self.add(asked)
+        elif event.outcome != "answered" or self.unfold:
+            self.add(Entry("note", f"question #{event.asked} {event.outcome.replace('_', ' ')}", at_ms))
+
     def handled(
         self,
         at_ms: int,
@@ -396,3 +413,8 @@ def _overlap(entries: list[Entry], timed: list[int], last: int) -> bool:
     """Whether the one after `last` began before that had ended."""
     began = entries[timed[last + 1]].started_at_ms or 0
     return began < (entries[timed[last]].at_ms or 0)
+
+
+def _signal_title(name: str) -> str:
+    asked = jn.answered_by(name)
+    return f"signal {name}" if asked is None else f"answer to #{asked}"

@@ -103,6 +103,27 @@ class DropMessage(Command, kw_only=True, gc=False):
         return self.message.name
 
 
+class AskQuestion(Command, kw_only=True, gc=False):
+    """A question to people; the answer comes as a signal."""
+
+    question: str
+    to: str
+    schema: Payload | None
+    about: Payload | None
+    name: str
+    digest: bytes
+    expires_at_ms: int
+    escalate_to: str
+    escalate_at_ms: int
+
+
+class CloseQuestion(Command, kw_only=True, gc=False):
+    """The code waits for the answer no longer."""
+
+    asked: int
+    outcome: ev.AskOutcome
+
+
 class Continuing(msgspec.Struct, frozen=True, gc=False):
     """How the next run begins, when a run continues as new."""
 
@@ -133,4 +154,14 @@ class CloseRun(Command, kw_only=True, gc=False):
         return ev.ExecutionFailed if self.failure is not None else ev.ExecutionCompleted
 
 
-AnyCommand: TypeAlias = RunStep | StartTimer | StartChild | SendMessage | CompleteUpdate | DropMessage | CloseRun
+AnyCommand: TypeAlias = (
+    RunStep
+    | StartTimer
+    | StartChild
+    | SendMessage
+    | CompleteUpdate
+    | DropMessage
+    | AskQuestion
+    | CloseQuestion
+    | CloseRun
+)

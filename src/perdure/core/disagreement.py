@@ -11,6 +11,8 @@ from typing import TypeAlias
 from perdure.core import events as ev
 from perdure.core.commands import (
     AnyCommand,
+    AskQuestion,
+    CloseQuestion,
     CloseRun,
     CompleteUpdate,
     DropMessage,
@@ -21,8 +23,10 @@ from perdure.core.commands import (
 )
 
 Show = Callable[[ev.Payload], str]
-Given: TypeAlias = ev.StepEvent | ev.ChildInitiated | ev.MessageSent  # events that hold the digest of what was passed
-Giving: TypeAlias = RunStep | StartChild | SendMessage  # the commands that they answer
+Given: TypeAlias = ev.StepEvent | ev.ChildInitiated | ev.MessageSent | ev.QuestionAsked
+"""Events that hold the digest of what was passed."""
+Giving: TypeAlias = RunStep | StartChild | SendMessage | AskQuestion
+"""The commands that they answer."""
 
 MAX_SHOWN = 300
 MAX_WAITING = 5
@@ -34,6 +38,8 @@ _KINDS = {
     SendMessage: "message",
     CompleteUpdate: "update's answer",
     DropMessage: "dropped message",
+    AskQuestion: "question",
+    CloseQuestion: "question's end",
     CloseRun: "end",
 }
 
@@ -71,6 +77,10 @@ def describe_command(command: AnyCommand) -> str:
             what = f"the answer to update {command.name!r}"
         case DropMessage():
             what = f"dropping a message named {command.name!r}"
+        case AskQuestion():
+            what = f"question {command.question[:MAX_SHOWN]!r}"
+        case CloseQuestion():
+            what = f"the end of question #{command.asked}: {command.outcome}"
         case CloseRun():
             what = f"the end of the workflow: {_ending(command)}"
     return f"#{command.seq} {what}{_at(command.location)}"
@@ -84,18 +94,28 @@ def _subject(event: ev.CommandEvent) -> str:
             return "a timer"
         case ev.ChildInitiated():
             return f"child {event.workflow!r}, id {event.execution!r}"
-        case ev.ChildClosed():
-            return f"a child, id {event.execution!r}"
-        case ev.ChildStartFailed():
-            return "a child"
+        case ev.ChildClosed() | ev.ChildStartFailed():
+            return f"a child{_id_of(event)}"
         case ev.MessageSent():
             return f"{_message(event.kind, event.name)} to {event.receiver!r}"
         case ev.UpdateCompleted():
             return f"the answer to update {event.name!r}"
         case ev.MessageDropped():
             return f"dropping a message named {event.name!r}"
+        case ev.QuestionAsked() | ev.QuestionClosed():
+            return _asked(event)
         case _:
             return "a message" if isinstance(event, ev.MessageDelivered | ev.MessageFailed) else "a command"
+
+
+def _id_of(event: ev.ChildClosed | ev.ChildStartFailed) -> str:
+    return f", id {event.execution!r}" if isinstance(event, ev.ChildClosed) else ""
+
+
+def _asked(event: ev.QuestionAsked | ev.QuestionClosed) -> str:
+    if isinstance(event, ev.QuestionAsked):
+        return f"question {event.question[:MAX_SHOWN]!r}"
+    return f"the end of question #{event.asked}: {event.outcome}"
 
 
 def _message(kind: str, name: str) -> str:
@@ -168,7 +188,19 @@ def _values(event: Given, command: Giving) -> tuple[ev.Payload | None, ev.Payloa
             before = event.input
         case ev.MessageSent():
             before = event.value
-    return before, command.value if isinstance(command, SendMessage) else command.input
+        case ev.QuestionAsked():
+            before = event.about
+    return before, _given(command)
+
+
+def _given(command: Giving) -> ev.Payload | None:
+    match command:
+        case SendMessage():
+            return command.value
+        case AskQuestion():
+            return command.about
+        case _:
+            return command.input
 
 
 def _likely_cause(event: ev.Event, command: AnyCommand | None, waiting: Sequence[AnyCommand]) -> str:
@@ -217,5 +249,9 @@ def _kind(event: ev.Event) -> str:
             return "update's answer"
         case ev.MessageDropped():
             return "dropped message"
+        case ev.QuestionAsked():
+            return "question"
+        case ev.QuestionClosed():
+            return "question's end"
         case _:
             return type(event).__name__

@@ -11,6 +11,9 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
+from perdure.core.ask_events import AskOutcome as AskOutcome
+from perdure.core.ask_events import QuestionAsked as QuestionAsked
+from perdure.core.ask_events import QuestionClosed as QuestionClosed
 from perdure.core.events_base import ClosingEvent as ClosingEvent
 from perdure.core.events_base import CommandEvent as CommandEvent
 from perdure.core.events_base import Event as Event
@@ -238,6 +241,8 @@ AnyEvent: TypeAlias = (
     | UpdateCompleted
     | StepEvents
     | MessageDropped
+    | QuestionAsked
+    | QuestionClosed
     | PatchMarked
     | TimerFired
     | ChildInitiated

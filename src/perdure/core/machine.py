@@ -256,7 +256,7 @@ class Machine:
         self.drifts.append(f"{describe_command(command)} is given other values now than when it was recorded")
 
 
-_GIVEN = (ev.StepEvent, ev.ChildInitiated, ev.MessageSent)
+_GIVEN = (ev.StepEvent, ev.ChildInitiated, ev.MessageSent, ev.QuestionAsked)
 _LETTERS = (ev.SignalReceived, ev.CancelRequested, ev.PauseRequested, ev.ResumeRequested)
 _MESSAGES = frozenset((ev.MessageSent, ev.ChildClosed, ev.UpdateAccepted, ev.RunForked, *_LETTERS))
 _BY_CODE = (ev.ExecutionCompleted, ev.ExecutionFailed, ev.ExecutionCancelled, ev.ContinuedAsNew)
@@ -280,6 +280,8 @@ _SAME: dict[type, Callable[[Any], object]] = {
     ev.ChildClosed: attrgetter("execution"),
     ev.MessageSent: attrgetter("kind", "receiver", "name"),
     ev.UpdateCompleted: attrgetter("update_id"),
+    ev.QuestionAsked: attrgetter("name"),
+    ev.QuestionClosed: attrgetter("asked", "outcome"),
     ev.MessageDropped: lambda it: getattr(it, "message", it).message_id,
 }
 

@@ -18,6 +18,7 @@ CLEAR = frozenset(
     {"workflow", "run", "lane", "on_parent_close", "request_id", "message_id", "update_id", "sender", "sender_run"}
     | {"name", "location", "execution", "receiver", "endpoint", "service", "operation"}
     | {"version", "continued_from", "first_run", "from_execution", "from_run"}
+    | {"to", "escalate_to"}  # of a question, by whom it is found
     | {"attributes", "changed", "removed"}  # search attributes, which the database must be able to compare
 )
 """Fields that are shape though their type could hold a value. What is not named here is secret."""

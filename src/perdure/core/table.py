@@ -9,7 +9,17 @@ from __future__ import annotations
 from enum import Enum
 
 from perdure.core import events as ev
-from perdure.core.commands import CompleteUpdate, DropMessage, RunStep, SendMessage, StartChild, StartTimer, State
+from perdure.core.commands import (
+    AskQuestion,
+    CloseQuestion,
+    CompleteUpdate,
+    DropMessage,
+    RunStep,
+    SendMessage,
+    StartChild,
+    StartTimer,
+    State,
+)
 
 
 class RunState(Enum):
@@ -79,6 +89,9 @@ COMMANDS: dict[tuple[type, State, type], tuple[State, Effect]] = {
     # what becomes of messages to this one
     (CompleteUpdate, _O, ev.UpdateCompleted): (_A, Effect.NOTE),
     (DropMessage, _O, ev.MessageDropped): (_A, Effect.NOTE),
+    # questions to people, whose answers are signals
+    (AskQuestion, _O, ev.QuestionAsked): (_A, Effect.NOTE),
+    (CloseQuestion, _O, ev.QuestionClosed): (_A, Effect.NOTE),
 }
 
 _NEW, _PENDING, _RUNNING = RunState.NEW, RunState.PENDING, RunState.RUNNING

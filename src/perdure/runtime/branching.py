@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from perdure.core import events as ev
+from perdure.core.ask_events import answered_by
 from perdure.core.errors import (
     DecodeError,
     EncodeError,
@@ -289,6 +290,8 @@ def _carried(key: Key, copied: Sequence[ev.Recorded], rest: Sequence[ev.Recorded
     for recorded in rest:
         event = recorded.event
         if isinstance(event, ev.SignalReceived):
+            if answered_by(event.name) is not None:
+                continue  # who is asked again answers again
             signal = msgspec.structs.replace(event, sender_run="", number=0)
             yield Mail(key, signal.message_id, signal)
         elif isinstance(event, ev.UpdateAccepted) and event.update_id not in answered:

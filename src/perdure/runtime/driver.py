@@ -14,6 +14,8 @@ from typing import Any, Literal
 from perdure.core import events as ev
 from perdure.core.commands import (
     AnyCommand,
+    AskQuestion,
+    CloseQuestion,
     CloseRun,
     CompleteUpdate,
     DropMessage,
@@ -36,7 +38,7 @@ from perdure.runtime.outgoing import Outgoing
 from perdure.runtime.steps import LAPSED
 from perdure.runtime.succession import last_of_many
 from perdure.runtime.timing import due_events, end_unbegun, is_overdue, next_due_ms, not_due, opening, overdue
-from perdure.runtime.updates import tell
+from perdure.runtime.updates import expired, tell
 from perdure.store.protocol import Batch, Letter, Outcome, Park, Start, Store, Succession
 from perdure.workflow.definitions import Workflow
 from perdure.workflow.execution import Execution
@@ -422,6 +424,10 @@ class Driver:
                 self._outgoing.complete_update(command)
             case DropMessage():
                 self._outgoing.drop(command)
+            case AskQuestion():
+                self._outgoing.ask(command)
+            case CloseQuestion():
+                self._outgoing.close_question(command)
             case CloseRun():
                 self._closing = command
             case _:
@@ -498,6 +504,7 @@ class Driver:
         batch.taken, batch.left, batch.inbox_seen = taken, chosen.left, bool(due)
         batch.mail, batch.starts, batch.buried = outgoing.mail, outgoing.starts, outgoing.buried
         batch.create = self.create
+        batch.closed_asks = expired(self.execution, at_ms) if due else ()
         return self._told(batch, chosen)
 
     def _next_batch(self, at_ms: int, events: Sequence[ev.AnyEvent]) -> Batch:

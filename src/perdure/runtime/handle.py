@@ -19,6 +19,7 @@ from perdure.core.errors import (
     ExecutionStalled,
     ExecutionTerminated,
     InvalidOption,
+    NotAsked,
     NotUnresolved,
     PerdureError,
     UpdateFailed,
@@ -27,8 +28,11 @@ from perdure.core.errors import (
 )
 from perdure.core.identity import ExecutionId, Key, Namespace, checked_id, shard_of, storable
 from perdure.core.retry import Seconds, to_ms
+from perdure.runtime import asks
+from perdure.runtime.asks import OpenQuestion
 from perdure.runtime.branching import Asked, Code, question
 from perdure.runtime.description import Description, describe
+from perdure.runtime.environment import Environment
 from perdure.runtime.local import Question
 from perdure.runtime.starting import check_receipt
 from perdure.runtime.unresolved import PAGE, Unresolved, answer, find, find_step, is_decision, read_page, was_taken
@@ -52,6 +56,8 @@ class Port(Protocol):
 
     @property
     def store(self) -> Store: ...
+    @property
+    def environment(self) -> Environment: ...
     async def deposit(self, item: Start | Mail) -> Receipt: ...
     async def read(self, call: Callable[[], Any]) -> Any: ...
     async def closed(self, key: Key) -> ev.AnyEvent | None: ...  # the closing event, if it is at hand
@@ -404,6 +410,45 @@ class Handle(Generic[R]):
         key = self.key
         asked = await question(port.read, store, key, key, run, at=at, replace=replace, run=None, code=code)
         await port.branch(asked, workflow)
+
+    async def asks(self) -> list[OpenQuestion]:
+        """Questions that it asks people, and that are open: at most a thousand. See `perdure.ask`."""
+        port, key = self._port, self.key
+        now_ms, read = port.environment.now_ms(), asks.read_page
+        return await port.read(lambda: read(port.store, key.namespace, key.execution, "", now_ms, None, PAGE))  # type: ignore[no-any-return]
+
+    async def answer(self, value: Any, *, seq: int | None = None, token: str = "") -> None:
+        """Answer a question that it asks; returns when that is durable. It counts once.
+
+        Args:
+            value: of the type that is asked for.
+            seq: the question's number, where there are several.
+            token: the question's, instead.
+
+        Raises:
+            NotAsked: nobody asks that (any more): it was answered, its time is over, or it is of an earlier run.
+            WrongAnswer, EncodeError: the value is not of the type that is asked for; the question is still open.
+            ExecutionNotFound: there is none with this id.
+
+        Example:
+            [asked] = await handle.asks()
+            await handle.answer(True, token=asked.token)
+        """
+        await self._row()
+        port, store, key, now_ms = self._port, self._port.store, self.key, self._port.environment.now_ms()
+        if token:
+            _, number, tag = asks.read_token(token)
+            found = await port.read(lambda: asks.find_by_token(store, key, number, tag, now_ms))
+        else:
+            found = await port.read(lambda: asks.find(store, key, seq, now_ms))
+        with self._secrets_pass():
+            mail = asks.answer(found, value, port.new_id())
+        receipt = await port.deposit(mail)
+        if receipt.status == "moot" and not await port.read(lambda: asks.was_taken(store, found, mail.message_id)):
+            raise NotAsked(execution=self.id, state="somebody else has just answered, or its time is over")
+        if receipt.status == "closed":
+            raise NotAsked(execution=self.id, state="the run that asked has ended")
+        self._check(receipt)
 
     async def describe(self) -> Description:
         """Its status and workflow, what it waits for, when it wakes, why it stalled; memo, attributes, deadline.

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 
 from perdure.core import events as ev
-from perdure.core.commands import CompleteUpdate, DropMessage, SendMessage, StartChild
+from perdure.core.ask_events import answered_by
+from perdure.core.commands import AskQuestion, CloseQuestion, CompleteUpdate, DropMessage, SendMessage, StartChild
 from perdure.core.identity import Key, derived_id, shard_of
 from perdure.core.machine import Machine
 from perdure.store.protocol import Mail, Start
@@ -77,6 +78,18 @@ class Outgoing:
         signal = command.message
         self.events.append(ev.MessageDropped(command.seq, signal.message_id, signal.name, command.failure))
         self.buried.append(signal)
+        self.is_read_outside = self.is_read_outside or answered_by(signal.name) is not None
+
+    def ask(self, command: AskQuestion) -> None:
+        """A question is open."""
+        asked = {name: getattr(command, name) for name in ev.QuestionAsked.__struct_fields__ if name != "sealed"}
+        self.events.append(ev.QuestionAsked(**asked))
+        self.is_read_outside = True
+
+    def close_question(self, command: CloseQuestion) -> None:
+        """The code waits for its answer no longer."""
+        self.events.append(ev.QuestionClosed(command.seq, command.asked, command.outcome))
+        self.is_read_outside = True
 
     def start_child(self, command: StartChild) -> None:
         """A child begins."""

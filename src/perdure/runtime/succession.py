@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, cast
 import msgspec
 
 from perdure.core import events as ev
+from perdure.core.ask_events import answered_by
 from perdure.core.commands import CloseRun, Continuing
 from perdure.core.errors import RunsInVain, TooManyChildren
 from perdure.runtime.closing import left_children, told_at_the_end
@@ -112,6 +113,7 @@ def _left(execution: Execution, outgoing: Outgoing) -> list[ev.EarlierChild]:
 
 def _carried(execution: Execution, key: Key) -> list[Mail]:
     """Messages that are journaled and came to nothing yet, as from outside: who sent them counted for this run."""
-    signals = [msgspec.structs.replace(each, sender_run="", number=0) for each in execution.mailbox.unread()]
+    unread = [each for each in execution.mailbox.unread() if answered_by(each.name) is None]  # those ask anew
+    signals = [msgspec.structs.replace(each, sender_run="", number=0) for each in unread]
     updates = [request_of(key, u.name, u.update_id, u.input) for u in execution.handlers.unanswered.values()]
     return [*(Mail(key, each.message_id, each) for each in signals), *updates]

@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from itertools import chain
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from perdure.core import events as ev
+from perdure.core.ask_events import answered_by
 from perdure.core.errors import ExecutionNotFound, ExecutionStalled
 from perdure.core.identity import Key, checked_id
-from perdure.store.protocol import OPEN_STATUSES, Batch, Mail, Start, Store, UpdateRow
+from perdure.store.protocol import OPEN_STATUSES, AskRow, Batch, Mail, Start, Store, UpdateRow
+
+if TYPE_CHECKING:
+    from perdure.workflow.execution import Execution
 
 LOOK_AGAIN_S = 0.5
 
@@ -26,7 +30,7 @@ def request_of(key: Key, name: str, update_id: str, payload: ev.Payload, start: 
 
 def tell(batch: Batch, rejected: Sequence[tuple[ev.UpdateRequested, ev.FailureInfo]]) -> None:
     """Add to a batch what its events mean to those who do not read them."""
-    run = batch.run
+    run, asks = batch.run, list[AskRow]()
     updates = [UpdateRow(request.update_id, run, "rejected", failure=failure) for request, failure in rejected]
     for position, new in enumerate(batch.events, batch.expected):
         match new.event:
@@ -36,9 +40,26 @@ def tell(batch: Batch, rejected: Sequence[tuple[ev.UpdateRequested, ev.FailureIn
                 updates.append(UpdateRow(new.event.update_id, run, "accepted", position))
             case ev.UpdateCompleted():
                 updates.append(UpdateRow(new.event.update_id, run, "completed", position))
+            case ev.QuestionAsked():
+                asks.append(ask_row(batch.key, run, position, new.at_ms, new.event))
+            case ev.QuestionClosed():
+                batch.closed_asks = (*batch.closed_asks, new.event.asked)
+            case ev.MessageDropped() if (asked := answered_by(new.event.name)) is not None:
+                batch.reopened_asks = (*batch.reopened_asks, asked)
             case _:
                 pass
-    batch.updates = updates
+    batch.updates, batch.asks = updates, asks
+
+
+def expired(execution: Execution, at_ms: int) -> list[int]:
+    """Questions whose time is over: no answer is taken from the moment on at which their timers fire."""
+    return [seq for seq, each in execution.asks.items() if 0 < each.expires_at_ms <= at_ms]
+
+
+def ask_row(key: Key, run: str, position: int, at_ms: int, asked: ev.QuestionAsked) -> AskRow:
+    """How a question is listed."""
+    told = (asked.to, asked.escalate_to, asked.escalate_at_ms, at_ms, asked.expires_at_ms)
+    return AskRow(key, run, asked.seq, position, *told)
 
 
 def look(store: Store, key: Key, update_id: str) -> Settled | None:

@@ -19,6 +19,7 @@ from perdure.store.memory_runs import MemoryRuns
 from perdure.store.memory_tables import MemoryTables, Registration, World
 from perdure.store.protocol import (
     Advice,
+    AskRow,
     Batch,
     Blob,
     Branch,
@@ -389,6 +390,16 @@ class MemoryStore:
             wanted = [name for name in names if name[0].namespace == namespace]
             return [world.unresolved[name] for name in wanted if execution in ("", name[0].execution)][:limit]
 
+    def asks(
+        self, namespace: str, execution: str, to: str, now_ms: int, after: AskRow | None, limit: int
+    ) -> list[AskRow]:
+        """See `Store.asks`."""
+        least = None if after is None else (after.key, after.run, after.seq)
+        with self._reading() as world:
+            rows = [world.asks[name] for name in sorted(world.asks) if least is None or name > least]
+        rows = [each for each in rows if not now_ms or each.is_open(now_ms)]
+        return [each for each in rows if _is_of(each, namespace, execution, to, now_ms)][:limit]
+
     def tail(self, shard: int, after: int, limit: int) -> list[tuple[int, Key, str, Recorded]]:
         """See `Store.tail`."""
         with self._reading() as world:
@@ -408,6 +419,12 @@ class MemoryStore:
             self._closed = True
             for number in self._opened:
                 self._world.sessions[number].expires_at_ms = self.now_ms()
+
+
+def _is_of(ask: AskRow, namespace: str, execution: str, to: str, now_ms: int) -> bool:
+    if ask.key.namespace != namespace or execution not in ("", ask.key.execution):
+        return False
+    return to in ("", ask.asked_of(now_ms))
 
 
 class _Shared:

@@ -11,6 +11,7 @@ import msgspec
 
 from perdure.core.errors import StoreError
 from perdure.store.protocol import (
+    AskRow,
     Batch,
     Blob,
     Letter,
@@ -82,6 +83,7 @@ class World:
         self.dead: dict[Key, list[Posted]] = {}
         self.updates: dict[Key, dict[str, bytes]] = {}  # in the order of their last change
         self.unresolved: dict[tuple[Key, str, int], UnresolvedRow] = {}
+        self.asks: dict[tuple[Key, str, int], AskRow] = {}
         self.blobs: dict[tuple[Key, bytes], Kept] = {}
         self.sessions: dict[int, Registration] = {}
         self.owners: dict[int, int] = {}  # session by shard
@@ -324,6 +326,33 @@ class MemoryTables:
 
     def end_unresolved(self, key: Key, run: str, seq: int) -> None:
         self._set_unresolved((key, run, seq), None)
+
+    def _set_ask(self, name: tuple[Key, str, int], row: AskRow | None) -> None:
+        rows = self._world.asks
+        before = rows.pop(name, None)
+        if row is not None:
+            rows[name] = row
+        self._undo.append(lambda: rows.pop(name, None) if before is None else rows.update({name: before}))
+
+    def put_ask(self, row: AskRow) -> None:
+        self._set_ask((row.key, row.run, row.seq), row)
+
+    def claim_ask(self, key: Key, run: str, seq: int, message_id: str) -> bool:
+        known = self._world.asks.get((key, run, seq))
+        if known is None or known.message_id not in ("", message_id):
+            return False
+        self._set_ask((key, run, seq), msgspec.structs.replace(known, message_id=message_id, refused=False))
+        return True
+
+    def reopen_ask(self, key: Key, run: str, seq: int) -> None:
+        known = self._world.asks.get((key, run, seq))
+        if known is not None:
+            self._set_ask((key, run, seq), msgspec.structs.replace(known, message_id="", refused=True))
+
+    def end_asks(self, key: Key, run: str, seqs: Iterable[int] | None = None) -> None:
+        for name in [name for name in self._world.asks if name[:2] == (key, run)]:
+            if seqs is None or name[2] in seqs:
+                self._set_ask(name, None)
 
     def publish(self, batch: Batch) -> None:
         self.change(self._world.rows[batch.key], state_position=batch.state_at)

@@ -188,6 +188,30 @@ class UnresolvedRow(msgspec.Struct, frozen=True):
     refused: bool = False  # the last answer was: its value is not of the step's type
 
 
+class AskRow(msgspec.Struct, frozen=True):
+    """A question to people that is open, or whose answer is on its way. Who is asked is in clear."""
+
+    key: Key
+    run: str
+    seq: int
+    position: int  # of its `QuestionAsked` in the run's journal
+    to: str
+    escalate_to: str
+    escalate_at_ms: int  # 0: never
+    asked_at_ms: int
+    expires_at_ms: int  # 0: never
+    message_id: str = ""  # of the answer that is on its way
+    refused: bool = False  # the last answer was not of its type
+
+    def is_open(self, now_ms: int) -> bool:
+        """Whether an answer would be taken."""
+        return not self.message_id and not 0 < self.expires_at_ms <= now_ms
+
+    def asked_of(self, now_ms: int) -> str:
+        """Who is asked now."""
+        return self.escalate_to if 0 < self.escalate_at_ms <= now_ms else self.to
+
+
 class Blob(msgspec.Struct, frozen=True):
     """A large value, kept apart from the event that refers to it: once in an execution, however often it is used."""
 
@@ -269,6 +293,9 @@ class Batch(msgspec.Struct, gc=False):
     buried: Sequence[SignalReceived] = ()
     unresolved: Sequence[UnresolvedRow] = ()
     resolved: Sequence[int] = ()  # by seq
+    asks: Sequence[AskRow] = ()
+    closed_asks: Sequence[int] = ()  # by seq; all of the run's close with it
+    reopened_asks: Sequence[int] = ()  # whose answer was not of their type
     blobs: Sequence[bytes] = ()
 
 
@@ -405,9 +432,10 @@ class Store(Protocol):
         A start inserts the row, `active` with an empty journal (or `parked` until it is due), and puts
         `ExecutionStarted` into its inbox: the owner journals it. One that terminates an open execution goes into the
         inbox of that: its owner closes it and begins the new run in one commit. Mail with a `start` is refused as that
-        is. An update that has an `UpdateRow` is accepted, and not put into the inbox again. `ResolveRequested` is
-        accepted once for each `UnresolvedRow`; if its run is over, it ends that row at once, and is kept as a dead
-        letter. `resume` of a stalled execution is not mail; see `resume`.
+        is. An update that has an `UpdateRow` is accepted, and not put into the inbox again. A signal
+        that answers a question is accepted once for the `AskRow` of its `receiver_run`. `ResolveRequested` is accepted
+        once for each `UnresolvedRow`; if its run is over, it ends that row at once, and is kept as a dead letter.
+        `resume` of a stalled execution is not mail; see `resume`.
         """
         ...
 
@@ -501,6 +529,16 @@ class Store(Protocol):
         self, namespace: str, execution: str, after: UnresolvedRow | None, limit: int
     ) -> list[UnresolvedRow]:
         """A page of what nobody knows, by key, run and seq, after one; of all executions if empty. Read-only."""
+        ...
+
+    def asks(
+        self, namespace: str, execution: str, to: str, now_ms: int, after: AskRow | None, limit: int
+    ) -> list[AskRow]:
+        """A page of open questions, by key, run and seq, after one; of all executions, or to anybody, if empty.
+
+        Those that are open at `now_ms`, by whom they are asked then; with 0, also those that are answered or too late,
+        and by whom they were asked first. Read-only.
+        """
         ...
 
     def tail(self, shard: int, after: int, limit: int) -> list[tuple[int, Key, str, Recorded]]:

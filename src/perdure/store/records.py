@@ -15,7 +15,7 @@ from perdure.core.errors import CorruptJournal, JournalFromTheFuture
 from perdure.core.events import AnyEvent, Attribute, FailureInfo, Payload, Recorded, Usage
 from perdure.core.format import FORMAT, decode_event, encode_event
 from perdure.core.identity import ExecutionId, Key, Namespace
-from perdure.store.protocol import Letter, NewEvent, Row, Running, UnresolvedRow, UpdateRow
+from perdure.store.protocol import AskRow, Letter, NewEvent, Row, Running, UnresolvedRow, UpdateRow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -148,6 +148,14 @@ def unresolved_of(columns: Sequence[Any]) -> UnresolvedRow:
     shard, namespace, execution, run, seq, attempt, intent, unknown, since_ms, message_id, refused = columns
     key = Key(shard, Namespace(namespace), ExecutionId(execution))
     return UnresolvedRow(key, run, seq, attempt, intent, unknown, since_ms, message_id, bool(refused))
+
+
+def ask_of(columns: Sequence[Any]) -> AskRow:
+    """The struct for the columns of its table."""
+    shard, namespace, execution, run, seq, position, to, escalate_to, *times, message_id, refused = columns
+    escalate_at_ms, asked_at_ms, expires_at_ms = times
+    key, whom = Key(shard, Namespace(namespace), ExecutionId(execution)), (to, escalate_to, escalate_at_ms)
+    return AskRow(key, run, seq, position, *whom, asked_at_ms, expires_at_ms, message_id, bool(refused))
 
 
 def failure_bytes(update: UpdateRow) -> bytes | None:

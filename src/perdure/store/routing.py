@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from perdure.core import events as ev
 from perdure.store.protocol import (
     Advice,
+    AskRow,
     Batch,
     Branch,
     Committed,
@@ -35,6 +36,8 @@ from perdure.store.rules import (
     is_same,
     is_stale,
     may_begin_again,
+    open_asks,
+    question_of,
     refusal,
     refuses,
     wakes,
@@ -159,6 +162,22 @@ class Tables(Protocol):
         """It is resolved."""
         ...
 
+    def put_ask(self, row: AskRow) -> None:
+        """A question is open."""
+        ...
+
+    def claim_ask(self, key: Key, run: str, seq: int, message_id: str) -> bool:
+        """Note that this answer is on its way; False if the question is not open, or has another one."""
+        ...
+
+    def reopen_ask(self, key: Key, run: str, seq: int) -> None:
+        """Its answer was not one."""
+        ...
+
+    def end_asks(self, key: Key, run: str, seqs: Iterable[int] | None = None) -> None:
+        """Questions that are open no longer; by default all of the run."""
+        ...
+
     def publish(self, batch: Batch) -> None:
         """Remember where the state stands that the batch publishes."""
         ...
@@ -264,6 +283,17 @@ class Router:
             self.tables.put_unresolved(row)
         for seq in batch.resolved:
             self.tables.end_unresolved(batch.key, batch.run, seq)
+        self._tell_asks(batch)
+
+    def _tell_asks(self, batch: Batch) -> None:
+        for ask in batch.asks:
+            self.tables.put_ask(ask)
+        for seq in batch.reopened_asks:
+            self.tables.reopen_ask(batch.key, batch.run, seq)
+        if batch.closes is not None or batch.then is not None:
+            self.tables.end_asks(batch.key, batch.run)
+        elif batch.closed_asks:
+            self.tables.end_asks(batch.key, batch.run, batch.closed_asks)
 
     def _matches(self, batch: Batch) -> bool:
         """Create or move the row; False if it is not where the batch expects it."""
@@ -374,12 +404,20 @@ class Router:
             if (row.run, row.position) != (branch.instead_of, branch.expected):
                 return Receipt("moved", row)
             tables.rewind(branch)
+            tables.end_asks(key, branch.instead_of)
+            self._ask_again(branch)
             self._hand_on(key, branch.run)
             return Receipt("accepted", tables.row(key), created=True)
         if row is not None:
             return Receipt("accepted" if row.start_digest == branch.digest else "exists", row)
         tables.fork(branch)
+        self._ask_again(branch)
         return Receipt("accepted", tables.row(key), created=True)
+
+    def _ask_again(self, branch: Branch) -> None:
+        """Questions that are open at the cut are asked by the new run."""
+        for row in open_asks(branch):
+            self.tables.put_ask(row)
 
     def deposit_start(self, start: Start) -> Receipt:
         """A start by a client: idempotent by its run, and unless it says otherwise by workflow and input."""
@@ -416,13 +454,27 @@ class Router:
             return Receipt("missing")
         if isinstance(mail.event, ev.ResolveRequested):
             return self._deposit_answer(receiver, mail.event)
-        if isinstance(mail.event, ev.UpdateRequested) and self.tables.update(mail.receiver, mail.event.update_id):
+        if self._is_known(mail):
             return Receipt("accepted", self.tables.row(mail.receiver))
         if refuses(receiver, mail):
             return Receipt("closed", self.tables.row(mail.receiver))
+        if self._is_not_asked(mail):
+            return Receipt("moot", self.tables.row(mail.receiver))
         self.put(receiver, mail.message_id, mail.event)
         self.tables.keep(mail.receiver, mail.blobs)
         return Receipt("accepted", self.tables.row(mail.receiver), begun is not None and begun.created)
+
+    def _is_known(self, mail: Mail) -> bool:
+        """Whether it is an update that has been asked for before."""
+        event = mail.event
+        return isinstance(event, ev.UpdateRequested) and self.tables.update(mail.receiver, event.update_id) is not None
+
+    def _is_not_asked(self, mail: Mail) -> bool:
+        """Whether it answers a question that is not open, or has another answer already."""
+        asked = question_of(mail.event)
+        if asked is None:
+            return False
+        return not self.tables.claim_ask(mail.receiver, mail.receiver_run, asked, mail.message_id)
 
     def _deposit_answer(self, receiver: Receiver, answer: ev.ResolveRequested) -> Receipt:
         """A person's answer what came of a step. Of a run that is over it is kept, as nothing can be journaled."""

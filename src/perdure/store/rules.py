@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import msgspec
 
 from perdure.core import events as ev
+from perdure.core.ask_events import answered_by
 from perdure.core.errors import CorruptJournal, JournalFromTheFuture
-from perdure.store.protocol import OPEN_STATUSES, Branch, Condition, Mail, Query, Row, Start, Status, UpdateRow
+from perdure.store.protocol import OPEN_STATUSES, AskRow, Branch, Condition, Mail, Query, Row, Start, Status, UpdateRow
 from perdure.store.records import unseal
 
 if TYPE_CHECKING:
@@ -158,7 +159,33 @@ def stays(tables: Settling, key: Key, body: Body | list[Any]) -> bool:
         tables.end_unresolved(key, event.run, event.seq)
         tables.bury(key, event.message_id, event)
         return False
+    if isinstance(event, ev.SignalReceived) and question_of(event) is not None:
+        tables.bury(key, event.message_id, event)
+        return False
     return not isinstance(event, ev.CommandEvent | ev.ExecutionStarted)
+
+
+def question_of(event: ev.AnyEvent | None) -> int | None:
+    """The number of the question that a letter answers; None if it answers none."""
+    return answered_by(event.name) if isinstance(event, ev.SignalReceived) else None
+
+
+def open_asks(branch: Branch) -> list[AskRow]:
+    """The questions among copied events that have no answer there."""
+    rows: dict[int, AskRow] = {}
+    answered: dict[int, AskRow] = {}
+    for recorded in branch.events:
+        event = recorded.event
+        if isinstance(event, ev.QuestionAsked):
+            told = (event.to, event.escalate_to, event.escalate_at_ms, recorded.at_ms, event.expires_at_ms)
+            rows[event.seq] = AskRow(branch.key, branch.run, event.seq, recorded.position, *told)
+        elif isinstance(event, ev.QuestionClosed):
+            rows.pop(event.asked, None)
+        elif (seq := question_of(event)) is not None and seq in rows:
+            answered[seq] = rows.pop(seq)
+        elif isinstance(event, ev.MessageDropped) and (seq := answered_by(event.name)) in answered:
+            rows[seq] = answered.pop(seq)
+    return [rows[seq] for seq in sorted(rows)]
 
 
 def is_stale(receiver: Receiver | None, run: str, event: ev.AnyEvent) -> bool:

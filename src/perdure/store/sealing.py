@@ -84,6 +84,7 @@ class SealedStore:
         self.runs = inner.runs
         self.next_wake_ms = inner.next_wake_ms
         self.unresolved = inner.unresolved
+        self.asks = inner.asks
         self.attributes = inner.attributes
         self.put_blobs = inner.put_blobs
         self.blob = inner.blob

@@ -28,6 +28,7 @@ from perdure.store import faults, ownership, schema
 from perdure.store.clock import system_clock_ms
 from perdure.store.protocol import (
     Advice,
+    AskRow,
     Batch,
     Blob,
     Branch,
@@ -49,6 +50,7 @@ from perdure.store.protocol import (
 )
 from perdure.store.queries import SQL
 from perdure.store.records import (
+    ask_of,
     attributes_from,
     journal,
     letter,
@@ -465,6 +467,13 @@ class SqliteStore:
         """See `Store.unresolved`."""
         least = (-1, "", "", "", 0) if after is None else (*after.key, after.run, after.seq)
         return [unresolved_of(row) for row in self._all("unresolved", (*least, namespace, execution, limit))]
+
+    def asks(
+        self, namespace: str, execution: str, to: str, now_ms: int, after: AskRow | None, limit: int
+    ) -> list[AskRow]:
+        """See `Store.asks`."""
+        least = (-1, "", "", "", 0) if after is None else (*after.key, after.run, after.seq)
+        return [ask_of(row) for row in self._all("asks", (*least, namespace, execution, to, now_ms, limit))]
 
     def blob(self, key: Key, address: bytes) -> bytes | None:
         """See `Store.blob`."""

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from perdure.core import events as ev
     from perdure.core.identity import Key
     from perdure.store.protocol import (
+        AskRow,
         Batch,
         Blob,
         Letter,
@@ -318,6 +319,24 @@ class SqliteTables:
 
     def end_unresolved(self, key: Key, run: str, seq: int) -> None:
         self._execute(SQL["end_unresolved"], (*key, run, seq))
+
+    def put_ask(self, row: AskRow) -> None:
+        whom = (row.to, row.escalate_to, row.escalate_at_ms)
+        told = (row.run, row.seq, row.position, *whom, row.asked_at_ms, row.expires_at_ms, row.message_id, row.refused)
+        self._execute(SQL["put_ask"], (*row.key, *told))
+
+    def claim_ask(self, key: Key, run: str, seq: int, message_id: str) -> bool:
+        self._execute(SQL["claim_ask"], (message_id, *key, run, seq))
+        return self._connection.changes() > 0
+
+    def reopen_ask(self, key: Key, run: str, seq: int) -> None:
+        self._execute(SQL["reopen_ask"], (*key, run, seq))
+
+    def end_asks(self, key: Key, run: str, seqs: Iterable[int] | None = None) -> None:
+        if seqs is None:
+            self._execute(SQL["end_asks"], (*key, run))
+        else:
+            self._executemany(SQL["end_ask"], [(*key, run, seq) for seq in seqs])
 
     def publish(self, batch: Batch) -> None:
         self._execute(SQL["publish"], (batch.state_at, self._number(batch.key, batch.run)))

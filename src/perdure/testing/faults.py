@@ -14,6 +14,7 @@ from perdure.core.events import Attribute, Recorded
 from perdure.core.identity import Key
 from perdure.store.protocol import (
     Advice,
+    AskRow,
     Batch,
     Blob,
     Branch,
@@ -169,6 +170,12 @@ class FaultyStore:
     ) -> list[UnresolvedRow]:
         """See `Store.unresolved`."""
         return self._call("unresolved", lambda: self.inner.unresolved(namespace, execution, after, limit))
+
+    def asks(
+        self, namespace: str, execution: str, to: str, now_ms: int, after: AskRow | None, limit: int
+    ) -> list[AskRow]:
+        """See `Store.asks`."""
+        return self._call("asks", lambda: self.inner.asks(namespace, execution, to, now_ms, after, limit))
 
     def tail(self, shard: int, after: int, limit: int) -> list[tuple[int, Key, str, Recorded]]:
         """See `Store.tail`."""

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 from perdure.core import events as ev
 from perdure.core.commands import (
     AnyCommand,
+    AskQuestion,
+    CloseQuestion,
     CloseRun,
     CompleteUpdate,
     DropMessage,
@@ -90,10 +92,18 @@ def told(command: AnyCommand) -> tuple[Any, ...]:
             return "answer", command.update_id, command.result, failure_of(command.failure)
         case DropMessage():
             return "drop", command.message.message_id
+        case AskQuestion() | CloseQuestion():
+            return _question(command)
         case CloseRun():
             how = command.continues
             following = None if how is None else (how.workflow, how.run, how.input, how.state)
             return "close", command.result, failure_of(command.failure), command.cancelled, following
+
+
+def _question(command: AskQuestion | CloseQuestion) -> tuple[Any, ...]:
+    if isinstance(command, CloseQuestion):
+        return "close question", command.asked, command.outcome
+    return "ask", command.question, command.to, command.name, command.digest, command.expires_at_ms
 
 
 def failure_of(failure: ev.FailureInfo | None) -> tuple[str, str] | None:

@@ -15,6 +15,7 @@ import msgspec
 from perdure.core.errors import InvalidDefinition, InvalidOption, OutsideWorkflow
 from perdure.core.events import FailureInfo, Payload
 from perdure.core.retry import NO_RETRY, Retry, Seconds, to_ms
+from perdure.workflow.calls import Call
 from perdure.workflow.effects import OnUnknown, Reconcile, check_reconcile, check_together, effect_options
 from perdure.workflow.failures import Raises
 from perdure.workflow.handlers import Form, Kind, methods_of
@@ -257,6 +258,14 @@ class Step(_HasResult, Generic[P, R]):
         copy.options = _options(self.options, given)
         copy._check_effects()
         return copy
+
+    def bind(self, *args: P.args, **kwargs: P.kwargs) -> Call[R]:
+        """This step with these arguments, for a question about it: see `perdure.ask`.
+
+        Raises:
+            WrongArguments, EncodeError: it could not be called with them.
+        """
+        return Call(self, args, kwargs)
 
     def replaced(self, fn: Callable[..., Any]) -> Step[P, R]:
         """A plain step of the same name, arguments and result that does something else: a test's stand-in."""

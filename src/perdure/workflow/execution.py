@@ -16,8 +16,10 @@ from typing import Any
 import msgspec
 
 from perdure.core import events as ev
+from perdure.core.ask_events import answered_by
 from perdure.core.commands import (
     AnyCommand,
+    AskQuestion,
     CloseRun,
     Continuing,
     DropMessage,
@@ -68,6 +70,7 @@ class Execution:
         self.run = ""
         self.private = False  # what it records is encrypted
         self.mailbox = Mailbox(self.loop)
+        self.asks: dict[int, AskQuestion] = {}  # questions that the code waits for, by number
         self.handlers = Handlers(self)
         self.instance: Any = None  # of a workflow that is a class
         self.problem: PerdureError | None = None
@@ -162,11 +165,15 @@ class Execution:
         everything = self.machine.open
         waited = self._first_waited_for()
         names = _some([f"outcome of step {name!r}" for name in self._unknown(waited)], "outcomes")
-        names += [f"signal {name}" for name in self.mailbox.awaited()]
+        names += self._messages_waited_for()
         names += _some([f"child {c.execution}" for c in waited if isinstance(c, StartChild)], "children")
         names += ["timer"] * any(isinstance(c, StartTimer) for c in waited)
         names += ["and more"] * (len(everything) > MOST_LOOKED_AT)
         return ", ".join(names or _some(self.handlers.names(), "handlers"))
+
+    def _messages_waited_for(self) -> list[str]:
+        answers = _some([f"answer of {each.to}" if each.to else "answer" for each in self.asks.values()], "answers")
+        return answers + [f"signal {name}" for name in self.mailbox.awaited() if answered_by(name) is None]
 
     def _first_waited_for(self) -> list[AnyCommand]:
         first = islice(self.machine.open.values(), MOST_LOOKED_AT)

@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias
 import msgspec
 
 from perdure.core import events as ev
+from perdure.core.ask_events import ANSWER
 from perdure.core.commands import CompleteUpdate
 from perdure.core.errors import (
     DecodeError,
     DuplicateName,
     InvalidDefinition,
+    InvalidOption,
     PerdureError,
     QueryFailed,
     ReadOnlyHandler,
@@ -415,6 +417,9 @@ class Handlers:
 def signal_payload(name: str, value: Any, form: Form | None = None) -> ev.Payload:
     """A signal's value: by its handler's own form where it is known, else as what it is, for its receiver to decode."""
     what = f"signal {name!r}"
+    if name.startswith(ANSWER):
+        expected = f"another one: {ANSWER}... are answers, which `handle.answer` gives"
+        raise InvalidOption(option="signal", value=repr(name), expected=expected)
     if form is None:
         return encode_untyped(value, what)
     if not form.parameters and value is not None:

@@ -49,12 +49,16 @@ from perdure.core.errors.executions import (
 )
 from perdure.core.errors.history import JournalTooLong, MovedOn, NotForkable, PatchMissing, RunsInVain, TooManyChildren
 from perdure.core.errors.messages import (
+    AskTimeout,
     NobodyAnswers,
+    NotAsked,
+    NotAsShown,
     QueryFailed,
     ReadOnlyHandler,
     UnknownHandler,
     UpdateFailed,
     UpdateRejected,
+    WrongAnswer,
 )
 from perdure.core.errors.store import (
     NetworkFileSystem,
@@ -90,6 +94,7 @@ from perdure.core.errors.use import (
 
 __all__ = [
     "AnswerRefused",
+    "AskTimeout",
     "ChildNotStarted",
     "CorruptJournal",
     "DeadlockError",
@@ -117,6 +122,8 @@ __all__ = [
     "NetworkFileSystem",
     "NobodyAnswers",
     "NondeterminismError",
+    "NotAsShown",
+    "NotAsked",
     "NotDeterministic",
     "NotForkable",
     "NotUnresolved",
@@ -163,6 +170,7 @@ __all__ = [
     "UpdateFailed",
     "UpdateRejected",
     "WaitTimeout",
+    "WrongAnswer",
     "WrongArguments",
     "YourError",
     "every_error",

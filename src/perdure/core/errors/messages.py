@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from perdure.core.errors.base import TheirError, YourError
+from perdure.core.errors.base import PerdureError, TheirError, YourError
 from perdure.core.errors.executions import RemoteFailure
 
 
@@ -44,6 +44,41 @@ class UpdateFailed(RemoteFailure):
     code = "P0805"
     text = "Update {name!r} of execution {execution!r} failed: {type}: {message}."
     cure = "What its handler did before is done. Its traceback is in the journal: `perdure show {execution}`."
+
+
+class NotAsked(YourError):
+    """Nobody asks that (any more): the answer was not taken. Fields: execution, state."""
+
+    code = "P0807"
+    text = "Execution {execution!r} does not wait for this answer: {state}."
+    cure = "Nothing was recorded. `perdure asks` lists open questions."
+
+
+class WrongAnswer(YourError):
+    """The answer is not of the type that the question asks for. Fields: execution, seq, reason."""
+
+    code = "P0808"
+    text = "Question #{seq} of execution {execution!r} cannot be answered with that: {reason}."
+    cure = "Nothing was recorded, and the question is still open."
+
+
+class AskTimeout(PerdureError, TimeoutError):
+    """Nobody answered in time: raised at the await of `perdure.ask`. Fields: question, to, seconds."""
+
+    code = "P0809"
+    text = "Nobody answered within {seconds} s: {question!r}, asked of {to}."
+    cure = "What is answered from now on is refused."
+
+
+class NotAsShown(YourError):
+    """A call that somebody was asked about was made with other arguments, twice, or without an answer.
+
+    Fields: name, reason.
+    """
+
+    code = "P0810"
+    text = "The call of step {name!r} was not made: {reason}."
+    cure = "Ask about the very call that is to be made, `step.bind(...)`, and make it once for each answer."
 
 
 class NobodyAnswers(TheirError):

@@ -175,6 +175,30 @@ WHERE (shard, namespace, execution, run, seq) > (?1, ?2, ?3, ?4, ?5) AND namespa
 AND (?7 = '' OR execution = ?7)
 ORDER BY shard, namespace, execution, run, seq LIMIT ?8
 
+-- name: put_ask
+INSERT INTO ask
+(shard, namespace, execution, run, seq, position, addressee, escalate_to, escalate_at_ms, asked_at_ms, expires_at_ms,
+message_id, refused)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+-- name: claim_ask
+UPDATE ask SET message_id = ?1, refused = 0
+WHERE shard = ?2 AND namespace = ?3 AND execution = ?4 AND run = ?5 AND seq = ?6 AND message_id IN ('', ?1)
+-- name: reopen_ask
+UPDATE ask SET message_id = '', refused = 1
+WHERE shard = ? AND namespace = ? AND execution = ? AND run = ? AND seq = ?
+-- name: end_ask
+DELETE FROM ask WHERE shard = ? AND namespace = ? AND execution = ? AND run = ? AND seq = ?
+-- name: end_asks
+DELETE FROM ask WHERE shard = ? AND namespace = ? AND execution = ? AND run = ?
+-- name: asks
+SELECT shard, namespace, execution, run, seq, position, addressee, escalate_to, escalate_at_ms, asked_at_ms,
+expires_at_ms, message_id, refused FROM ask
+WHERE (shard, namespace, execution, run, seq) > (?1, ?2, ?3, ?4, ?5) AND namespace = ?6
+AND (?7 = '' OR execution = ?7)
+AND (?9 = 0 OR (message_id = '' AND NOT (expires_at_ms > 0 AND expires_at_ms <= ?9)))
+AND (?8 = '' OR ?8 = CASE WHEN escalate_at_ms > 0 AND escalate_at_ms <= ?9 THEN escalate_to ELSE addressee END)
+ORDER BY shard, namespace, execution, run, seq LIMIT ?10
+
 -- name: outbox_used
 SELECT EXISTS (SELECT 1 FROM outbox)
 -- name: queued

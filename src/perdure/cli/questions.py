@@ -1,0 +1,96 @@
+"""`perdure asks` and `perdure answer`: questions of workflows to people, and their answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import click
+from rich.text import Text
+
+import perdure
+from perdure import journal as jn
+from perdure.cli import shapes
+from perdure.cli.act import told
+from perdure.cli.inputs import parse, read_text
+from perdure.cli.options import Settings, shared_options
+from perdure.cli.options import settings as current
+from perdure.cli.output import command_line, console, print_json, say
+from perdure.cli.problems import tidy
+from perdure.cli.talk import client_of, go, worker_runs
+from perdure.cli.times import duration, now_ms
+from perdure.cli.values import argument_lines, value_text
+
+PAGE = 100
+
+
+@click.command()
+@click.option("--to", default="", metavar="NAME", help="Only those that are asked of NAME now.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N.")
+@shared_options
+def asks(to: str, limit: int | None) -> None:
+    """List open questions to people.
+
+    Each with what it is about, until when it may be answered, and the command that answers it. Whoever has its token
+    may answer, once.
+    """
+    go(_asks(current(), to, limit))
+
+
+async def _asks(settings: Settings, to: str, limit: int | None) -> None:
+    out, count, last = console(), 0, None
+    async with client_of(settings) as client:
+        while page := await client.asks(to=to, after=last, limit=PAGE if limit is None else min(PAGE, limit - count)):
+            count, last = count + len(page), page[-1]
+            for each in page:
+                if settings.json:
+                    print_json(shapes.of_question(each))
+                    continue
+                for line in _lines(settings, each):
+                    out.print(line)
+            if count == limit:
+                break
+    if not settings.json:
+        say(f"{count:,} open." if count else "Nobody is asked anything.", "dim")
+
+
+def _lines(settings: Settings, each: perdure.OpenQuestion) -> Iterator[Text]:
+    whom = f", asks {each.to}" if each.to else ""
+    yield Text.assemble((each.execution, "bold"), f"  #{each.seq}{whom}", (f"  {_when(each)}", "dim"))
+    yield Text(f"    {tidy(each.question)}", "yellow")
+    if each.step and each.about is not None:
+        yield Text(f"    about step {each.step}:")
+        yield from (Text(f"      {line}") for line in argument_lines(each.about))
+    elif each.about is not None:
+        yield Text(f"    about {value_text(each.about)}")
+    if each.was_refused:
+        yield Text("    the last answer was refused: it is not of the type that is asked for", "red")
+    yield Text(f"    {command_line(settings, 'answer', each.token)} JSON", "dim")
+
+
+def _when(each: perdure.OpenQuestion) -> str:
+    left = "" if each.expires_at_ms is None else f", {duration(each.expires_at_ms - now_ms())} left"
+    return f"{each.location}, {duration(now_ms() - each.asked_at_ms)} ago{left}"
+
+
+@click.command()
+@click.argument("token", metavar="TOKEN")
+@click.argument("value", metavar="JSON")
+@shared_options
+def answer(token: str, value: str) -> None:
+    """Answer the question with this TOKEN.
+
+    Of those that perdure asks lists; each takes one answer. JSON is a value of the type that is asked for; `-` reads it
+    from standard input, `@FILE` from a file.
+
+    \b
+      perdure answer lK5vcmRlci0xAcQQ... true
+    """
+    text = read_text(value)
+    parse(text, "the answer")
+    go(_answer(current(), token, jn.Payload(text.encode(), "json")))
+
+
+async def _answer(settings: Settings, token: str, value: jn.Payload) -> None:
+    async with client_of(settings) as client:
+        execution = await client.answer(token, value)
+        told(settings, execution, f"{execution} has its answer.", worker=worker_runs(client))
