@@ -10,18 +10,13 @@ from typing import Any, ParamSpec, Self, TypeVar, overload
 from perdure.core.errors import (
     EngineClosed,
     ExecutionExists,
-    ExecutionNotFound,
-    InvalidId,
     InvalidOption,
     NobodyAnswers,
-    NotAsked,
     StoreError,
 )
 from perdure.core.events import AnyEvent, Payload
 from perdure.core.identity import DEFAULT_NAMESPACE, Key
 from perdure.core.retry import Seconds, to_ms
-from perdure.runtime import asks
-from perdure.runtime.asks import OpenQuestion
 from perdure.runtime.branching import Asked, Code, carry_out, question
 from perdure.runtime.collecting import BITE, PAGE, Removed, remove_all
 from perdure.runtime.differing import Pair, pairs, side
@@ -31,6 +26,7 @@ from perdure.runtime.handle import Handle, key_of, raise_if_error
 from perdure.runtime.listing import Page, Where, checked_limit, page_of, place_of, query_of
 from perdure.runtime.local import Question, Reply, Request, ask, error_of
 from perdure.runtime.options import DEFAULT, StartOptions
+from perdure.runtime.questions import Questions
 from perdure.runtime.starting import check_receipt, make_start
 from perdure.runtime.unresolved import Unresolved, read_page
 from perdure.runtime.updates import Settled, look
@@ -50,7 +46,7 @@ POLL_MAX_S = 0.25
 ASK_TRIES = 20
 
 
-class Executions(ABC):
+class Executions(Questions, ABC):
     """What engine and client have in common: starting executions and getting hold of them."""
 
     store: SealedStore
@@ -315,43 +311,6 @@ class Executions(ABC):
         store, namespace = self._opened(), self.namespace
         row = None if after is None else after.row
         return await self.read(lambda: read_page(store, namespace, "", row, limit))  # type: ignore[no-any-return]
-
-    async def asks(self, *, to: str = "", after: OpenQuestion | None = None, limit: int = 100) -> list[OpenQuestion]:
-        """A page of open questions to people (`perdure.ask`), of any execution.
-
-        Args:
-            to: only those that are asked of this addressee now; escalation counts.
-            after: the last one of the page before.
-            limit: at most so many.
-
-        Example:
-            for asked in await client.asks(to="finance"):
-                print(asked.execution, asked.question, asked.shown)
-        """
-        store, namespace, now_ms = self._opened(), self.namespace, self.environment.now_ms()
-        row = None if after is None else after.row
-        return await self.read(lambda: asks.read_page(store, namespace, "", to, now_ms, row, limit))  # type: ignore[no-any-return]
-
-    async def answer(self, token: str, value: Any) -> str:
-        """Answer the question with this token; returns the id of its execution when that is durable. It counts once.
-
-        Args:
-            token: as `asks` lists it.
-            value: of the type that is asked for.
-
-        Raises:
-            NotAsked: no question has this token, or it is not open any more.
-            WrongAnswer, EncodeError: the value is not of the type that is asked for; the question is still open.
-
-        Example:
-            await client.answer(asked.token, Decision(approve=True))
-        """
-        execution, _, _ = asks.read_token(token)
-        try:
-            await self.handle(execution).answer(value, token=token)
-        except (ExecutionNotFound, InvalidId):
-            raise NotAsked(execution=execution, state="there is no such execution") from None
-        return execution
 
     async def list(
         self,

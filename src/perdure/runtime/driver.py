@@ -420,14 +420,8 @@ class Driver:
                 self._outgoing.start_child(command)
             case SendMessage():
                 self._outgoing.send(command)
-            case CompleteUpdate():
-                self._outgoing.complete_update(command)
-            case DropMessage():
-                self._outgoing.drop(command)
-            case AskQuestion():
-                self._outgoing.ask(command)
-            case CloseQuestion():
-                self._outgoing.close_question(command)
+            case CompleteUpdate() | DropMessage() | AskQuestion() | CloseQuestion():
+                self._outgoing.note(command)
             case CloseRun():
                 self._closing = command
             case _:
@@ -503,8 +497,7 @@ class Driver:
         batch = self._next_batch(at_ms, events)
         batch.taken, batch.left, batch.inbox_seen = taken, chosen.left, bool(due)
         batch.mail, batch.starts, batch.buried = outgoing.mail, outgoing.starts, outgoing.buried
-        batch.create = self.create
-        batch.closed_asks = expired(self.execution, at_ms) if due else ()
+        batch.create, batch.closed_asks = self.create, expired(self.execution, at_ms) if due else ()
         return self._told(batch, chosen)
 
     def _next_batch(self, at_ms: int, events: Sequence[ev.AnyEvent]) -> Batch:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
+from typing import Any
 
 from perdure.core import events as ev
 from perdure.core.ask_events import answered_by
@@ -66,6 +68,10 @@ class Outgoing:
             changed = {name: value for name, value in attributes.items() if known.get(name) != value}
             self.events.append(ev.AttributesSet(changed, tuple(name for name in known if name not in attributes)))
             self.attributes = dict(attributes)
+
+    def note(self, command: CompleteUpdate | DropMessage | AskQuestion | CloseQuestion) -> None:
+        """What is done with being written."""
+        _NOTE[type(command)](self, command)
 
     def complete_update(self, command: CompleteUpdate) -> None:
         """An update is answered."""
@@ -147,6 +153,14 @@ class Outgoing:
                 seq=command.seq,
             )
         )
+
+
+_NOTE: dict[type, Callable[[Outgoing, Any], None]] = {
+    CompleteUpdate: Outgoing.complete_update,
+    DropMessage: Outgoing.drop,
+    AskQuestion: Outgoing.ask,
+    CloseQuestion: Outgoing.close_question,
+}
 
 
 def start_digest(started: ev.ExecutionStarted) -> bytes:
