@@ -14,14 +14,11 @@ from typing import Any, Literal
 from perdure.core import events as ev
 from perdure.core.commands import (
     AnyCommand,
-    AskQuestion,
-    CloseQuestion,
     CloseRun,
-    CompleteUpdate,
-    DropMessage,
     RunStep,
     SendMessage,
     StartChild,
+    StartTimer,
     State,
 )
 from perdure.core.errors import JournalTooLong, PerdureError, PoisonedExecution, StalledByBug
@@ -420,12 +417,12 @@ class Driver:
                 self._outgoing.start_child(command)
             case SendMessage():
                 self._outgoing.send(command)
-            case CompleteUpdate() | DropMessage() | AskQuestion() | CloseQuestion():
-                self._outgoing.note(command)
             case CloseRun():
                 self._closing = command
+            case StartTimer():
+                pass  # the machine holds its deadline, only its firing is written
             case _:
-                pass  # a timer: the machine holds its deadline, only its firing is written
+                self._outgoing.note(command)
 
     def _start_step(self, command: RunStep) -> None:
         if command.retry_at_ms and command.retry_at_ms > self.host.now_ms():
