@@ -10,6 +10,7 @@ import pytest
 
 from perdure.core import events as ev
 from perdure.core.machine import Machine
+from perdure.core.patches import Patches
 from perdure.core.table import RunState
 from perdure.runtime import closing, driver, inbox, lease, timing, worker
 from perdure.runtime.driver import Driver
@@ -18,7 +19,7 @@ from perdure.runtime.steps import StepRunner
 from perdure.store import memory, routing
 from perdure.store.memory_tables import MemoryTables
 from perdure.store.protocol import Outcome
-from perdure.testing import simulation
+from perdure.testing import deploys, simulation
 from perdure.testing.ledger import Broken
 from perdure.testing.sim import run_one
 from perdure.testing.simulation import Profile, Simulation
@@ -279,3 +280,27 @@ def test_not_looking_for_the_end_of_a_pause(monkeypatch):
     monkeypatch.setattr(Driver, "_pause_or_go_on", lambda self: setattr(self, "paused", not self.paused))
     monkeypatch.setattr(routing, "wakes", lambda receiver, _: receiver.status != "paused")
     assert laws_broken(shape="approvals") == "everything terminates"
+
+
+def test_a_patch_that_is_taken_where_old_code_has_been(monkeypatch):
+    monkeypatch.setattr(Patches, "has", lambda self, name, _: self._answers.get(name, True))
+    assert laws_broken(shape="renewed") == "nothing stalls"
+
+
+def test_a_patch_that_is_not_written_down(monkeypatch):
+    monkeypatch.setattr(Driver, "_marks", lambda self: self.machine.facts.patches.unwritten.clear() or [])
+    broken = {"nothing stalls", "replay is a fixed point", "a change of code is taken wholly or not at all"}
+    assert laws_broken(shape="renewed") in broken
+
+
+def test_a_patch_that_each_place_answers_for_itself(monkeypatch):
+    """Replay is none the wiser: only the law of changes tells."""
+    ask = Patches.ask
+    monkeypatch.setattr(Patches, "ask", lambda self, name, seq: ask(self, f"{name} {seq}", seq))
+    monkeypatch.setattr(deploys, "marks_of", lambda _: {deploys.BRANCHES, deploys.LOOP})
+    for seed in range(MOST_SEEDS):
+        found = run_one(seed, "renewed")
+        if isinstance(found, Broken) and "old" in str(found) and "new" in str(found):
+            assert found.law == "a change of code is taken wholly or not at all"
+            return
+    raise AssertionError("no seed met both ways")

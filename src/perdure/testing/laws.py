@@ -16,6 +16,7 @@ from perdure.core.identity import Key, derived_id
 from perdure.runtime.closing import PARENT_CLOSED
 from perdure.store.protocol import OPEN_STATUSES, Batch, Row, Store
 from perdure.testing.bank import Bank
+from perdure.testing.deploys import a_change_is_taken_wholly
 from perdure.testing.effect_laws import (
     effects_are_told_truly,
     what_had_begun_does_not_vanish,
@@ -374,3 +375,4 @@ def check_all(evidence: Evidence, prefixes: Mapping[tuple[Key, str], Sequence[in
     what_nobody_knows_is_listed(evidence)
     what_had_begun_does_not_vanish(replayed)
     children_asked_to_cancel_may_clean_up(evidence)
+    a_change_is_taken_wholly(evidence)

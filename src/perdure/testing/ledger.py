@@ -115,6 +115,10 @@ class Ledger:
                 None if journal is None else journal.key,
             )
 
+    def code_changed(self) -> None:
+        """New code may ask otherwise for what had begun and is not journaled; what is journaled never begins again."""
+        self._called.clear()
+
     def intended(self, run: str, seq: int, attempt: int) -> bool:
         """Whether the intent of this attempt is durable."""
         journal = self._by_run.get(run)

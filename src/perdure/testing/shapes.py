@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import perdure
 from perdure.testing.bank import Refused, look, look_and_void, pay, pay_at_once
+from perdure.testing.deploys import renewed
 from perdure.testing.world import WorldFailure, act, act_at_once
 from perdure.workflow.definitions import Workflow, step, workflow
 
@@ -487,6 +488,7 @@ SHAPES: dict[str, Shape] = {
     "bold": Shape(bold, _number(1, 5)),
     "reconciled": Shape(reconciled, _number(2, 5)),
     "hurried": Shape(hurried, _number(1, 5)),
+    "renewed": Shape(renewed, _number(1, 3)),
     "knocker": Shape(knocker, lambda rng: (f"x{rng.randint(0, 5)}",)),
 }
 HELPERS: list[Workflow[..., Any]] = [leaf, patient, echo, tidies]

@@ -20,6 +20,7 @@ from perdure.runtime.worker import Limits, Worker
 from perdure.store.memory import MemoryStore
 from perdure.store.protocol import OPEN_STATUSES, Batch, Store
 from perdure.testing.clients import AnswerLost, SimPort, bother, decide, hold, operate
+from perdure.testing.deploys import renewed_before
 from perdure.testing.faults import FaultyStore, Plan
 from perdure.testing.kernel import Crash, Kernel, Process
 from perdure.testing.laws import Evidence, check_all, order_within_a_commit
@@ -40,6 +41,8 @@ WRITES = frozenset({"commit", "deposit", "deliver", "open_session", "renew", "re
 WORKFLOWS: dict[str, Workflow[..., Any]] = {
     workflow.name: workflow for workflow in [*(shape.workflow for shape in SHAPES.values()), *HELPERS, program]
 }
+BEFORE: dict[str, Workflow[..., Any]] = WORKFLOWS | {renewed_before.name: renewed_before}
+"""The code until the deploy, which half of all seeds have."""
 POISONED = "P0108"
 
 
@@ -160,6 +163,10 @@ class Simulation:
         self.keys: list[Key] = []
         self.stalled: list[Key] = []
         self.finished = False
+        self._chance = random.Random(f"deploys {seed}")  # noqa: S311 - reproducible on purpose
+        self._shapes: set[str] = set()  # that executions have
+        self._by_old_code: dict[tuple[Key, str], int] = {}  # events of each journal at the deploy
+        self._code = BEFORE if self._chance.random() < 0.6 else WORKFLOWS
         self._clients: list[asyncio.Task[None]] = []
         self._incarnations = 0
 
@@ -193,7 +200,7 @@ class Simulation:
             self.pace,
             store=store,
             environment=SimEnvironment(process, self.rng, EPOCH_MS),
-            workflows=WORKFLOWS.values(),
+            workflows=self._code.values(),
             limits=Limits(resting=self.profile.resting),
             on_lost=lambda worker: worker.process.kill(),
             on_stalled=self._stalled,
@@ -252,6 +259,7 @@ class Simulation:
             key = key_of(self.store, DEFAULT_NAMESPACE, f"x{i}")
             self.keys.append(key)
             name = self.rng.choice(names)
+            self._shapes.add(name)
             workflow, arguments = self._what(name)
             port = self._port(f"client-{i}")
             self._clients.append(port.process.create_task(self._begin(port, key, workflow, arguments)))
@@ -286,6 +294,18 @@ class Simulation:
     def _kill(self) -> None:
         if self.workers:
             self.rng.choice(self.workers).process.kill()
+
+    def _deploy(self) -> None:
+        """All workers of the old code die; those that come know the new one."""
+        if self._code is not BEFORE:
+            return
+        self.note("", "new code")
+        self._code = WORKFLOWS
+        self._by_old_code = {name: len(journal.events) for name, journal in self.ledger.journals.items()}
+        if renewed_before.name in self._shapes:  # others' code is the same
+            self.ledger.code_changed()
+            for worker in list(self.workers):
+                worker.process.kill()
 
     def _freeze(self) -> None:
         awake = self.awake()
@@ -346,6 +366,7 @@ class Simulation:
     def _run(self) -> None:
         for _ in range(self.profile.workers):
             self.boot()
+        self.god.call_later(self._chance.random() * self.profile.safety_ms / 2000, self._deploy)
         self._clients_begin()
         trouble = self.god.create_task(self._trouble())
         self._watch()
@@ -380,16 +401,17 @@ class Simulation:
         self.god.call_later(0.2, self._watch)
 
     def _evidence(self) -> Evidence:
-        return Evidence(self.store, self.ledger, WORKFLOWS, FINGERPRINT, DEFAULT_NAMESPACE, self.world.bank)
+        return Evidence(self.store, self.ledger, self._code, FINGERPRINT, DEFAULT_NAMESPACE, self.world.bank)
 
     def _prefixes(self) -> dict[tuple[Key, str], list[int]]:
-        """Two prefixes of each journal, or all."""
+        """Two prefixes of each journal, or all: but for those that other code was fed with."""
 
-        def some(length: int) -> list[int]:
-            everything = list(range(1, length + 1))
-            return everything if self.profile.all_prefixes else self.rng.sample(everything, min(2, length))
+        def some(first: int, length: int) -> list[int]:
+            everything = list(range(first + 1, length + 1))
+            return everything if self.profile.all_prefixes else self.rng.sample(everything, min(2, len(everything)))
 
-        return {name: some(len(journal.events)) for name, journal in self.ledger.journals.items()}
+        before = self._by_old_code if renewed_before.name in self._shapes else {}
+        return {name: some(before.get(name, 0), len(each.events)) for name, each in self.ledger.journals.items()}
 
 
 def simulate(seed: int, shape: str = "") -> Simulation:
