@@ -12,7 +12,7 @@ import argparse
 import asyncio
 import itertools
 import logging
-from typing import Any
+from typing import Any, Self
 
 import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
@@ -75,7 +75,7 @@ class Line:
         self._world = world
         self._plan = plan
 
-    async def __aenter__(self) -> Line:
+    async def __aenter__(self) -> Self:
         self.sync = self._accounts.engine.connect()
         return self
 
