@@ -199,12 +199,13 @@ def check(world: Any, ledger: Any) -> None:
 def install() -> None:
     """Let simulations know the shape."""
     shapes.SHAPES["transfers"] = Shape(transfers, lambda rng: (rng.randint(1, 3),))
-    simulation.WORKFLOWS[transfers.name] = transfers
+    for code in (simulation.WORKFLOWS, simulation.BEFORE):
+        code[transfers.name] = transfers
 
 
 def uninstall() -> None:
     """As it was: it is in no other simulation."""
-    del shapes.SHAPES["transfers"], simulation.WORKFLOWS[transfers.name]
+    del shapes.SHAPES["transfers"], simulation.WORKFLOWS[transfers.name], simulation.BEFORE[transfers.name]
 
 
 def simulate(seed: int) -> Simulation:
