@@ -154,3 +154,90 @@ async def test_a_class_is_a_workflow_and_its_types_are_known_to_its_callers(lab:
         assert await handle.query("last") == Line("loud")
         assert await handle.state() == {"topic": "durability", "lines": 3}
     assert sorted(seen) == ["hello", "loud", "psst"]
+
+
+# --- what ends too soon, and what would end the process ---------------------------------------------------------------
+
+
+@workflow
+async def abrupt(how: str) -> str:
+    """Its handlers begin something long, and it ends before them."""
+
+    @perdure.on_update
+    async def order() -> str:
+        await note("order begun")
+        await asyncio.sleep(3_600)
+        return "ordered"
+
+    @perdure.on_signal
+    async def remind(_n: int) -> None:
+        await note("reminder begun")
+        await asyncio.sleep(3_600)
+
+    await perdure.receive("end")
+    if how == "fails":
+        raise ValueError("over")
+    return "done"
+
+
+@pytest.mark.parametrize("how", ["fails", "cancelled"])
+async def test_what_a_failing_end_cuts_off_is_named_in_the_journal_and_told_to_callers(lab: Lab, how: str) -> None:
+    async with lab.engine(abrupt) as engine:
+        handle = await engine.start(abrupt, how)
+        await handle.signal("remind", 1)
+        asked = asyncio.create_task(handle.update("order"))
+        await until(lambda: len(seen) == 2)
+        await (handle.signal("end") if how == "fails" else handle.cancel("enough"))
+        with pytest.raises((perdure.ExecutionFailed, perdure.ExecutionCancelled)):
+            await handle.result(timeout=5)
+        with pytest.raises(perdure.ExecutionClosed, match="accepted; the end cut its handler off"):
+            await asyncio.wait_for(asked, 5)
+        last = (await handle.journal())[-1].event
+        assert sorted((each.kind, each.name) for each in last.unfinished) == [("signal", "remind"), ("update", "order")]
+        with pytest.raises(perdure.ExecutionClosed, match="not delivered"):
+            await handle.update("order")
+
+
+@workflow
+async def leaving() -> int:
+    """Handlers that would end the process."""
+
+    @perdure.on_query
+    def look() -> int:
+        raise SystemExit(3)
+
+    def allowed() -> None:
+        if not seen:
+            raise SystemExit(4)
+
+    @perdure.on_update(validator=allowed)
+    async def change() -> int:
+        raise SystemExit(5)
+
+    @perdure.on_signal
+    async def slow(_n: int) -> None:
+        raise SystemExit(6)
+
+    @perdure.on_signal
+    def quick(_n: int) -> None:
+        raise SystemExit(7)
+
+    return await perdure.receive("end", int)
+
+
+async def test_handlers_cannot_end_the_process(lab: Lab) -> None:
+    async with lab.engine(leaving) as engine:
+        handle = await engine.start(leaving)
+        with pytest.raises(perdure.QueryFailed, match="SystemExit: 3"):
+            await handle.query("look")
+        with pytest.raises(perdure.UpdateRejected, match="SystemExit: 4"):
+            await handle.update("change")
+        seen.append("allowed")
+        with pytest.raises(perdure.UpdateFailed, match="SystemExit: 5"):
+            await asyncio.wait_for(handle.update("change"), 5)
+        await handle.signal("slow", 1)
+        await handle.signal("quick", 1)
+        await handle.signal("end", 9)
+        assert await handle.result(timeout=5) == 9
+        dropped = [each.event.name for each in await handle.journal() if type(each.event).__name__ == "MessageDropped"]
+        assert sorted(dropped) == ["quick", "slow"]

@@ -36,7 +36,7 @@ def closing_event(close: CloseRun) -> tuple[Closing, Status]:
 
 def told_at_the_end(last: Ending, execution: Execution, unread: Sequence[ev.SignalReceived]) -> Ending:
     """The last event with what came to none: handlers that are cut off, signals that nobody took."""
-    at_work = list(execution.handlers.at_work.values())
+    at_work = execution.handlers.unfinished()
     if not at_work and not unread:
         return last
     if len(at_work) > MOST_UNFINISHED:

@@ -49,6 +49,8 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 JOURNAL_PAGE = 1_000
+NOT_DELIVERED = "What was sent was not delivered."
+CUT_OFF = "The update had been accepted; the end cut its handler off. What it did by then is in the journal."
 
 
 class Port(Protocol):
@@ -276,7 +278,7 @@ class Handle(Generic[R]):
         if settled.failure is not None:
             raise UpdateRejected(execution=self.id, name=name, failure=settled.failure)
         row = await self._row()
-        raise ExecutionClosed(execution=self.id, status=row.status)
+        raise ExecutionClosed(execution=self.id, status=row.status, fate=CUT_OFF if settled.position else NOT_DELIVERED)
 
     async def state(self, type: Any = Any) -> Any:
         """What the workflow last published, whether it runs or not; None if it has published nothing.
@@ -511,7 +513,7 @@ class Handle(Generic[R]):
             raise ExecutionNotFound(execution=self.id, namespace=self.key.namespace)
         if receipt.status == "closed":
             status = receipt.row.status if receipt.row is not None else "closed"
-            raise ExecutionClosed(execution=self.id, status=status)
+            raise ExecutionClosed(execution=self.id, status=status, fate=NOT_DELIVERED)
 
 
 def _codec(form: Form | None, returns: Any) -> Codec[Any]:

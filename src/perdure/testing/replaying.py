@@ -117,7 +117,7 @@ def point_of(execution: Execution) -> Point:
     still_open = tuple(seq for seq, command in machine.open.items() if command.state is not State.CANCELLED)
     still_open += tuple(-seq for seq in machine.left)
     signals = tuple(sorted(execution.mailbox.counts().items()))
-    at_work = tuple(execution.handlers.at_work.values())
+    at_work = tuple(execution.handlers.unfinished())
     return Point(machine.next_seq, still_open, machine.now_ms, signals, at_work, execution.unpublished)
 
 

@@ -437,7 +437,7 @@ class Execution:
         """A message to another execution; the future resolves when it has arrived in its inbox."""
         return self._future(self.issue(command))
 
-    def drop(self, signal: ev.SignalReceived, error: Exception) -> None:
+    def drop(self, signal: ev.SignalReceived, error: BaseException) -> None:
         """A signal that the code cannot take becomes a dead letter, and the journal says why."""
         failure = failure_info(error)
         if isinstance(error, DecodeError):  # its cure is for what stalls

@@ -226,6 +226,7 @@ class Handlers:
     def __init__(self, execution: Execution) -> None:
         self.by_kind: dict[Kind, dict[str, Handler]] = {"signal": {}, "query": {}, "update": {}}
         self.at_work: dict[asyncio.Task[None], ev.Unfinished] = {}
+        self._cut_off: list[ev.Unfinished] = []
         self.unanswered: dict[str, ev.UpdateAccepted] = {}  # by id
         self.ending = False  # the workflow's own coroutine has ended: no handler begins any more
         self._execution = execution
@@ -277,25 +278,34 @@ class Handlers:
     def _begin(self, work: Any, told: ev.Unfinished) -> None:
         task = self._execution.loop.create_task(work, name=f"{told.kind} {told.name}", context=Context())
         self.at_work[task] = told
-        task.add_done_callback(self.at_work.pop)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        told = self.at_work.pop(task)
+        if self.ending and task.cancelled():
+            self._cut_off.append(told)
+
+    def unfinished(self) -> list[ev.Unfinished]:
+        """Those that the end of the run has cut off, or cuts off now."""
+        return [*self._cut_off, *self.at_work.values()]
 
     def _signal_at_once(self, handler: Handler, event: ev.SignalReceived) -> None:
         try:
             handler.fn(*self._value(handler, event))
-        except Exception as error:  # noqa: BLE001 - the handler's, whatever it is
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - the handler's, whatever it is
             self._drop(event, error)
 
     async def _signal(self, handler: Handler, event: ev.SignalReceived) -> None:
         try:
             await handler.fn(*self._value(handler, event))
-        except Exception as error:  # noqa: BLE001 - likewise
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - likewise
             self._drop(event, error)
 
     def _value(self, handler: Handler, event: ev.SignalReceived) -> tuple[Any, ...]:
         form = handler.form
         return (form.arguments.decode_one(event.value, f"signal {event.name!r}"),) if form.parameters else ()
 
-    def _drop(self, event: ev.SignalReceived, error: Exception) -> None:
+    def _drop(self, event: ev.SignalReceived, error: Exception | SystemExit) -> None:
         refused = refused_in(error)
         if refused is None:
             self._execution.drop(event, error)
@@ -325,9 +335,9 @@ class Handlers:
             result = handler.form.result.encode(value, f"the result of update {event.name!r}")
         except asyncio.CancelledError as error:
             if self.ending:
-                return  # the close answers it
+                raise  # the close answers it
             self._complete(event, None, failure_info(error))
-        except Exception as error:  # noqa: BLE001 - the handler's: the caller is told
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - the handler's: the caller is told
             execution.problem = refused_in(error)
             if execution.problem is None:
                 self._complete(event, None, failure_info(error))
@@ -356,7 +366,7 @@ class Handlers:
                 self._look(f"The validator of {handler.form.mark}", handler.validator, args)
         except ReadOnlyHandler:
             raise
-        except Exception as error:  # noqa: BLE001 - whatever a validator raises is its reason
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a validator raises is its reason
             return failure_info(error)
         return None
 
@@ -375,7 +385,7 @@ class Handlers:
             value = self._look(f"The handler of {handler.form.mark}", handler.fn, args)
         except ReadOnlyHandler:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise QueryFailed(execution=self._execution.id, name=name, failure=failure_info(error)) from error
         with secrets_pass(when=True):  # it goes to who asked, and is recorded nowhere
             return handler.form.result.encode(value, f"the result of query {name!r}")

@@ -25,11 +25,11 @@ class ExecutionExists(YourError):
 
 
 class ExecutionClosed(YourError):
-    """The execution has ended: what was sent was not delivered."""
+    """The execution has ended: what was sent was not delivered, or not finished."""
 
     code = "P0503"
     text = "Execution {execution!r} is closed ({status})."
-    cure = "What was sent was not delivered."
+    cure = "{fate}"
 
 
 class ExecutionStalled(YourError):
