@@ -779,8 +779,10 @@ async def test_an_outcome_that_nobody_knows_stays_with_the_run_that_it_is_of(lab
         runs = [each.run for each in await handle.unresolved()]
         assert len(runs) == 2
         assert unknown.run in runs  # it is still listed, and can still be settled
-        for _ in runs:
+        with pytest.raises(perdure.NotUnresolved, match="several runs wait"):
             await handle.resolve(2, perdure.Happened("receipt"))
+        for run in runs:
+            await handle.resolve(2, perdure.Happened("receipt"), run=run)
         assert await handle.result() == "receipt"
         assert await handle.unresolved() == []
     assert ran() == ["plan", "charge", "charge", "charge"]
@@ -808,6 +810,27 @@ async def test_a_run_that_has_continued_as_new_can_be_forked_but_not_rewound(lab
         await status(handle, "parked")
         assert [run.status for run in await handle.runs()] == ["parked", "abandoned", "continued"]
     assert ran() == ["plan"] * 5
+
+
+async def test_what_follows_a_copy_is_not_what_followed_the_original(lab: Lab) -> None:
+    """Also where the code had decided to continue before the cut: the next run's id is the copy's own."""
+
+    @workflow
+    async def laps(n: int) -> int:
+        await plan(str(n))
+        if n:
+            perdure.continue_as_new(n - 1)
+        return n
+
+    async with lab.engine(laps) as engine:
+        handle = await engine.start(laps, 2, id="a")
+        await handle.result()
+        first = (await handle.runs())[-1].run
+        fork = await engine.fork("a", new_id="b", at=3, run=first)
+        await fork.result()
+        runs = [run.run for run in [*await handle.runs(), *await fork.runs()]]
+        assert len(set(runs)) == 6
+    assert len({key for _, key in RAN}) == len(RAN) == 5
 
 
 # --- crashes ---

@@ -166,6 +166,22 @@ def test_a_carried_message_is_there_once_even_if_its_sender_repeats_it(lab):
     assert lab.inbox("a") == [unread.event]
 
 
+def test_a_carried_message_that_nobody_journaled_goes_on_with_the_next_run(lab):
+    """It was received by an earlier run, and given back: it is not one that its sender repeats."""
+    lab.create("a")
+    unread = lab.mail("a")
+    lab.store.deposit([], [unread])
+    lab.commit(lab.batch("a", unread.event, taken=lab.store.inbox(lab.key("a"), 9)))
+    go_on(lab, carried=[unread], received=[unread.message_id])
+    go_on(lab, run="second", then=following(lab, "third"))
+    assert lab.inbox("a") == [unread.event]
+    taken = lab.store.inbox(lab.key("a"), 9)
+    lab.commit(lab.batch("a", unread.event, run="third", taken=taken))
+    lab.store.deposit([], [unread])
+    go_on(lab, run="third", then=following(lab, "fourth"), received=[unread.message_id])
+    assert lab.inbox("a") == []
+
+
 def test_answers_to_the_run_that_ended_are_dropped(lab):
     lab.create("a")
     closed = ev.ChildClosed(1, "child", "completed", NOTHING)

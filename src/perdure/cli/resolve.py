@@ -74,10 +74,18 @@ def _lines(settings: Settings, each: perdure.Unresolved) -> Iterator[Text]:
 @click.option("--happened", metavar="JSON", help="It happened, and this is what the step would have returned.")
 @click.option("--did-not-happen", is_flag=True, help="It did not, and can no longer happen: it runs again.")
 @click.option("--abandon", is_flag=True, help="Nobody will know: the workflow gets perdure.UnknownOutcome.")
+@click.option("--run", metavar="RUN", help="That began it, by its id: needed only where several runs wait for SEQ.")
 @click.option("--note", default="", metavar="TEXT", help="Why; kept in the journal, and shown.")
 @shared_options
 def resolve(
-    execution_id: str, seq: int, *, happened: str | None, did_not_happen: bool, abandon: bool, note: str
+    execution_id: str,
+    seq: int,
+    *,
+    happened: str | None,
+    did_not_happen: bool,
+    abandon: bool,
+    note: str,
+    run: str | None,
 ) -> None:
     """Say what came of step SEQ of execution ID.
 
@@ -94,13 +102,13 @@ def resolve(
         text = read_text(happened)
         parse(text, "--happened")
         decision = perdure.Happened(jn.Payload(text.encode(), "json"))
-    go(_resolve(current(), execution_id, seq, decision, note))
+    go(_resolve(current(), execution_id, seq, decision, note, run))
 
 
-async def _resolve(settings: Settings, execution_id: str, seq: int, decision: Any, note: str) -> None:
+async def _resolve(settings: Settings, execution_id: str, seq: int, decision: Any, note: str, run: str | None) -> None:
     async with client_of(settings) as client:
         await known(client, execution_id)
-        await client.handle(execution_id).resolve(seq, decision, note=note)
+        await client.handle(execution_id).resolve(seq, decision, note=note, run=run)
         outcome = {perdure.DidNotHappen: "did_not_happen", perdure.Abandoned: "abandoned"}.get(
             type(decision), "happened"
         )

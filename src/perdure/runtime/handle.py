@@ -346,7 +346,7 @@ class Handle(Generic[R]):
         store, key = self._port.store, self.key
         return await self._port.read(lambda: read_page(store, key.namespace, key.execution, None, PAGE))  # type: ignore[no-any-return]
 
-    async def resolve(self, seq: int, decision: Decision, *, note: str = "") -> None:
+    async def resolve(self, seq: int, decision: Decision, *, note: str = "", run: str | None = None) -> None:
         """Say what came of a step of which nobody knew; returns when that is durable. It counts once.
 
         Args:
@@ -354,9 +354,11 @@ class Handle(Generic[R]):
             decision: `Happened(value)`: its await returns the value. `DidNotHappen()`: and it can no longer happen; it
                 runs again, if the workflow still waits for it. `Abandoned()`: its await raises `UnknownOutcome`.
             note: why, for the journal.
+            run: the run that began it, as `unresolved()` tells it. Needed only where several wait for the same number,
+                after a rewind or continue-as-new.
 
         Raises:
-            NotUnresolved: nobody asks that (any more).
+            NotUnresolved: nobody asks that (any more), or it is not said which of several runs is meant.
             EncodeError, AnswerRefused: the value is not of the type of the step's result. Where no code is at hand
                 this is found out when the engine takes the answer: it is then listed again, as refused.
             ExecutionNotFound: there is none with this id.
@@ -371,7 +373,7 @@ class Handle(Generic[R]):
             raise InvalidOption(option="decision", value=repr(decision), expected=expected)
         await self._row()
         port, store = self._port, self._port.store
-        waiting = await port.read(lambda: find(store, self.key, seq))
+        waiting = await port.read(lambda: find(store, self.key, seq, run))
         step = await port.known_step(waiting)
         if step is None and self._workflow is not None:
             step = find_step(self._workflow, waiting.step)

@@ -104,16 +104,19 @@ def _event(store: Store, row: UnresolvedRow, position: int) -> ev.AnyEvent:
     return store.load(row.key, row.run, position, 1)[0].event
 
 
-def find(store: Store, key: Key, seq: int) -> Unresolved:
+def find(store: Store, key: Key, seq: int, run: str | None = None) -> Unresolved:
     """The step of this number that waits for an answer. Blocks.
 
     Raises:
         NotUnresolved: none does; the message says why.
     """
-    found = [row for row in _rows(store, key) if row.seq == seq]
+    found = [row for row in _rows(store, key) if row.seq == seq and run in (None, row.run)]
     waiting = [row for row in found if not row.message_id]
+    if len(waiting) > 1:
+        runs = ", ".join(row.run for row in waiting)
+        raise NotUnresolved(execution=key.execution, seq=seq, state=f"several runs wait for one, say which: {runs}")
     if waiting:
-        return _told(store, waiting[-1])
+        return _told(store, waiting[0])
     state = "an answer is on its way already" if found else _what_is_with(store, key, seq)
     raise NotUnresolved(execution=key.execution, seq=seq, state=state)
 

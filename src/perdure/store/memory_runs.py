@@ -67,7 +67,8 @@ class MemoryRuns(MemoryTables):
 
     def _move_letters(self, key: Key, before: int, received: Sequence[str], carried: Sequence[Mail]) -> None:
         self._remember(key, received)
-        letters = [each for each in self._world.inboxes[before] if not self.was_received(key, each.message_id)]
+        # Not what earlier runs received: of that, only what was carried can be here.
+        letters = [each for each in self._world.inboxes[before] if each.message_id not in set(received)]
         left = [each for each in letters if stays(self, key, each.body)]
         self._set_inbox(before, [])
         first = [Posted(n, mail.message_id, seal(mail.event)) for n, mail in enumerate(carried, 1)]

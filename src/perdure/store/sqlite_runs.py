@@ -46,8 +46,8 @@ class SqliteRuns(SqliteTables):
         if received:
             self._received_used = True
             self._executemany(SQL["put_received"], [(*key, message_id) for message_id in received])
-        if self._received_used:
-            self._execute(SQL["drop_received"], (before, *key))
+            # Not what earlier runs received: of that, only what was carried can be here.
+            self._executemany(SQL["take_letter"], [(before, message_id) for message_id in received])
         left: list[Any] = self._execute(SQL["letters"], (before, ALL)).fetchall()
         over = [(before, message_id) for _, message_id, *body in left if not stays(self, key, body)]
         self._executemany(SQL["take_letter"], over)

@@ -16,9 +16,9 @@ from perdure.core import events as ev
 from perdure.core.errors import ExecutionNotFound, PerdureError, StoreError
 from perdure.core.events import Payload
 from perdure.core.identity import Key, derived_id
-from perdure.runtime.branching import Asked, Code, carry_out
+from perdure.runtime.branching import Asked, Code, carry_out, question
 from perdure.runtime.description import Description
-from perdure.runtime.handle import Handle, raise_if_error
+from perdure.runtime.handle import Handle, key_of, raise_if_error
 from perdure.runtime.local import Question
 from perdure.runtime.unresolved import Unresolved
 from perdure.runtime.updates import Settled, look
@@ -129,7 +129,7 @@ class SimPort:
         while True:
             try:
                 return await carry_out(self.read, self.store, asked, self.with_code(workflow))
-            except StoreError:
+            except (StoreError, AnswerLost):
                 await asyncio.sleep(0.05 + self.rng.random() * 0.3)
 
     async def deposit(self, item: Start | Mail) -> Receipt:
@@ -274,7 +274,7 @@ async def decide(port: SimPort, bank: Bank) -> None:
         with contextlib.suppress(PerdureError, AnswerLost):  # somebody was faster, or the store does not answer
             for row in await port.read(lambda: port.store.unresolved("default", "", None, 100)):
                 handle: Handle[Any] = Handle(port, row.key, None)
-                await handle.resolve(row.seq, _truth(port, bank, row))
+                await handle.resolve(row.seq, _truth(port, bank, row), run=row.run)
 
 
 def _truth(port: SimPort, bank: Bank, row: UnresolvedRow) -> Decision:
@@ -286,6 +286,23 @@ def _truth(port: SimPort, bank: Bank, row: UnresolvedRow) -> Decision:
         return Abandoned()
     bank.void(f"{key}-{row.attempt}")
     return DidNotHappen()
+
+
+async def go_back(port: SimPort, keys: list[Key], times: int, longest_s: float) -> None:
+    """Fork or rewind at random moments, from random events; what cannot be is refused, and asked for no more."""
+    for n in range(times):
+        await asyncio.sleep(port.rng.random() * longest_s)
+        source = port.rng.choice(keys)
+        fork = key_of(port.store, source.namespace, f"{source.execution}-{port.name[-1]}{n}")
+        key = fork if port.rng.random() < 0.5 else source
+        try:
+            row = port.store.row(source)
+            at = port.rng.randint(2, max(2, row.position if row is not None else 0))
+            run, code = port.new_id(), port.with_code(None)
+            asked = await question(port.read, port.store, source, key, run, at=at, replace=None, run=None, code=code)
+            await port.branch(asked)
+        except (PerdureError, AnswerLost):
+            pass  # not there yet, or something is open there: a client may well be told so
 
 
 async def operate(port: SimPort, stalled: list[Key]) -> None:

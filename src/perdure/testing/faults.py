@@ -56,7 +56,12 @@ class FaultyStore:
     """One process's way into the store."""
 
     def __init__(
-        self, inner: Store, process: str, plan: Plan, committed: Callable[[Batch], None] = lambda _: None
+        self,
+        inner: Store,
+        process: str,
+        plan: Plan,
+        committed: Callable[[Batch], None] = lambda _: None,
+        branched: Callable[[Branch], None] = lambda _: None,
     ) -> None:
         self.inner = inner
         self.path = inner.path
@@ -64,6 +69,7 @@ class FaultyStore:
         self.process = process
         self.plan = plan
         self.committed = committed
+        self.branched = branched
 
     def _call(self, name: str, call: Callable[[], R]) -> R:
         self.plan.before(self.process, name)
@@ -104,8 +110,15 @@ class FaultyStore:
         return self._call("resume", lambda: self.inner.resume(key, message_id))
 
     def branch(self, branch: Branch) -> Receipt:
-        """See `Store.branch`."""
-        return self._call("branch", lambda: self.inner.branch(branch))
+        """See `Store.branch`. What was begun is told before the answer can be lost."""
+
+        def write() -> Receipt:
+            receipt = self.inner.branch(branch)
+            if receipt.created:
+                self.branched(branch)
+            return receipt
+
+        return self._call("branch", write)
 
     def runs(self, key: Key, before: int | None, limit: int) -> list[RunRow]:
         """See `Store.runs`."""

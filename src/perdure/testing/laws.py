@@ -102,7 +102,8 @@ def well_formed(journal: Journal) -> None:
             raise Broken("logical time never goes back", f"{journal.key.execution} at {position}", journal.key)
         now_ms = recorded.at_ms
     kinds = [type(recorded.event) for recorded in journal.events]
-    if kinds[:2] != [ev.ExecutionStarted, ev.ExecutionClaimed]:
+    first = [kind for kind in kinds[:3] if kind is not ev.Snapshot]
+    if first[:2] != [ev.ExecutionStarted, ev.ExecutionClaimed]:
         raise Broken("a run begins with its start and its claim", f"{journal.key.execution}: {kinds[:2]}", journal.key)
     if any(kind in ev.CLOSING for kind in kinds[:-1]):
         raise Broken("nothing follows the close", journal.key.execution, journal.key)
@@ -137,6 +138,8 @@ def order_per_sender(journal: Journal) -> None:
     """Messages of one sending run arrive in the order of their numbers, none twice, none left out in between."""
     last: dict[str, int] = {}
     for recorded in journal.events:
+        if isinstance(recorded.event, ev.RunForked):
+            last.clear()
         sender = getattr(recorded.event, "sender_run", "")
         if not sender:
             continue
@@ -256,12 +259,21 @@ def nothing_acknowledged_is_lost(evidence: Evidence) -> None:
 
 
 def _kept(evidence: Evidence, row: Row) -> set[str]:
-    journal = evidence.ledger.journals.get((row.key, row.run))
-    events = [] if journal is None else [recorded.event for recorded in journal.events]
+    events = [recorded.event for recorded in _chain(evidence, row)]
     found = {getattr(event, "message_id", "") for event in events}
     found |= {event.resolved.message_id for event in events if getattr(event, "resolved", None) is not None}  # type: ignore[union-attr]
     found |= {letter.message_id for letter in evidence.store.inbox(row.key, ALL)}
     return found | {letter.message_id for letter in evidence.store.dead_letters(row.key, ALL)}
+
+
+def _chain(evidence: Evidence, row: Row) -> list[ev.Recorded]:
+    """The events of its current run and of those that it continued from, in order; not of what was rewound."""
+    found: list[ev.Recorded] = []
+    run = row.run
+    while run and (journal := evidence.ledger.journals.get((row.key, run))) is not None and journal.events:
+        found = [*journal.events, *found]
+        run = getattr(journal.events[0].event, "continued_from", "")
+    return found
 
 
 def order_per_client(evidence: Evidence) -> None:
@@ -272,9 +284,9 @@ def order_per_client(evidence: Evidence) -> None:
         if isinstance(each.mail.event, ev.SignalReceived):
             per_pair[each.client, each.mail.receiver].append(each)
     for (client, key), sent in per_pair.items():
-        journal = evidence.ledger.journals.get((key, rows[key.execution].run))
-        events = [] if journal is None else journal.events
-        position = {getattr(each.event, "message_id", ""): each.position for each in events}
+        position: dict[str, int] = {}
+        for place, recorded in enumerate(_chain(evidence, rows[key.execution])):
+            position.setdefault(getattr(recorded.event, "message_id", ""), place)
         places = [position.get(each.mail.message_id, ALL) for each in sorted(sent, key=lambda each: each.sent)]
         if places != sorted(places):
             raise Broken("order per sender", f"{client} to {key.execution}: {places}", key)
@@ -297,7 +309,8 @@ def what_was_sent_has_a_fate(evidence: Evidence) -> None:
 
 
 def _events(journal: Journal, kind: type[E]) -> list[E]:
-    return [recorded.event for recorded in journal.events if isinstance(recorded.event, kind)]
+    """Its own: not what was copied."""
+    return [recorded.event for recorded in journal.events[journal.copied :] if isinstance(recorded.event, kind)]
 
 
 def _seqs(journal: Journal, kind: type[ev.CommandEvent]) -> set[int]:
@@ -314,7 +327,7 @@ def children_are_answered(evidence: Evidence) -> None:
             if child.seq in settled:
                 continue
             row, detail = rows.get(child.execution), f"#{child.seq} of {journal.key.execution}"
-            if row is None or row.run != child.run:
+            if row is None or child.run not in (row.run, row.first_run):
                 raise Broken("an initiated child exists", detail, journal.key)
             if row.status not in OPEN_STATUSES and not (journal.closed or child.seq in answered):
                 raise Broken("a parent hears of its child's end", detail, journal.key)
@@ -329,6 +342,56 @@ def children_asked_to_cancel_may_clean_up(evidence: Evidence) -> None:
         for child in _events(journal, ev.ChildInitiated):
             if child.execution in asked and ends.get(child.execution) == ev.ExecutionTerminated(PARENT_CLOSED):
                 raise Broken("who is asked to cancel may clean up", child.execution, journal.key)
+
+
+def runs_follow_each_other(evidence: Evidence, replays_: Mapping[tuple[Key, str], Replay]) -> None:
+    """What continues as new goes on, and gets the messages that were not received."""
+    rows = rows_of(evidence)
+    for (key, run), journal in evidence.ledger.journals.items():
+        last = journal.events[-1].event if journal.events else None
+        if not isinstance(last, ev.ContinuedAsNew):
+            continue
+        after = evidence.ledger.journals.get((key, last.run))
+        started = None if after is None else after.events[0].event
+        if after is None or not isinstance(started, ev.ExecutionStarted) or started.continued_from != run:
+            raise Broken("what continues goes on", f"{key.execution}, run {run[:6]}", key)
+        if rows[key.execution].run != last.run and not after.closed:
+            raise Broken("what continues goes on", f"{key.execution}: {last.run[:6]} is neither open nor over", key)
+        _unread_went_on(evidence, journal, after, replays_[key, run])
+
+
+def _unread_went_on(evidence: Evidence, before: Journal, after: Journal, replayed: Replay) -> None:
+    came = {event.message_id: event.name for event in _signals(before)}
+    went = {event.message_id for event in _signals(after)}
+    went |= {letter.message_id for letter in evidence.store.dead_letters(before.key, ALL)}
+    if after.closed and not isinstance(after.events[-1].event, ev.CLOSING):
+        return  # it was rewound: to its messages the law of acknowledged ones holds
+    for name, count in replayed.points[-1].signals:
+        if sum(came[each] == name for each in went & came.keys()) < count:
+            detail = f"{count} of {name!r} were unread at the end of run {before.run[:6]} of {before.key.execution}"
+            raise Broken("what was not received goes on", detail, before.key)
+
+
+def _signals(journal: Journal) -> list[ev.SignalReceived]:
+    return [recorded.event for recorded in journal.events if isinstance(recorded.event, ev.SignalReceived)]
+
+
+def copies_are_true(evidence: Evidence) -> None:
+    """A fork or a rewind begins with what the run holds that it names, up to the event that it names."""
+    by_run = {run: journal for (_, run), journal in evidence.ledger.journals.items()}
+    origins = {
+        run.run: run.origin for row in rows_of(evidence).values() for run in evidence.store.runs(row.key, None, ALL)
+    }
+    for (key, run), journal in evidence.ledger.journals.items():
+        if not journal.copied:
+            continue
+        mark = journal.events[journal.copied - 1].event
+        assert isinstance(mark, ev.RunForked)
+        told = f"{mark.from_execution}/{mark.from_run}/{journal.copied - 1}"
+        source = by_run[mark.from_run].bodies[1 : journal.copied - 1]
+        if origins.get(run) != told or mark.run != run or journal.bodies[1 : journal.copied - 1] != source:
+            detail = f"{key.execution}, run {run[:6]}: {told}, the store says {origins.get(run)}"
+            raise Broken("a copy is what it is a copy of", detail, key)
 
 
 def everything_terminates(evidence: Evidence) -> None:
@@ -365,6 +428,8 @@ def check_all(evidence: Evidence, prefixes: Mapping[tuple[Key, str], Sequence[in
     everything_terminates(evidence)
     the_store_holds_what_was_seen(evidence)
     replayed = check_journals(evidence, prefixes)
+    runs_follow_each_other(evidence, replayed)
+    copies_are_true(evidence)
     steps_began_from_the_journal(evidence, replayed)
     no_step_begins_in_a_pause(evidence)
     nothing_acknowledged_is_lost(evidence)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from perdure.core import events as ev
 from perdure.core.format import FORMAT, decode_event, encode_event
 from perdure.core.identity import Key
-from perdure.store.protocol import Batch, Mail, NewEvent, Store
+from perdure.store.protocol import Batch, Branch, Mail, NewEvent, Store
 
 
 class Broken(Exception):
@@ -59,6 +59,7 @@ class Journal:
         self.bodies: list[bytes] = []
         self.writers: list[str] = []  # by position: the process that committed it
         self.ends: set[int] = set()  # lengths at which commits ended: where workers take commands
+        self.copied = 0  # how many of its events were copied from another run, or tell of that
         self.closed = False
         self.ended: dict[int, int] = {}  # by seq: the ledger's order when the step's answer was committed
 
@@ -81,6 +82,7 @@ class Ledger:
         self.trace: list[tuple[int, str, str, str]] = []  # time, process, execution, what: for people
         self._by_run: dict[str, Journal] = {}
         self._called: dict[tuple[str, int], tuple[str, str, str]] = {}
+        self._keys: dict[str, tuple[str, int]] = {}  # idempotency keys: of which run and step
 
     def next(self) -> int:
         """A later number."""
@@ -106,6 +108,10 @@ class Ledger:
                 f"{start.name} #{start.seq} of {start.execution} began in {start.process} after its commit",
                 journal.key,
             )
+        owner = self._keys.setdefault(start.key, (start.run, start.seq))
+        if owner != (start.run, start.seq):
+            detail = f"#{start.seq} of {start.execution}, run {start.run[:6]}: it is #{owner[1]}'s of {owner[0][:6]}"
+            raise Broken("a key is of one step of one run", detail, None if journal is None else journal.key)
         call = (start.name, start.key, start.arguments)
         before = self._called.setdefault((start.run, start.seq), call)
         if before != call:
@@ -157,7 +163,31 @@ class Ledger:
         self.events += len(loaded)
         self.lengths[batch.run] = len(journal.events)
         journal.ends.add(len(journal.events))
-        journal.closed = batch.closes is not None
+        journal.closed = batch.closes is not None or batch.then is not None
+        if batch.then is not None:
+            self._begin(process, time_ms, batch.key, batch.then.run)
+
+    def branched(self, process: str, time_ms: int, branch: Branch) -> None:
+        """A fork or a rewind was made durable: the run in whose place it stands is over."""
+        self.note(time_ms, process, branch.key.execution, f"begins anew from {branch.origin[-20:]}")
+        if branch.instead_of:
+            self.journals[branch.key, branch.instead_of].closed = True
+        self._begin(process, time_ms, branch.key, branch.run).copied = len(branch.events)
+
+    def _begin(self, process: str, time_ms: int, key: Key, run: str) -> Journal:
+        """A run that begins with events that nobody committed to it."""
+        journal = self.journals[key, run] = self._by_run[run] = Journal(key, run)
+        journal.events = self.store.load(key, run, 0, 1_000_000)
+        journal.bodies = [encode_event(recorded.event) for recorded in journal.events]
+        journal.writers = [process] * len(journal.events)
+        order = self.next()
+        for recorded in journal.events:
+            if isinstance(recorded.event, ENDS_STEP):
+                journal.ended[recorded.event.seq] = order
+        self.lengths[run] = len(journal.events)
+        journal.ends.add(len(journal.events))
+        self.note(time_ms, process, key.execution, f"run {run[:6]} begins with {len(journal.events)} events")
+        return journal
 
     def _append(self, journal: Journal, new: NewEvent, recorded: ev.Recorded, order: int) -> None:
         body, name = encode_event(new.event), journal.key.execution

@@ -55,11 +55,11 @@ class Replay(NamedTuple):
     execution: Execution
     points: list[Point]
     commands: dict[int, tuple[Any, ...]]
-    renamed: dict[int, tuple[Any, ...]]  # those of them that were open when the run was forked, as they are since then
+    renamed: dict[int, list[tuple[Any, ...]]]  # those that were open where the run was forked, as they were since then
 
     def last(self, seq: int) -> tuple[Any, ...] | None:
         """A command as it is now."""
-        return self.renamed.get(seq, self.commands.get(seq))
+        return self.renamed[seq][-1] if seq in self.renamed else self.commands.get(seq)
 
 
 class Noting(Machine):
@@ -142,12 +142,13 @@ def replay(
     execution.private = private
     execution.expect(events)
     points: list[Point] = []
-    renamed: dict[int, tuple[Any, ...]] = {}
+    renamed: dict[int, list[tuple[Any, ...]]] = {}
     try:
         for recorded in events:
             execution.feed(recorded)
             if isinstance(recorded.event, ev.RunForked):
-                renamed |= {command.seq: told(command) for command in machine.open.values()}
+                for command in machine.open.values():
+                    renamed.setdefault(command.seq, []).append(told(command))
             if recorded.position + 1 in take and machine.state is not RunState.PAUSED:
                 execution.take()
             points.append(point_of(execution))
@@ -168,7 +169,7 @@ def check_prefix(
         raise Broken(FIXED_POINT, f"{execution_id} after {len(events)} events: {part.points[-1]}, was {expected}")
     for seq in part.commands:
         command = part.last(seq)
-        if command not in (full.commands.get(seq), full.last(seq)):
+        if command not in (full.commands.get(seq), *full.renamed.get(seq, ())):
             raise Broken(FIXED_POINT, f"{execution_id} #{seq}: {command}, was {full.commands.get(seq)}")
 
 

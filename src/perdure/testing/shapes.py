@@ -453,6 +453,33 @@ async def hurried(n: int) -> list[str]:
     return [*said, str(left.done())]
 
 
+@workflow
+async def chain(n: int, heard: list[Any] | None = None) -> list[Any]:
+    """Runs that follow each other; messages may come at any moment, and some are left for the next run."""
+    heard = [*(heard or []), await work(f"link{n}", 60, 0.2)]
+    try:
+        heard.append(await perdure.receive("note", timeout=0.3))  # perdure: allow L004
+        heard.append(await perdure.receive("other", timeout=0.1))  # perdure: allow L004
+    except TimeoutError:
+        pass
+    if n:
+        perdure.continue_as_new(n - 1, heard)
+    return heard
+
+
+@workflow
+async def relay(n: int) -> dict[str, int]:
+    """A state that is handed on, and a child of the first run that ends with the last one."""
+    state = perdure.restored(dict[str, int]) or {}
+    if not state:
+        await perdure.start_child(patient, "never")
+    state[f"lap{len(state)}"] = await work(f"lap{len(state)}", 40, 0.1)
+    await asyncio.sleep(0.1)
+    if len(state) <= n:
+        perdure.snapshot(state)
+    return state
+
+
 class Shape(NamedTuple):
     """A workflow, and how the simulator starts it."""
 
@@ -489,6 +516,10 @@ SHAPES: dict[str, Shape] = {
     "reconciled": Shape(reconciled, _number(2, 5)),
     "hurried": Shape(hurried, _number(1, 5)),
     "renewed": Shape(renewed, _number(1, 3)),
+    "chain": Shape(chain, _number(1, 4)),
+    "relay": Shape(relay, _number(1, 3)),
     "knocker": Shape(knocker, lambda rng: (f"x{rng.randint(0, 5)}",)),
 }
+RUNS = ("chain", "relay")
+"""Those that continue as new."""
 HELPERS: list[Workflow[..., Any]] = [leaf, patient, echo, tidies]

@@ -19,7 +19,7 @@ from perdure.runtime.starting import make_start
 from perdure.runtime.worker import Limits, Worker
 from perdure.store.memory import MemoryStore
 from perdure.store.protocol import OPEN_STATUSES, Batch, Store
-from perdure.testing.clients import AnswerLost, SimPort, bother, decide, hold, operate
+from perdure.testing.clients import AnswerLost, SimPort, bother, decide, go_back, hold, operate
 from perdure.testing.deploys import renewed_before
 from perdure.testing.faults import FaultyStore, Plan
 from perdure.testing.kernel import Crash, Kernel, Process
@@ -27,7 +27,7 @@ from perdure.testing.laws import Evidence, check_all, order_within_a_commit
 from perdure.testing.ledger import Broken, Ledger
 from perdure.testing.programs import generate, program
 from perdure.testing.replaying import AlwaysReplay
-from perdure.testing.shapes import HELPERS, SHAPES
+from perdure.testing.shapes import HELPERS, RUNS, SHAPES
 from perdure.testing.worker import Pace, SimEnvironment, SimWorker
 from perdure.testing.world import World
 from perdure.workflow import ordered
@@ -37,7 +37,7 @@ EPOCH_MS = 1_800_000_000_000
 LIVENESS_MS = 300_000
 FINGERPRINT = "fingerprint"
 FREEZE_AFTER_COMMIT = 0.02  # the moment at which a worker knows least of what became of it
-WRITES = frozenset({"commit", "deposit", "deliver", "open_session", "renew", "resume"})
+WRITES = frozenset({"commit", "deposit", "branch", "deliver", "open_session", "renew", "resume"})
 WORKFLOWS: dict[str, Workflow[..., Any]] = {
     workflow.name: workflow for workflow in [*(shape.workflow for shape in SHAPES.values()), *HELPERS, program]
 }
@@ -65,6 +65,7 @@ class Profile(NamedTuple):
     signals: int = 6
     rude: bool = True  # clients cancel and terminate, too
     pauses: int = 0  # and pause, and resume
+    branches: int = 0  # and fork, and rewind
     tick_s: float = 1.0
     always_replay: bool = False  # whatever rests or closes, besides the laws at the end
     all_prefixes: bool = False
@@ -93,6 +94,7 @@ def profile_of(seed: int, shape: str = "") -> Profile:
         always_replay=rng.random() < 0.1,
         all_prefixes=rng.random() < 0.05,
         pauses=random.Random(f"pauses {seed}").choice((0, 0, 1, 3)),  # noqa: S311 - reproducible on purpose
+        branches=random.Random(f"branches {seed}").choice((0, 0, 0, 2, 5)),  # noqa: S311 - likewise
     )
 
 
@@ -179,7 +181,13 @@ class Simulation:
     def connect(self, name: str) -> FaultyStore:
         """A connection of a process."""
         store = self._wrap(self.memory.connect())
-        return FaultyStore(store, name, self.plan, lambda batch: self._committed(name, batch))
+        return FaultyStore(
+            store,
+            name,
+            self.plan,
+            lambda batch: self._committed(name, batch),
+            lambda branch: self.ledger.branched(name, self.kernel.now_ms, branch),
+        )
 
     def _committed(self, name: str, batch: Batch) -> None:
         order_within_a_commit(batch)
@@ -254,11 +262,14 @@ class Simulation:
         await port.deposit(start)
 
     def _clients_begin(self) -> None:
-        names = self.profile.shapes or (*SHAPES, *["program"] * 12)
+        names = self.profile.shapes or (*(name for name in SHAPES if name not in RUNS), *["program"] * 12)
+        later = random.Random(f"runs {self.seed}")  # noqa: S311 - reproducible on purpose
         for i in range(self.profile.executions):
             key = key_of(self.store, DEFAULT_NAMESPACE, f"x{i}")
             self.keys.append(key)
             name = self.rng.choice(names)
+            if self.profile.branches and not self.profile.shapes and later.random() < 0.3:
+                name = later.choice(RUNS)
             self._shapes.add(name)
             workflow, arguments = self._what(name)
             port = self._port(f"client-{i}")
@@ -272,6 +283,10 @@ class Simulation:
         port = self._port("client-holder")
         holding = hold(port, self.keys, self.profile.pauses, self.profile.safety_ms / 4000)
         self._clients.append(port.process.create_task(holding))
+        if self.profile.branches:
+            port = self._port("client-b0")
+            back = go_back(port, self.keys, self.profile.branches, self.profile.safety_ms / 2000)
+            self._clients.append(port.process.create_task(back))
         port = self._port("client-operator")
         self._operator = port.process.create_task(operate(port, self.stalled))
         port = self._port("client-decider")
@@ -392,9 +407,16 @@ class Simulation:
             if row.waits_for == PoisonedExecution.__name__:
                 self.store.resume(row.key)
 
+    def _resume_copies(self) -> None:
+        """A pause that was copied is nobody's: whoever forked or rewound ends it."""
+        for row in self.store.rows(DEFAULT_NAMESPACE, ("paused",), "", None, 1_000):
+            if self.store.runs(row.key, None, 1)[0].origin:
+                self.store.resume(row.key, f"resume-{row.run}")
+
     def _watch(self) -> None:
         if not self.faults.on:
             self._resume_poisoned()
+            self._resume_copies()
         rows = self.store.rows(DEFAULT_NAMESPACE, OPEN_STATUSES, "", None, 1)
         underway = any(self.memory._world.outbox.values())  # noqa: SLF001 - the port does not show it
         self.finished = not rows and not underway and all(task.done() for task in self._clients)

@@ -249,6 +249,8 @@ class Execution:
         for command in self.machine.open.values():
             if isinstance(command, StartChild) and command.state is State.OPEN:
                 self._name_child(command)
+            elif isinstance(command, CloseRun) and command.continues is not None:
+                command.continues = msgspec.structs.replace(command.continues, run=self._next_run())
 
     def _name_child(self, command: StartChild) -> None:
         """What follows from its number: a child has the same id and run whenever this run is replayed."""
@@ -430,8 +432,10 @@ class Execution:
         if task is None or task in self.handlers.at_work:
             place = "the workflow's own coroutine: let the handler tell it to"
             raise OutsideWorkflow(what="Continuing as new", place=place)
-        run = derived_id("continued", self.id, self.run, 0)
-        return ContinueAsNew(Continuing(workflow.name, run, input, state, workflow))
+        return ContinueAsNew(Continuing(workflow.name, self._next_run(), input, state, workflow))
+
+    def _next_run(self) -> str:
+        return derived_id("continued", self.id, self.run, 0)
 
     def send(self, command: SendMessage) -> CommandFuture:
         """A message to another execution; the future resolves when it has arrived in its inbox."""

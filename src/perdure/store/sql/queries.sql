@@ -260,10 +260,6 @@ SELECT EXISTS (SELECT 1 FROM received)
 SELECT 1 FROM received WHERE shard = ? AND namespace = ? AND execution = ? AND message_id = ?
 -- name: put_received
 INSERT INTO received (shard, namespace, execution, message_id) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING
--- name: drop_received
-DELETE FROM inbox WHERE number = ? AND message_id IN (
-    SELECT message_id FROM received WHERE shard = ? AND namespace = ? AND execution = ?
-)
 -- name: move_letters
 UPDATE inbox SET number = ?, arrival = arrival + ? WHERE number = ?
 -- name: put_carried
