@@ -61,6 +61,16 @@ def test_every_shape_survives_trouble(shape):
     assert code == 0, out.getvalue()
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_shape_survives_forks_and_rewinds(shape):
+    branched = 0
+    for seed in range(7_100, 7_106):
+        simulation = Simulation(seed, profile_of(seed, shape)._replace(branches=6))
+        simulation.run()
+        branched += sum(bool(journal.copied) for journal in simulation.ledger.journals.values())
+    assert branched
+
+
 @pytest.mark.parametrize("shape", ["sequence", "narrow_fan", "timers", "payments"])
 def test_any_store_call_may_fail_or_be_the_last(shape):
     cases = list(exhaustive.explore(shape))

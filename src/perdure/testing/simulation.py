@@ -94,7 +94,7 @@ def profile_of(seed: int, shape: str = "") -> Profile:
         always_replay=rng.random() < 0.1,
         all_prefixes=rng.random() < 0.05,
         pauses=random.Random(f"pauses {seed}").choice((0, 0, 1, 3)),  # noqa: S311 - reproducible on purpose
-        branches=random.Random(f"branches {seed}").choice((0, 0, 0, 2, 5)),  # noqa: S311 - likewise
+        branches=0 if shape else random.Random(f"branches {seed}").choice((0, 0, 0, 2, 5)),  # noqa: S311 - likewise
     )
 
 
