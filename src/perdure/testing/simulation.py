@@ -432,8 +432,11 @@ class Simulation:
             everything = list(range(first + 1, length + 1))
             return everything if self.profile.all_prefixes else self.rng.sample(everything, min(2, len(everything)))
 
-        before = self._by_old_code if renewed_before.name in self._shapes else {}
-        return {name: some(before.get(name, 0), len(each.events)) for name, each in self.ledger.journals.items()}
+        journals = self.ledger.journals
+        if renewed_before.name not in self._shapes:
+            return {name: some(0, len(each.events)) for name, each in journals.items()}
+        before = {name: max(each.copied, self._by_old_code.get(name, 0)) for name, each in journals.items()}
+        return {name: some(before[name], len(each.events)) for name, each in journals.items()}
 
 
 def simulate(seed: int, shape: str = "") -> Simulation:
