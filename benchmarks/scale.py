@@ -1,6 +1,7 @@
 """What many executions cost: asleep, closed and kept, and how quickly one of them answers another process.
 
-scale.py [--asleep 100000] [--closed 1000000] [--signals 300] [--only asleep,growth,signals] [--folder .cache/bench]
+scale.py [--asleep 100000] [--closed 1000000] [--signals 300] [--chain 100000] [--only asleep,growth,signals,chain]
+    [--folder .cache/bench]
 Prints one line of JSON for each. (`scale.py answer STORE` is the process that answers.)
 """
 
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import perdure
-from perdure import workflow
+from perdure import step, workflow
 from perdure.core import events as ev
 from perdure.core.identity import DEFAULT_NAMESPACE, ExecutionId, Key, shard_of
 from perdure.store.protocol import Batch, NewEvent, Start
@@ -169,6 +170,53 @@ async def signals(file: Path, count: int) -> dict[str, Any]:
     return {"measure": "signals", "count": count, "p50_ms": found[49], "p95_ms": found[94], "ms": sorted(took)}
 
 
+# --- a chain of runs -------------------------------------------------------------------------------------------------
+
+
+@step
+async def trivial(number: int) -> str:
+    return f"{number:0100}"
+
+
+@workflow
+async def link(done: int, steps: int, a_run: int) -> int:
+    """So many steps in all, in runs of a few."""
+    for number in range(done, done + a_run):
+        await trivial(number)
+    if done + a_run < steps:
+        perdure.continue_as_new(done + a_run, steps, a_run)
+    return done + a_run
+
+
+async def chain_of_runs(file: Path, steps: int, a_run: int = 100) -> dict[str, Any]:
+    """Memory of a worker, from one tenth to the next, while one execution goes on in run after run."""
+    async with perdure.Engine(str(file), workflows=[link], durability="process") as engine:
+        await (await engine.start(link, 0, 10 * a_run, a_run)).result()
+        began = time.perf_counter()
+        before, first = rss_mb(), await runs_of(engine, "chain")
+        handle = await engine.start(link, 0, steps, a_run, id="chain")
+        work = asyncio.ensure_future(handle.result())
+        memory = []
+        while not work.done():
+            await asyncio.wait([work], timeout=1)
+            memory.append(round(rss_mb() - before, 1))
+        assert work.result() == steps
+        took_s = time.perf_counter() - began
+        runs = await runs_of(engine, "chain") - first
+    tenths = memory[:: max(1, len(memory) // 10)]
+    rate = round(steps / took_s)
+    told = {"steps": steps, "runs": runs, "steps_per_s": rate, "grown_mb": max(memory), "by_time_mb": tenths}
+    return {"measure": "chain", **told, "file_mb": round(file.stat().st_size / 2**20)}
+
+
+async def runs_of(engine: perdure.Engine, name: str) -> int:
+    """How many runs the execution has had."""
+    try:
+        return len(await engine.handle(name).runs(limit=100_000))
+    except perdure.ExecutionNotFound:
+        return 0
+
+
 def emptied(folder: Path) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -183,7 +231,8 @@ def main() -> None:
     parser.add_argument("--asleep", type=int, default=100_000)
     parser.add_argument("--closed", type=int, default=1_000_000)
     parser.add_argument("--signals", type=int, default=300)
-    parser.add_argument("--only", default="asleep,signals,growth")
+    parser.add_argument("--chain", type=int, default=100_000)
+    parser.add_argument("--only", default="asleep,signals,growth,chain")
     parser.add_argument("--folder", type=Path, default=Path(__file__).parents[1] / ".cache" / "bench")
     options = parser.parse_args()
     only = options.only.split(",")
@@ -191,6 +240,8 @@ def main() -> None:
         print(json.dumps(asyncio.run(asleep(emptied(options.folder) / "asleep.db", options.asleep))), flush=True)
     if "signals" in only:
         print(json.dumps(asyncio.run(signals(emptied(options.folder) / "signals.db", options.signals))), flush=True)
+    if "chain" in only:
+        print(json.dumps(asyncio.run(chain_of_runs(emptied(options.folder) / "chain.db", options.chain))), flush=True)
     if "growth" in only:
         print(json.dumps(growth(emptied(options.folder), options.closed)), flush=True)
     shutil.rmtree(options.folder, ignore_errors=True)
