@@ -17,6 +17,7 @@ from perdure.runtime.driver import Driver
 from perdure.runtime.outgoing import Outgoing
 from perdure.runtime.steps import StepRunner
 from perdure.store import memory, routing
+from perdure.store.memory_runs import MemoryRuns
 from perdure.store.memory_tables import MemoryTables
 from perdure.store.protocol import Outcome
 from perdure.testing import deploys, simulation
@@ -307,3 +308,14 @@ def test_a_patch_that_each_place_answers_for_itself(monkeypatch):
             assert found.law == "a change of code is taken wholly or not at all"
             return
     raise AssertionError("no seed met both ways")
+
+
+def test_dead_letters_to_nobody_that_stay_for_ever(monkeypatch):
+    monkeypatch.setattr(MemoryRuns, "remove_strays", lambda *_: None)
+    assert laws_broken(shape="knocker", seeds=20) == "nothing is left of what is removed"
+
+
+def test_a_child_that_stays_though_its_parent_has_ended(monkeypatch):
+    needed = MemoryRuns.is_needed
+    monkeypatch.setattr(MemoryRuns, "is_needed", lambda self, row: bool(row.parent_id) or needed(self, row))
+    assert laws_broken(shape="family", seeds=5) == "nothing is left of what is removed"

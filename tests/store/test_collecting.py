@@ -140,6 +140,18 @@ def test_what_nobody_knows_stays_until_it_is_resolved(lab: Lab) -> None:
     assert collect(lab)[0] == 1
 
 
+def test_what_was_sent_to_nobody_goes_when_it_is_old(lab: Lab) -> None:
+    lab.create("a")
+    lab.send("a", lab.mail("nobody"))
+    assert len(lab.store.dead_letters(lab.key("nobody"), 9)) == 1
+    lab.store.collect("default", lab.clock.now_ms, None, ENOUGH)
+    assert len(lab.store.dead_letters(lab.key("nobody"), 9)) == 1
+    lab.clock.now_ms += 1
+    collect(lab)
+    assert lab.store.dead_letters(lab.key("nobody"), 9) == []
+    assert ids(lab) == {"a"}
+
+
 def test_looking_counts_and_removes_nothing(lab: Lab) -> None:
     for name in "abc":
         lab.create(name)
@@ -171,7 +183,8 @@ def orphans(store: SqliteStore) -> dict[str, int]:
     wrong = dict.fromkeys(("attribute", "inbox", "running"), by_number)
     wrong["event"] = f"{by_number} AND number NOT IN (SELECT number FROM forgotten)"  # noqa: S608 - its own
     wrong["forgotten"] = "number IN (SELECT number FROM execution UNION SELECT number FROM past_run)"
-    wrong |= dict.fromkeys(("dead_letter", "updates", "unresolved", "received", "past_run"), by_key)
+    wrong |= dict.fromkeys(("dead_letter", "updates", "unresolved", "received", "past_run", "ask"), by_key)
+    wrong["dead_letter"] += " AND stray_at_ms IS NULL"
     wrong["blob"] = f"{by_key} AND owned = 1"
     wrong["blob_data"] = "blob NOT IN (SELECT blob FROM blob)"
     counts = {

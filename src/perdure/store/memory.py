@@ -260,6 +260,8 @@ class MemoryStore:
         events = sum(tables.events_of(row) for row in free)
         for row in free if remove else ():
             tables.remove(row)
+        if remove:
+            tables.remove_strays(namespace, before_ms)
         return Collected(len(free), events, place, more=len(page) == limit)
 
     # --- reading ---

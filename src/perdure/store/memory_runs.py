@@ -159,8 +159,20 @@ class MemoryRuns(MemoryTables):
         for table in (world.dead, world.updates, world.attributes, world.began):
             table.pop(key, None)
         world.received -= {each for each in world.received if each[0] == key}
+        for name in [name for name in world.asks if name[0] == key]:
+            del world.asks[name]
         self._remove_blobs(key)
         self._leave_gaps(key)
+
+    def remove_strays(self, namespace: str, before_ms: int) -> None:
+        """Dead letters that were sent to nobody."""
+        world = self._world
+        old = [name for name, at_ms in world.strays.items() if name[0].namespace == namespace and at_ms < before_ms]
+        for key, message_id in old:
+            del world.strays[key, message_id]
+            world.dead[key] = [each for each in world.dead.get(key, []) if each.message_id != message_id]
+            if not world.dead[key]:
+                del world.dead[key]
 
     def _remove_blobs(self, key: Key) -> None:
         for name in [name for name in self._world.blobs if name[0] == key]:

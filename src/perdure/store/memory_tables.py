@@ -81,6 +81,7 @@ class World:
         self.outbox: dict[tuple[Key, str, Key], list[Queued]] = {}
         self.running: dict[int, dict[int, bytes]] = {}
         self.dead: dict[Key, list[Posted]] = {}
+        self.strays: dict[tuple[Key, str], int] = {}  # dead letters that were sent to nobody: when
         self.updates: dict[Key, dict[str, bytes]] = {}  # in the order of their last change
         self.unresolved: dict[tuple[Key, str, int], UnresolvedRow] = {}
         self.asks: dict[tuple[Key, str, int], AskRow] = {}
@@ -283,6 +284,10 @@ class MemoryTables:
         if not any(each.message_id == message_id for each in letters):
             letters.append(Posted(len(letters) + 1, message_id, body))
             self._undo.append(letters.pop)
+            if key not in self._world.rows:
+                strays = self._world.strays
+                strays[key, message_id] = self._now_ms()
+                self._undo.append(lambda: strays.pop((key, message_id)))
 
     # --- updates and state ---
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from perdure.store.protocol import Row
 
-_LEFTOVERS = ("past_run", "dead_letter", "updates", "received")
+_LEFTOVERS = ("past_run", "ask", "dead_letter", "updates", "received")
 _ROWS_FOR_ONE = 20  # what an execution may cost beside its events
 _BLOBS = 4  # of a bite: they may be large
 
@@ -93,8 +93,8 @@ class Sweep:
                 return Collected(executions, 0, _place(page[:n], after), more=True)
             executions += 1
         events, more_events = self._events(limit)
-        more_blobs = self._blobs()
-        more = more_events or more_blobs or len(page) == at_most
+        more_blobs, more_strays = self._blobs(), self._strays(namespace, before_ms, limit)
+        more = more_events or more_blobs or more_strays or len(page) == at_most
         return Collected(executions, events, _place(page, after), more=more)
 
     def _remove(self, number: int, key: Key, limit: int) -> bool:
@@ -119,6 +119,11 @@ class Sweep:
             if deleted >= limit:
                 return deleted, True
         return deleted, False
+
+    def _strays(self, namespace: str, before_ms: int, limit: int) -> bool:
+        """Delete dead letters that were sent to nobody; whether there are more."""
+        self._execute(SQL["collect_strays"], (namespace, before_ms, limit))
+        return bool(self._one("changed", ()) == limit)
 
     def _blobs(self) -> bool:
         """Delete some large values whose execution is gone; whether there are more."""

@@ -280,7 +280,7 @@ class SqliteTables:
         left: list[Any] = self._execute(SQL["letters"], (number, ALL)).fetchall()
         for _, message_id, *body in left:
             if close_letter(self, key, run, body):
-                self._execute(SQL["bury"], (*key, message_id, *body))
+                self._execute(SQL["bury"], (*key, message_id, *body, None))
         if left:
             self._execute(SQL["empty_inbox"], (number,))
         if self._updates_used:
@@ -292,7 +292,8 @@ class SqliteTables:
         self._execute(SQL["put_letter"], (receiver.number, message_id, *seal(event), asks(event, receiver)))
 
     def bury(self, key: Key, message_id: str, event: ev.AnyEvent) -> None:
-        self._execute(SQL["bury"], (*key, message_id, *seal(event)))
+        stray_at_ms = None if self.find(key) is not None else self._now_ms()
+        self._execute(SQL["bury"], (*key, message_id, *seal(event), stray_at_ms))
 
     # --- updates and state ---
 

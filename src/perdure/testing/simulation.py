@@ -26,6 +26,7 @@ from perdure.testing.kernel import Crash, Kernel, Process
 from perdure.testing.laws import Evidence, check_all, order_within_a_commit
 from perdure.testing.ledger import Broken, Ledger
 from perdure.testing.programs import generate, program
+from perdure.testing.removal import nothing_is_left_of_what_is_removed
 from perdure.testing.replaying import AlwaysReplay
 from perdure.testing.shapes import HELPERS, RUNS, SHAPES
 from perdure.testing.worker import Pace, SimEnvironment, SimWorker
@@ -394,6 +395,7 @@ class Simulation:
         if self._observer.problems:
             raise Broken("replay is a fixed point", self._observer.problems[0])
         check_all(self._evidence(), self._prefixes())
+        nothing_is_left_of_what_is_removed(self.memory)
 
     def _calm(self) -> None:
         self.note("", "no more faults")

@@ -124,10 +124,10 @@ DELETE FROM inbox WHERE number = ? AND message_id = ?
 -- name: empty_inbox
 DELETE FROM inbox WHERE number = ?
 -- name: bury
-INSERT INTO dead_letter (shard, namespace, execution, n, message_id, format, checksum, body)
+INSERT INTO dead_letter (shard, namespace, execution, n, message_id, format, checksum, body, stray_at_ms)
 VALUES (?1, ?2, ?3, coalesce(
     (SELECT max(n) FROM dead_letter WHERE shard = ?1 AND namespace = ?2 AND execution = ?3), 0
-) + 1, ?4, ?5, ?6, ?7)
+) + 1, ?4, ?5, ?6, ?7, ?8)
 ON CONFLICT (shard, namespace, execution, message_id) DO NOTHING
 -- name: dead_letters
 SELECT n, message_id, format, checksum, body FROM dead_letter
@@ -467,6 +467,16 @@ DELETE FROM updates WHERE (shard, namespace, execution, update_id) IN (
 DELETE FROM received WHERE (shard, namespace, execution, message_id) IN (
     SELECT shard, namespace, execution, message_id FROM received
     WHERE shard = ? AND namespace = ? AND execution = ? LIMIT ?
+)
+-- name: collect_ask
+DELETE FROM ask WHERE (shard, namespace, execution, run, seq) IN (
+    SELECT shard, namespace, execution, run, seq FROM ask
+    WHERE shard = ? AND namespace = ? AND execution = ? LIMIT ?
+)
+-- name: collect_strays
+DELETE FROM dead_letter WHERE (shard, namespace, execution, n) IN (
+    SELECT shard, namespace, execution, n FROM dead_letter INDEXED BY dead_letter_stray
+    WHERE namespace = ? AND stray_at_ms IS NOT NULL AND stray_at_ms < ? LIMIT ?
 )
 -- name: bury_blobs
 UPDATE blob SET execution = ?, owned = 0, put_at_ms = 0 WHERE shard = ? AND namespace = ? AND execution = ?
