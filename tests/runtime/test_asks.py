@@ -22,6 +22,7 @@ from perdure.encryption import KeyRing
 from perdure.errors import AskTimeout, InvalidOption, NotAsked, NotAsShown, WrongAnswer
 from perdure.store.open import open_store
 from perdure.testing import TestEngine
+from perdure.testing.golden import Restoring
 
 paid: list[Any] = []
 
@@ -145,6 +146,52 @@ async def test_of_several_questions_each_gets_its_own_answer_and_pages_go_on(lab
         for each in reversed((*first, *rest)):
             await handle.answer(int(each.question[7]) * 10, seq=each.seq)
         assert await handle.result() == [0, 10, 20, 30, 40]
+
+
+async def test_who_asks_needs_no_memory(lab: Lab) -> None:
+    """Out of memory while it waits; the answer brings it back."""
+    async with lab.engine(buy, cache=0) as engine:
+        handles = [await engine.start(buy, f"item {n}", id=f"b{n}") for n in range(5)]
+        for handle in handles:
+            await status(handle, "parked")
+            await handle.answer(Decision("approve"))
+        assert [await handle.result() for handle in handles] == ["paid ACME"] * 5
+
+
+async def test_an_answer_is_kept_in_a_pause(lab: Lab) -> None:
+    async with lab.engine(buy) as engine:
+        handle = await engine.start(buy, "x", id="b")
+        await one(engine)
+        await handle.pause()
+        await status(handle, "paused")
+        await engine.answer((await one(engine)).token, Decision("approve"))
+        assert await engine.asks() == []
+        assert paid == []
+        await handle.resume()
+        assert await handle.result() == "paid ACME"
+
+
+@workflow
+async def asked_by_a_handler() -> str:
+    said: list[str] = []
+
+    @perdure.on_update
+    async def consult(question: str) -> str:
+        said.append(await perdure.ask(question, str))
+        return said[-1]
+
+    await perdure.receive("end")
+    return ", ".join(said)
+
+
+async def test_a_handler_asks_too(lab: Lab) -> None:
+    async with lab.engine(asked_by_a_handler) as engine:
+        handle = await engine.start(asked_by_a_handler, id="h")
+        update = asyncio.create_task(handle.update("consult", "What now?", returns=str))
+        await engine.answer((await one(engine)).token, "wait")
+        assert await update == "wait"
+        await handle.signal("end")
+        assert await handle.result() == "wait"
 
 
 # --- what is refused ---
@@ -454,6 +501,24 @@ async def test_an_answer_before_a_rewind_counts_for_the_run_that_asked_only(lab:
         await handle.rewind(at=at)
         await engine.answer((await one(engine)).token, 2)
         assert await handle.result() == "answered 2"
+
+
+async def test_an_imported_execution_asks_what_it_asked(lab: Lab, tmp_path: Path) -> None:
+    """The list is made again from the journal."""
+    async with lab.doomed(buy) as engine:
+        handle = await engine.start(buy, "x", id="b")
+        before = await one(engine)
+        await status(handle, "parked")
+        journal = await handle.journal()
+    other = Lab(tmp_path / "other.db")
+    with Restoring(str(other.path)) as restoring:
+        assert restoring.restore("b", journal)
+    async with other.client() as client:
+        [asked] = await client.asks(to="finance")
+        assert (asked.token, asked.shown) == (before.token, before.shown)
+        await client.answer(asked.token, Decision("approve"))
+    async with other.engine(buy) as engine:
+        assert await engine.handle("b", buy).result() == "paid ACME"
 
 
 # --- secrets and logs ---

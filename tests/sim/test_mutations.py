@@ -19,12 +19,13 @@ from perdure.runtime.steps import StepRunner
 from perdure.store import memory, routing
 from perdure.store.memory_runs import MemoryRuns
 from perdure.store.memory_tables import MemoryTables
-from perdure.store.protocol import Outcome
+from perdure.store.protocol import AskRow, Outcome
 from perdure.testing import deploys, simulation
 from perdure.testing.ledger import Broken
 from perdure.testing.sim import run_one
 from perdure.testing.simulation import Profile, Simulation
 from perdure.workflow import ordered
+from perdure.workflow.calls import Call
 from perdure.workflow.execution import Execution
 from perdure.workflow.loop import DeterministicLoop
 
@@ -114,6 +115,37 @@ def test_a_step_that_runs_again_after_its_result_is_seen(monkeypatch):
 
     monkeypatch.setattr(StepRunner, "begin", twice)
     assert laws_broken() == "a journaled step never runs again"
+
+
+def test_an_answer_that_is_taken_twice_is_seen(monkeypatch):
+    """As if tokens worked more than once."""
+
+    def careless(self, key, run, seq, message_id):
+        return (key, run, seq) in self._world.asks
+
+    monkeypatch.setattr(MemoryTables, "claim_ask", careless)
+    assert laws_broken(shape="asks") == "a question has one answer"
+
+
+def test_an_answer_that_is_taken_after_its_time_is_seen(monkeypatch):
+    """As if a question were closed only when the code has seen that its time is over."""
+    monkeypatch.setattr(driver, "expired", lambda *_: [])
+    monkeypatch.setattr(AskRow, "is_open", lambda self, _: not self.message_id)
+    assert laws_broken(shape="asks", seeds=600) == "a question whose time is over has no answer"
+
+
+def test_a_question_that_stays_listed_is_seen(monkeypatch):
+    monkeypatch.setattr(MemoryTables, "end_asks", lambda *_: None)
+    assert laws_broken(shape="asks") == "a question is listed while it is open"
+
+
+def test_a_call_with_other_arguments_than_were_shown_is_seen(monkeypatch):
+    def careless(self):
+        self._args = ("something else", 20)
+        return self.step(*self._args)
+
+    monkeypatch.setattr(Call, "__call__", careless)
+    assert laws_broken(shape="asks") == "a call runs as it was shown"
 
 
 def test_a_retry_of_a_cancelled_step_is_seen(monkeypatch):

@@ -401,6 +401,11 @@ def test_a_failure_has_no_init_of_its_own_and_no_field_of_exceptions() -> None:
         class Own(perdure.Failure):
             def __init__(self) -> None: ...
 
+    with pytest.raises(InvalidDefinition, match="mutable default"):
+
+        class Shared(perdure.Failure):
+            seen: list[str] = []  # noqa: RUF012 - what is refused
+
     with pytest.raises(InvalidDefinition, match="'args'"):
 
         class Args(perdure.Failure):

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from perdure.linting import tables
 from perdure.linting.names import Known, Names
+from perdure.workflow.asks import ask
 from perdure.workflow.definitions import Step, Workflow
 from perdure.workflow.messages import messages, receive
 
@@ -73,7 +74,7 @@ def _call(call: ast.Call, names: Names) -> Iterator[Seen]:
     yield from _captured(call, known)
     if _listed(known, tables.UNSEEDED) and not call.args and not call.keywords:
         yield Seen("L002", "random.Random() without a seed seeds itself.", call)
-    if known.value is receive or known.value is messages:
+    if known.value is receive or known.value is messages or known.value is ask:
         yield from _receive(call)
     yield from _method_of_something(call, names)
 
@@ -114,7 +115,7 @@ def _is_pure(kind: type) -> bool:
 def _receive(call: ast.Call) -> Iterator[Seen]:
     given = [*call.args, *(keyword.value for keyword in call.keywords if keyword.arg is None)]
     if len(given) < 2 and not any(isinstance(each, ast.Starred) for each in call.args):
-        cure = "Write perdure.receive(name, Type); where any data is meant, `# perdure: allow L004`."
+        cure = "Write the type after the name or the question; where any data is meant, `# perdure: allow L004`."
         yield Seen("L004", "A message is received without a type: it arrives as plain data.", call, cure)
 
 

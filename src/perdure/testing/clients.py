@@ -277,6 +277,19 @@ async def decide(port: SimPort, bank: Bank) -> None:
                 await handle.resolve(row.seq, _truth(port, bank, row), run=row.run)
 
 
+async def reply(port: SimPort) -> None:
+    """People who answer what is asked of anybody, sometimes wrongly, sometimes twice at once."""
+    while True:
+        await asyncio.sleep(0.1 + port.rng.random() * 0.3)
+        with contextlib.suppress(PerdureError, AnswerLost):  # the store does not answer
+            for row in await port.read(lambda: port.store.asks("default", "", "", 0, None, 100)):
+                handle: Handle[Any] = Handle(port, row.key, None)
+                values: list[Any] = [port.rng.randint(0, 9) for _ in range(port.rng.randint(0, 2))]
+                if port.rng.random() < 0.1:
+                    values.append("no number")
+                await asyncio.gather(*(handle.answer(each, seq=row.seq) for each in values), return_exceptions=True)
+
+
 def _truth(port: SimPort, bank: Bank, row: UnresolvedRow) -> Decision:
     key = derived_id("step", row.key.execution, row.run, row.seq)
     paid = bank.find(key, row.attempt)

@@ -18,6 +18,7 @@ from perdure.core.identity import DEFAULT_LANE, DEFAULT_NAMESPACE, ExecutionId, 
 from perdure.core.table import RunState
 from perdure.runtime.handle import Handle
 from perdure.runtime.outgoing import start_digest
+from perdure.runtime.updates import tell
 from perdure.store.open import open_store, sealed
 from perdure.store.protocol import Batch, NewEvent, Outcome, Start, Status
 from perdure.testing.transcript import transcript
@@ -166,6 +167,7 @@ class Restoring:
                 create=Start(key, started, start_digest(started)) if position == 0 else None,
                 closes=CLOSES.get(type(part[-1].event)),
             )
+            tell(batch, ())
             if self._store.commit(self._session, [batch]).outcomes != [Outcome.COMMITTED]:
                 return False
         return True

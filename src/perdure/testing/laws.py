@@ -15,6 +15,7 @@ from perdure.core.format import encode_event
 from perdure.core.identity import Key, derived_id
 from perdure.runtime.closing import PARENT_CLOSED
 from perdure.store.protocol import OPEN_STATUSES, Batch, Row, Store
+from perdure.testing.ask_laws import calls_ran_as_they_were_shown, questions_have_one_answer, what_is_listed_is_open
 from perdure.testing.bank import Bank
 from perdure.testing.deploys import a_change_is_taken_wholly
 from perdure.testing.effect_laws import (
@@ -416,6 +417,8 @@ def check_journals(
         one_answer_per_command(journal)
         order_per_sender(journal)
         each_message_once(journal)
+        questions_have_one_answer(journal)
+        calls_ran_as_they_were_shown(journal)
         started = journal.events[0].event
         assert isinstance(started, ev.ExecutionStarted)
         workflow = evidence.workflows[started.workflow]
@@ -441,3 +444,4 @@ def check_all(evidence: Evidence, prefixes: Mapping[tuple[Key, str], Sequence[in
     what_had_begun_does_not_vanish(replayed)
     children_asked_to_cancel_may_clean_up(evidence)
     a_change_is_taken_wholly(evidence)
+    what_is_listed_is_open(evidence)

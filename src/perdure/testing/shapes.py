@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import perdure
+from perdure.testing.ask_shapes import asks, failures, refuser
 from perdure.testing.bank import Refused, look, look_and_void, pay, pay_at_once
 from perdure.testing.deploys import renewed
 from perdure.testing.world import WorldFailure, act, act_at_once
@@ -493,6 +494,7 @@ def _number(low: int, high: int) -> Callable[[Any], tuple[Any, ...]]:
 
 SHAPES: dict[str, Shape] = {
     "sequence": Shape(sequence, _number(1, 6)),
+    "asks": Shape(asks, _number(1, 4)),
     "fan": Shape(fan, _number(2, 8)),
     "narrow_fan": Shape(narrow_fan, _number(3, 6)),
     "mixed": Shape(mixed, _number(1, 4)),
@@ -507,6 +509,7 @@ SHAPES: dict[str, Shape] = {
     "breakup": Shape(breakup, _number(1, 3)),
     "cautious": Shape(cautious, _number(2, 5)),
     "groups": Shape(groups, _number(2, 6)),
+    "failures": Shape(failures, _number(2, 6)),
     "retries": Shape(retries, _number(1, 3)),
     "background": Shape(background, _number(2, 5)),
     "anyio": Shape(with_anyio, _number(2, 4)),
@@ -522,4 +525,4 @@ SHAPES: dict[str, Shape] = {
 }
 RUNS = ("chain", "relay")
 """Those that continue as new."""
-HELPERS: list[Workflow[..., Any]] = [leaf, patient, echo, tidies]
+HELPERS: list[Workflow[..., Any]] = [leaf, patient, echo, tidies, refuser]

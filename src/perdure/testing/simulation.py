@@ -19,7 +19,7 @@ from perdure.runtime.starting import make_start
 from perdure.runtime.worker import Limits, Worker
 from perdure.store.memory import MemoryStore
 from perdure.store.protocol import OPEN_STATUSES, Batch, Store
-from perdure.testing.clients import AnswerLost, SimPort, bother, decide, go_back, hold, operate
+from perdure.testing.clients import AnswerLost, SimPort, bother, decide, go_back, hold, operate, reply
 from perdure.testing.deploys import renewed_before
 from perdure.testing.faults import FaultyStore, Plan
 from perdure.testing.kernel import Crash, Kernel, Process
@@ -292,6 +292,9 @@ class Simulation:
         self._operator = port.process.create_task(operate(port, self.stalled))
         port = self._port("client-decider")
         self._decider = port.process.create_task(decide(port, self.world.bank))
+        if "asks" in names:
+            port = self._port("client-replier")
+            self._replier = port.process.create_task(reply(port))
 
     def _what(self, name: str) -> tuple[Workflow[..., Any], tuple[Any, ...]]:
         if name == "program":

@@ -48,7 +48,10 @@ class _WithFields(Exception):
         if "__init__" in vars(cls):
             fix = "Annotate its fields, `code: str`; what is derived from them belongs into __post_init__."
             _refuse(cls.__qualname__, "failure", "it has an __init__ of its own", fix)
-        dataclasses.dataclass(eq=False, repr=False, kw_only=kw_only)(cls)
+        try:
+            dataclasses.dataclass(eq=False, repr=False, kw_only=kw_only)(cls)
+        except (TypeError, ValueError) as error:
+            _refuse(cls.__qualname__, "failure", str(error), "Its fields are declared as those of a dataclass.")
         taken = [each.name for each in dataclasses.fields(cls) if each.name in _NO_FIELD]  # type: ignore[arg-type]
         if taken:
             reason = f"exceptions have something else called {taken[0]!r}"

@@ -32,6 +32,7 @@ async def bad(topic) -> None:  # L004
     await bare(topic)
     await perdure.receive("approval")  # L004
     await perdure.receive("approval", timeout=3)  # L004
+    await perdure.ask("Really?", to="ada")  # L004
     receive = perdure.receive
     await rest()
 
@@ -52,6 +53,7 @@ async def good(topic: str, anything: Any = None, *rest: str, **more: int) -> Non
     await tools.call(topic)
     await tools.bare(topic)
     await perdure.receive("approval", str)
+    await perdure.ask("Really?", bool, to="ada")
     await perdure.receive("approval", str, timeout=3)
     await perdure.receive("approval")  # perdure: allow L004
 
