@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from perdure.core.errors import PoisonedExecution, StoreError, StoreFull
@@ -290,6 +290,9 @@ class Simulation:
             self._clients.append(port.process.create_task(back))
         port = self._port("client-operator")
         self._operator = port.process.create_task(operate(port, self.stalled))
+        self._people_begin(names)
+
+    def _people_begin(self, names: Sequence[str]) -> None:
         port = self._port("client-decider")
         self._decider = port.process.create_task(decide(port, self.world.bank))
         if "asks" in names:
