@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from perdure.core.errors import (
     NotForkable,
 )
 from perdure.core.identity import derived_id
+from perdure.runtime import worker
 from perdure.runtime.branching import Asked
 
 RAN: list[tuple[str, str]] = []
@@ -120,6 +122,28 @@ async def test_a_recorded_result_may_be_replaced_and_the_journal_says_so(lab: La
     assert not journal[WRITE + 1].event.replaced
     [forked] = of_kind(journal, ev.RunForked)
     assert forked.replaced == (1,)
+
+
+async def test_a_failure_may_be_replaced_by_a_result(lab: Lab) -> None:
+    @step(retry=perdure.Retry(attempts=2, delay=0.001))
+    async def broken(word: str) -> str:
+        note("broken")
+        raise ConnectionError(word)
+
+    @workflow
+    async def tries() -> str:
+        return await broken("no line") + await write("it")
+
+    async with lab.engine(tries) as engine:
+        handle = await engine.start(tries, id="a")
+        with pytest.raises(perdure.ExecutionFailed):
+            await handle.result()
+        failed = kinds(await handle.journal()).index("StepFailed")
+        await handle.rewind(replace={failed: "a line, and "})
+        assert await handle.result() == "a line, and text of it"
+        event = (await handle.journal())[failed].event
+        assert (type(event), event.attempt, event.replaced) == (ev.StepCompleted, 2, True)
+    assert ran() == ["broken", "broken", "write"]
 
 
 async def test_where_it_comes_from_is_told_and_kept_over_further_runs(lab: Lab) -> None:
@@ -567,6 +591,30 @@ async def test_an_engine_notices_that_its_store_was_rewound_under_it(lab: Lab) -
         assert (await handle.result()).endswith("yes")
 
 
+async def test_a_rewind_while_its_journal_is_being_read(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was read is of the run that is over: it is read again."""
+    began, go_on = threading.Event(), threading.Event()
+    read = worker.read
+
+    def held(store: Any, row: Any) -> Any:
+        loaded = read(store, row)
+        began.set()
+        assert go_on.wait(20)
+        return loaded
+
+    async with lab.engine(asks, cache=0) as engine:
+        handle = await engine.start(asks, "x", id="a")
+        await status(handle, "parked")
+        await until(lambda: handle.key not in engine._running().drivers)
+        monkeypatch.setattr(worker, "read", held)
+        await handle.rewind(at=3)
+        await until(began.is_set)
+        await handle.rewind(at=2)
+        go_on.set()
+        await until(lambda: ran() == ["plan", "plan"])  # nothing else tells that there is something to do
+        assert [run.status for run in (await handle.runs())[1:]] == ["abandoned", "abandoned"]
+
+
 async def test_a_rewind_that_is_asked_for_again_happens_once(lab: Lab) -> None:
     async with lab.engine(asks) as engine:
         handle = await engine.start(asks, "x", id="a")
@@ -786,6 +834,34 @@ async def test_an_outcome_that_nobody_knows_stays_with_the_run_that_it_is_of(lab
         assert await handle.result() == "receipt"
         assert await handle.unresolved() == []
     assert ran() == ["plan", "charge", "charge", "charge"]
+
+
+async def test_an_outcome_that_the_code_was_told_is_unknown_is_no_reason_to_refuse(lab: Lab) -> None:
+    """It has gone on; what came of the step is for the run that began it to hear, and not for the copy."""
+
+    @step(once=True, on_unknown="raise")
+    async def charge() -> str:
+        note("charge")
+        raise OSError("the line is dead")
+
+    @workflow
+    async def pays() -> str:
+        try:
+            await charge()
+        except perdure.UnknownOutcome:
+            return await write("an apology")
+        return "paid"
+
+    async with lab.engine(pays) as engine:
+        handle = await engine.start(pays, id="a")
+        await handle.result()
+        unknown = kinds(await handle.journal()).index("StepOutcomeUnknown")
+        fork = await engine.fork("a", new_id="b", at=unknown + 1)
+        assert await fork.result() == "text of an apology"
+        assert [each.execution for each in await engine.unresolved()] == ["a"]
+        await handle.resolve(1, perdure.Happened("receipt"))
+        assert await engine.unresolved() == []
+    assert ran() == ["charge", "write", "write"]
 
 
 async def test_a_run_that_has_continued_as_new_can_be_forked_but_not_rewound(lab: Lab) -> None:
