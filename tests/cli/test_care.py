@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -155,3 +157,85 @@ def test_doctor_is_content_with_a_sound_store_and_finds_a_damaged_one(cli: Cli, 
     broken = cli("doctor")
     assert broken.code == Exit.STORE
     assert "Restore" in broken.out
+
+
+SECRETIVE = """
+import perdure
+from perdure import Secret, step, workflow
+from perdure.encryption import KeyRing
+
+ring = KeyRing({"k1": b"k" * 32}, current="k1")
+
+@step
+async def log_in(password: Secret[str]) -> int:
+    return len(password.reveal())
+
+@workflow
+async def visit(user: str) -> int:
+    done = await log_in(Secret(f"password of {user}"))
+    await perdure.receive("leave")
+    return done
+"""
+
+
+BEGIN = """
+import asyncio, importlib, sys
+import perdure
+
+async def main(module, codec):
+    code = importlib.import_module(module)
+    async with perdure.Engine("perdure.db", workflows=[code.visit], codec=getattr(code, codec, None)) as engine:
+        handle = await engine.start(code.visit, "ada", id="v")
+        while (await handle.describe()).status != "parked":
+            await asyncio.sleep(0.01)
+
+sys.path.insert(0, "")
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+def begun(project: Project, module: str, codec: str = "") -> None:
+    """Execution v waits in the project's store."""
+    command = [sys.executable, "-c", BEGIN, module, codec]
+    subprocess.run(command, check=True, cwd=project.path, timeout=60)
+
+
+def test_check_knows_which_executions_may_hold_secrets(cli: Cli, project: Project) -> None:
+    project.write("visits.py", SECRETIVE)
+    codec = ("--codec", "visits.py:ring")
+    begun(project, "visits", "ring")
+    told = cli("check", "visits.py", "--json", *codec)
+    assert (told.code, [each["goes_on"] for each in told.lines()]) == (Exit.OK, [True])
+
+
+def test_what_no_module_defines_would_stall_unless_it_is_somebody_elses(cli: Cli, project: Project) -> None:
+    project.write(
+        "before.py", SECRETIVE.replace("Secret(f", "(f").replace("Secret[str]", "str").replace(".reveal()", "")
+    )
+    begun(project, "before")
+    told = cli("check", "agent.py", "--json")
+    assert told.code == Exit.FAILED
+    assert [(each["id"], each["goes_on"], each["code"]) for each in told.lines()] == [("v", False, "P0303")]
+    assert "No workflow is named 'visit' here" in cli("check", "agent.py").out
+    assert cli("check", "agent.py", "--ignore", "visit").code == Exit.OK
+
+
+def test_encrypted_values_are_exported_only_when_told_and_brought_only_where_they_are_encrypted_again(
+    cli: Cli, project: Project
+) -> None:
+    project.write("visits.py", SECRETIVE)
+    codec = ("--codec", "visits.py:ring")
+    begun(project, "visits", "ring")
+    refused = cli("export", "v", *codec)
+    assert refused.code == Exit.USAGE
+    assert "--decrypted" in refused.err
+    assert not refused.out
+    assert cli("export", "v", "--decrypted", "-o", "v.jsonl", *codec).code == Exit.OK
+    bare = cli("import", "v.jsonl", "--store", "bare.db")
+    assert bare.code == Exit.USAGE
+    assert "codec" in bare.err
+    assert cli("import", "v.jsonl", "--store", "other.db", *codec).code == Exit.OK
+    kept = b"".join(path.read_bytes() for path in project.path.glob("other.db*") if path.is_file())
+    assert b"password of" not in kept
+    assert b'"ada"' not in kept
+    assert cli("journal", "v", "--store", "other.db", *codec).code == Exit.OK

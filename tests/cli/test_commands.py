@@ -301,7 +301,7 @@ def test_ls_finds_by_what_is_known_of_executions(cli: Cli) -> None:
     assert found("--where", "cents>=2000") == ["a-2", "b-1"]
     assert found("--where", "team!=search") == ["b-1"]
     assert found("--where", 'team="search"', "--prefix", "a-") == ["a-1", "a-2"]
-    assert found("--prefix", "b") == ["b-1"]
+    assert found("--prefix", "b-") == ["b-1"]
     assert len(found("--since", "1h")) == 5
     assert found("--before", "1h") == found("--since", "2999-01-01T00:00:00Z") == []
     [child] = found("--parent", "p")

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from perdure import journal as jn
 from perdure.cli import shapes
+from perdure.cli.modules import find_codec
 from perdure.cli.options import Exit, Settings, shared_options
 from perdure.cli.options import settings as current
 from perdure.cli.output import console, print_json, say, to_json
@@ -71,8 +72,9 @@ _HEADER = frozenset({"position", "at_ms", "type", "session", "fingerprint"})
 @click.argument("execution_ids", metavar="[ID]...", nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="Every execution of the store.")
 @click.option("--output", "-o", metavar="FILE", help="Write there instead of to standard output.")
+@click.option("--decrypted", is_flag=True, help="Write values in clear that the store encrypts.")
 @shared_options
-def export_(execution_ids: tuple[str, ...], output: str | None, *, everything: bool) -> None:
+def export_(execution_ids: tuple[str, ...], output: str | None, *, everything: bool, decrypted: bool) -> None:
     """Write journals as JSON lines, for import or tests.
 
     The format is that of perdure.testing.golden. Messages that were not received yet are not part of a journal.
@@ -80,15 +82,20 @@ def export_(execution_ids: tuple[str, ...], output: str | None, *, everything: b
     if bool(execution_ids) == everything:
         raise Problem("Say which executions: their ids, or --all.")
     if output is None:
-        go(_export(current(), execution_ids, sys.stdout))
+        go(_export(current(), execution_ids, sys.stdout, decrypted=decrypted))
         return
     with Path(output).open("w", encoding="utf-8") as file:
-        go(_export(current(), execution_ids, file))
+        go(_export(current(), execution_ids, file, decrypted=decrypted))
 
 
-async def _export(settings: Settings, ids: Sequence[str], file: TextIO) -> None:
+async def _export(settings: Settings, ids: Sequence[str], file: TextIO, *, decrypted: bool) -> None:
     count = 0
     async with client_of(settings) as client:
+        if client.handle("any").is_private and not decrypted:
+            raise Problem(
+                "The values in this store are encrypted; an export has them in clear.",
+                hint="Pass --decrypted to write them so, and keep the file as you keep the keys.",
+            )
         if not ids:
             ids = [row.key.execution async for page in rows_of(client) for row in page]
         for execution_id in ids:
@@ -138,7 +145,12 @@ def _is_header(line: str) -> bool:
 
 
 def _import(settings: Settings, parts: Sequence[tuple[dict[str, Any], list[jn.Recorded]]]) -> int:
-    with golden.Restoring(settings.store) as restoring:
+    with golden.Restoring(settings.store, codec=find_codec(settings.codec)) as restoring:
+        if not restoring.is_private and any(golden.is_private(told) for told, _ in parts):
+            raise Problem(
+                "What is in the file was encrypted in its store, and would not be in this one.",
+                hint="Name a codec: --codec MODULE:NAME, or PERDURE_CODEC.",
+            )
         taken = [told["execution"] for told, events in parts if not restoring.restore(told["execution"], events)]
     done = len(parts) - len(taken)
     if settings.json:

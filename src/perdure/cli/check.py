@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from typing import NamedTuple
 
 import click
@@ -40,13 +39,17 @@ class Verdict(NamedTuple):
     metavar="N",
     help="Besides all unfinished executions, replay the newest N closed ones.",
 )
+@click.option(
+    "--ignore", multiple=True, metavar="NAME", help="A workflow that other workers run, with code that is not here."
+)
 @shared_options
-def check(modules: tuple[str, ...], closed: int) -> int:
+def check(modules: tuple[str, ...], closed: int, ignore: tuple[str, ...]) -> int:
     """Replay journals against the code on disk.
 
-    Which executions would go on, and which would stall, and why: all unfinished executions of the MODULEs'
-    workflows, and a sample of closed ones. Nothing is run and nothing is
-    written; a worker may be running. Exit code 1 if any would stall.
+    Which executions would go on, and which would stall, and why: all unfinished
+    executions, and a sample of closed ones. What no MODULE defines would stall, too.
+    Nothing is run and nothing is written; a worker may be running. Exit code 1 if any
+    would stall.
 
     \b
       perdure check agent.py && deploy
@@ -54,26 +57,29 @@ def check(modules: tuple[str, ...], closed: int) -> int:
     workflows = {each.name: each for module in modules for each in workflows_of(load_module(module)).values()}
     if not workflows:
         raise Problem(f"{', '.join(modules)} defines no workflow.", hint="Put @perdure.workflow above an async def.")
-    return go(_check(current(), workflows, closed))
+    return go(_check(current(), workflows, closed, ignore))
 
 
-async def _check(settings: Settings, workflows: dict[str, AnyWorkflow], closed: int) -> int:
+async def _check(settings: Settings, workflows: dict[str, AnyWorkflow], closed: int, ignore: Collection[str]) -> int:
     verdicts: list[Verdict] = []
-    others: Counter[str] = Counter()
+    unknown = {"known": ", ".join(sorted(workflows))}
     async with client_of(settings) as client:
         async for row in _wanted(client, closed):
             workflow = workflows.get(row.workflow)
             if workflow is None:
-                others[row.workflow] += row.status in jn.OPEN_STATUSES
+                if row.status in jn.OPEN_STATUSES and row.workflow not in ignore:
+                    verdicts.append(Verdict(row, perdure.errors.UnknownWorkflow(name=row.workflow, **unknown)))
                 continue
-            events = await client.handle(row.key.execution).journal()
-            verdicts.append(Verdict(row, golden.disagreement(workflow, row.key.execution, events)))
+            handle = client.handle(row.key.execution)
+            events = await handle.journal()
+            problem = golden.disagreement(workflow, row.key.execution, events, private=handle.is_private)
+            verdicts.append(Verdict(row, problem))
     bad = [each for each in verdicts if each.problem is not None]
     if settings.json:
         for verdict in verdicts:
             print_json(_told(verdict))
     else:
-        _print(verdicts, bad, others)
+        _print(verdicts, bad)
     return Exit.FAILED if bad else Exit.OK
 
 
@@ -96,7 +102,7 @@ def _told(verdict: Verdict) -> dict[str, object]:
     return {"id": row.key.execution, "workflow": row.workflow, "status": row.status, "goes_on": problem is None, **why}
 
 
-def _print(verdicts: Sequence[Verdict], bad: Sequence[Verdict], others: Counter[str]) -> None:
+def _print(verdicts: Sequence[Verdict], bad: Sequence[Verdict]) -> None:
     out = console()
     for row, problem in bad:
         would = "would stall" if row.status in jn.OPEN_STATUSES else "does not replay"
@@ -105,6 +111,3 @@ def _print(verdicts: Sequence[Verdict], bad: Sequence[Verdict], others: Counter[
         out.print(Text("    " + tidy(str(problem)).replace("\n", "\n    ")))
     unfinished = sum(each.row.status in jn.OPEN_STATUSES for each in verdicts)
     say(f"{unfinished} unfinished and {len(verdicts) - unfinished} closed executions replayed: {len(bad)} disagree.")
-    for name, count in others.items():
-        if count:
-            say(f"{count} unfinished executions of {name!r} were not checked: no MODULE defines it.", "yellow")

@@ -91,6 +91,11 @@ class Handle(Generic[R]):
     def __repr__(self) -> str:
         return f"<execution {self.id!r}>"
 
+    @property
+    def is_private(self) -> bool:
+        """Whether its values are encrypted in the store."""
+        return bool(getattr(self._port.store, "private", False))
+
     async def result(self, *, timeout: Seconds | None = None) -> R:
         """Wait for the end and return the result.
 

@@ -19,6 +19,7 @@ from perdure.core.table import RunState
 from perdure.runtime.handle import Handle
 from perdure.runtime.outgoing import start_digest
 from perdure.runtime.updates import tell
+from perdure.store.codec import PayloadCodec
 from perdure.store.open import open_store, sealed
 from perdure.store.protocol import Batch, NewEvent, Outcome, Start, Status
 from perdure.testing.transcript import transcript
@@ -31,7 +32,7 @@ RESTORED_AT_ONCE = 1_000
 
 
 async def record(handle: Handle[Any], path: str | Path) -> None:
-    """Keep an execution's journal as it is now.
+    """Keep an execution's journal as it is now: its values in clear, also where the store encrypts them.
 
     Raises:
         ExecutionNotFound: there is none with this id.
@@ -47,6 +48,8 @@ async def lines_of(handle: Handle[Any]) -> list[str]:
     """The lines of such a file. Raises `ExecutionNotFound`."""
     row, journal = await handle.describe(), await handle.journal()
     header = {"kind": KIND, "format": FORMAT, "execution": handle.id, "run": row.run, "workflow": row.workflow}
+    if handle.is_private:
+        header["private"] = True
     return [json.dumps(header), *(json.dumps(_told(recorded)) for recorded in journal)]
 
 
@@ -104,13 +107,21 @@ def replay(path: str | Path, workflow: Workflow[..., Any]) -> None:
     header, journal = load(path)
     if header.get("workflow") != workflow.name:
         raise CorruptJournal(detail=f"{path} is of workflow {header.get('workflow')!r}, not {workflow.name!r}")
-    replay_events(workflow, header["execution"], journal)
+    replay_events(workflow, header["execution"], journal, private=is_private(header))
 
 
-def replay_events(workflow: Workflow[..., Any], execution_id: str, journal: Sequence[ev.Recorded]) -> None:
-    """The same for events at hand. Raises as `replay`."""
+def is_private(header: dict[str, Any]) -> bool:
+    """Whether the store that the journal comes from encrypts its values; in the file they are in clear."""
+    return bool(header.get("private", False))
+
+
+def replay_events(
+    workflow: Workflow[..., Any], execution_id: str, journal: Sequence[ev.Recorded], *, private: bool = False
+) -> None:
+    """The same for events at hand; `private` ones may hold Secrets. Raises as `replay`."""
     ordered.install()
     execution = Execution(workflow, execution_id)
+    execution.private = private
     execution.expect(journal)
     try:
         for recorded in journal:
@@ -124,16 +135,21 @@ def replay_events(workflow: Workflow[..., Any], execution_id: str, journal: Sequ
 class Restoring:
     """A store that journals are brought into, in the place of its engine. A context manager.
 
+    Args:
+        store: path of the file.
+        codec: encrypts what is brought in; by default what `PERDURE_CODEC` names.
+
     Raises:
         StoreBusy: an engine works on it.
         StoreError: it cannot be opened.
     """
 
-    def __init__(self, store: str | None = None) -> None:
+    def __init__(self, store: str | None = None, *, codec: PayloadCodec | None = None) -> None:
         self._path = store
+        self._codec = codec
 
     def __enter__(self) -> Self:
-        self._store = sealed(open_store(self._path), None)
+        self._store = sealed(open_store(self._path), self._codec)
         try:
             self._session = self._store.open_session("import", (DEFAULT_LANE,), "")
         except BaseException:
@@ -144,6 +160,11 @@ class Restoring:
     def __exit__(self, *_: object) -> None:
         self._store.close_session(self._session)
         self._store.close()
+
+    @property
+    def is_private(self) -> bool:
+        """Whether what is brought in is encrypted."""
+        return self._store.private
 
     def restore(self, execution_id: str, journal: Sequence[ev.Recorded]) -> bool:
         """Write it as it was; False if the id is taken. What is unfinished goes on with the next worker.
@@ -182,11 +203,11 @@ CLOSES: dict[type, Status] = {
 
 
 def disagreement(
-    workflow: Workflow[..., Any], execution_id: str, journal: Sequence[ev.Recorded]
+    workflow: Workflow[..., Any], execution_id: str, journal: Sequence[ev.Recorded], *, private: bool = False
 ) -> PerdureError | None:
     """Why an execution with this journal could not go on with this code; None if it can."""
     try:
-        replay_events(workflow, execution_id, journal)
+        replay_events(workflow, execution_id, journal, private=private)
     except (NondeterminismError, PerdureError) as error:
         return error
     return None
