@@ -46,6 +46,8 @@ LINES = {
     "diff": "diff g1 f1",
     "rewind": "rewind d1 --at 2",
     "resolve": "resolve c1 1 --abandon",  # refused: nobody asks
+    "asks": "asks",
+    "answer": "answer never-given true",  # refused: no such token
     "lint": "lint stuck.py",
     "check": "check agent.py",
     "export": "export g1",
@@ -54,7 +56,7 @@ LINES = {
     "doctor": "doctor",
     "completion": "completion bash",
 }
-NOTHING_TO_LIST = {"unresolved"}
+NOTHING_TO_LIST = {"unresolved", "asks"}
 STUCK = "import perdure\n@perdure.workflow\nasync def stuck() -> None:\n    open('x')\n"
 
 
@@ -145,6 +147,7 @@ def _is_stopped_by(number: signal.Signals) -> Way:
         started = spawn("run", "agent.py:patient", "--input", '"w"')
         until((project.path / "holding-w").exists, "the step to run")
         started.kill(number)
+        started.until_it_says("Stopping")
         (project.path / "w").touch()
         return started.end().code
 
