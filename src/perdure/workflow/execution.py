@@ -477,11 +477,9 @@ class Execution:
         self._timers[seq] = timer
         return seq
 
-    def timer_of(self, future: object) -> int:
-        """The number of the timer that will resolve this future; 0 if none will."""
-        return next(
-            (seq for seq, timer in self._timers.items() if any(each is future for each in timer._args or ())), 0
-        )
+    def timed(self) -> dict[int, int]:
+        """By the identity of what pending timers will resolve: their numbers."""
+        return {id(each): seq for seq, timer in self._timers.items() for each in timer._args or ()}
 
     def cancel_command(self, seq: int) -> None:
         """The code no longer waits for this command."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from types import CodeType, FrameType
 from typing import Any
@@ -54,11 +54,12 @@ class Stack(msgspec.Struct, frozen=True):
 def stack(execution: Execution) -> Stack:
     """Of a run whose code is where its journal leads it."""
     tasks = execution.loop.waiting_tasks()
-    told = [_waiting(execution, task) for task in tasks[:MOST_TASKS]]
+    timed = execution.timed()
+    told = [_waiting(execution, task, timed) for task in tasks[:MOST_TASKS]]
     return Stack(told, len(tasks) - len(told))
 
 
-def _waiting(execution: Execution, task: asyncio.Task[Any]) -> Waiting:
+def _waiting(execution: Execution, task: asyncio.Task[Any], timed: Mapping[int, int]) -> Waiting:
     frames = list(islice(frames_of(task), MOST_FRAMES))
     lines = [
         Frame(place(frame.f_code.co_filename, frame.f_lineno), frame.f_code.co_qualname)
@@ -66,7 +67,7 @@ def _waiting(execution: Execution, task: asyncio.Task[Any]) -> Waiting:
         if is_users(frame.f_code.co_filename)
     ]
     future = getattr(task, "_fut_waiter", None)
-    command = _command(execution, frames, future)
+    command = _command(execution, frames, future, timed)
     if command is None:
         return Waiting(task.get_name(), lines, _else(frames, future))
     is_step = isinstance(command, RunStep)
@@ -76,12 +77,14 @@ def _waiting(execution: Execution, task: asyncio.Task[Any]) -> Waiting:
     return Waiting(task.get_name(), lines, what, command.seq, attempt, due_at_ms)
 
 
-def _command(execution: Execution, frames: Sequence[FrameType], future: Any) -> AnyCommand | None:
+def _command(
+    execution: Execution, frames: Sequence[FrameType], future: Any, timed: Mapping[int, int]
+) -> AnyCommand | None:
     """The open command that it waits for, if it is one."""
     for frame in reversed(frames):
         if frame.f_code is _CHILD_RESULT:
             return frame.f_locals.get("child")
-    seq = getattr(future, "seq", 0) or execution.timer_of(future)
+    seq = getattr(future, "seq", 0) or timed.get(id(future), 0)
     return execution.machine.open.get(seq)
 
 
