@@ -23,6 +23,7 @@ from typing import Any
 from tests.crash import payment_server
 
 import perdure
+from perdure.core import events as ev
 from perdure.core.errors import StoreError
 
 OPEN = ("active", "parked", "stalled")
@@ -188,14 +189,16 @@ class Storm:
             return
         if (await client.handle(name).describe()).status != "completed":
             return
+        journal = await client.handle(name).journal()
+        paid = next(each.position for each in journal if isinstance(each.event, ev.StepCompleted))
         if number % 3 == 1:
             self.branches[fork] = number
-            await self._persist(client.fork, name, new_id=fork, at=3)
+            await self._persist(client.fork, name, new_id=fork, at=paid + 1)
             return
         self.branches[name] = number
         while len(await client.handle(name).runs()) < 2:  # whoever got no answer looks before asking again
             with suppress(StoreError):
-                await client.handle(name).rewind(at=3)
+                await client.handle(name).rewind(at=paid + 1)
 
     async def _persist(self, call: Any, *args: Any, **options: Any) -> None:
         while True:
