@@ -100,6 +100,16 @@ def test_any_store_call_may_fail_around_pauses(shape):
     assert "requests" in {case.call for case in cases}
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("shape", "seed"), [("sequence", 1), ("chain", 2), ("approvals", 3)])
+def test_any_store_call_may_fail_around_forks_and_rewinds(shape, seed):
+    begun = Simulation(seed, exhaustive.profile(shape, branches=4))
+    begun.run()
+    assert [journal for journal in begun.ledger.journals.values() if journal.copied]
+    cases = list(exhaustive.explore(shape, seed=seed, branches=4))
+    assert not [case for case in cases if case.error is not None]
+
+
 def test_the_same_seed_is_the_same_history_in_every_process():
     def traces(hash_seed):
         environment = {**os.environ, "PYTHONHASHSEED": hash_seed}

@@ -64,11 +64,12 @@ class Case(NamedTuple):
     error: Exception | None
 
 
-def profile(shape: str, *, direct: bool = True, pauses: int = 0) -> Profile:
+def profile(shape: str, *, direct: bool = True, pauses: int = 0, branches: int = 0) -> Profile:
     """Small, so that every call can be reached; all prefixes of what it leaves are replayed."""
     return Profile(
         direct=direct,
         pauses=pauses,
+        branches=branches,
         workers=1,
         executions=1,
         shapes=(shape,),
@@ -90,13 +91,14 @@ def explore(
     repeats: int = 1,
     direct: bool = True,
     pauses: int = 0,
+    branches: int = 0,
 ) -> Iterator[Case]:
     """Every case of a shape, up to the first run that meets no fault; not `direct`: all mail goes by the outbox."""
     for way in ways:
         nth = 1
         while True:
             plan = NthCall(nth, way, repeats)
-            simulation = Simulation(seed, profile(shape, direct=direct, pauses=pauses), plan)
+            simulation = Simulation(seed, profile(shape, direct=direct, pauses=pauses, branches=branches), plan)
             error: Exception | None = None
             try:
                 simulation.run()
