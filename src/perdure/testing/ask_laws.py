@@ -10,6 +10,7 @@ from perdure.core.ask_events import answered_by
 from perdure.testing.ledger import Broken, Journal
 
 if TYPE_CHECKING:
+    from perdure.store.protocol import Mail
     from perdure.testing.laws import Evidence
 
 ONE_ANSWER = "a question has one answer"
@@ -56,6 +57,13 @@ def calls_ran_as_they_were_shown(journal: Journal) -> None:
             shown.setdefault(event.name, set()).add(event.digest)
         elif isinstance(event, ev.StepCompleted) and event.name in shown and event.digest not in shown[event.name]:
             raise Broken(AS_SHOWN, f"{event.name} #{event.seq} of {journal.key.execution}", journal.key)
+
+
+def was_answered_before(evidence: Evidence, mail: Mail) -> bool:
+    """Whether it is an answer that the run that asked has journaled: after a rewind the next run asks anew."""
+    journal = evidence.ledger.journals.get((mail.receiver, mail.receiver_run))
+    events = () if journal is None else (recorded.event for recorded in journal.events)
+    return any(isinstance(event, ev.SignalReceived) and event.message_id == mail.message_id for event in events)
 
 
 def what_is_listed_is_open(evidence: Evidence) -> None:

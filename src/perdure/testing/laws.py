@@ -15,7 +15,12 @@ from perdure.core.format import encode_event
 from perdure.core.identity import Key, derived_id
 from perdure.runtime.closing import PARENT_CLOSED
 from perdure.store.protocol import OPEN_STATUSES, Batch, Row, Store
-from perdure.testing.ask_laws import calls_ran_as_they_were_shown, questions_have_one_answer, what_is_listed_is_open
+from perdure.testing.ask_laws import (
+    calls_ran_as_they_were_shown,
+    questions_have_one_answer,
+    was_answered_before,
+    what_is_listed_is_open,
+)
 from perdure.testing.bank import Bank
 from perdure.testing.deploys import a_change_is_taken_wholly
 from perdure.testing.effect_laws import (
@@ -251,7 +256,7 @@ def nothing_acknowledged_is_lost(evidence: Evidence) -> None:
     kept = {name: _kept(evidence, row) for name, row in rows.items()}
     for each in evidence.ledger.acknowledged:
         mail = each.mail
-        if mail.message_id in kept[mail.receiver.execution]:
+        if mail.message_id in kept[mail.receiver.execution] or was_answered_before(evidence, mail):
             continue
         if isinstance(mail.event, ev.SignalReceived) or rows[mail.receiver.execution].status in OPEN_STATUSES:
             raise Broken(
@@ -282,7 +287,7 @@ def order_per_client(evidence: Evidence) -> None:
     rows = rows_of(evidence)
     per_pair: dict[tuple[str, Key], list[Acknowledged]] = defaultdict(list)
     for each in evidence.ledger.acknowledged:
-        if isinstance(each.mail.event, ev.SignalReceived):
+        if isinstance(each.mail.event, ev.SignalReceived) and not each.mail.receiver_run:  # answers are for one run
             per_pair[each.client, each.mail.receiver].append(each)
     for (client, key), sent in per_pair.items():
         position: dict[str, int] = {}
