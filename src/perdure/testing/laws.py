@@ -290,12 +290,25 @@ def order_per_client(evidence: Evidence) -> None:
         if isinstance(each.mail.event, ev.SignalReceived) and not each.mail.receiver_run:  # answers are for one run
             per_pair[each.client, each.mail.receiver].append(each)
     for (client, key), sent in per_pair.items():
-        position: dict[str, int] = {}
-        for place, recorded in enumerate(_chain(evidence, rows[key.execution])):
-            position.setdefault(getattr(recorded.event, "message_id", ""), place)
-        places = [position.get(each.mail.message_id, ALL) for each in sorted(sent, key=lambda each: each.sent)]
+        chain = _chain(evidence, rows[key.execution])
+        told = [each.mail.message_id for each in sorted(sent, key=lambda each: each.sent)]
+        places = _places(told, chain, _left_dead(evidence, key, chain))
         if places != sorted(places):
             raise Broken("order per sender", f"{client} to {key.execution}: {places}", key)
+
+
+def _places(sent: Sequence[str], chain: Sequence[ev.Recorded], dead: set[str]) -> list[int]:
+    position: dict[str, int] = {}
+    for place, recorded in enumerate(chain):
+        position.setdefault(getattr(recorded.event, "message_id", ""), place)
+    return [position.get(name, ALL) for name in sent if name in position or name not in dead]
+
+
+def _left_dead(evidence: Evidence, key: Key, chain: Sequence[ev.Recorded]) -> set[str]:
+    """What a run left unread when it closed, which a rewind does not bring back."""
+    if not any(isinstance(recorded.event, ev.RunForked) for recorded in chain):
+        return set()
+    return {letter.message_id for letter in evidence.store.dead_letters(key, ALL)}
 
 
 def what_was_sent_has_a_fate(evidence: Evidence) -> None:
