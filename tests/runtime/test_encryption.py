@@ -16,7 +16,7 @@ from tests.runtime.conftest import Lab, kinds, of_kind, status, until
 import perdure
 from perdure.cli.app import invoke
 from perdure.core import events as ev
-from perdure.core.errors import KeyMissing, StoreError
+from perdure.core.errors import InvalidOption, KeyMissing
 from perdure.encryption import KeyRing
 from perdure.journal import plain_value, render
 from perdure.store.open import sealed
@@ -409,9 +409,9 @@ async def test_a_result_whose_key_is_missing_says_so(lab):
 async def test_a_client_that_encrypts_is_refused_by_an_engine_that_does_not(lab):
     async with lab.engine(waits, ends) as engine, perdure.Client(lab.path, codec=ring()) as client:
         await engine.start(waits, "", id="waits")
-        with pytest.raises(StoreError, match="codec"):
+        with pytest.raises(InvalidOption, match="codec"):
             await client.handle("waits").signal("go", "secret")
-        with pytest.raises(StoreError, match="codec"):
+        with pytest.raises(InvalidOption, match="codec"):
             await client.start(ends, "secret")
 
 
