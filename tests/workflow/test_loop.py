@@ -7,6 +7,7 @@ import functools
 import math
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -260,3 +261,26 @@ def test_the_loop_says_what_it_is() -> None:
     with pytest.raises(AttributeError):
         under_test.no_such_method  # noqa: B018 - only looked up
     assert sorted(loop.REFUSED) == loop.REFUSED
+
+
+async def test_async_generators_outside_workflows_stay_the_other_loops() -> None:
+    """Its hook for them is still called after a workflow has run on its thread; else it could not end them."""
+
+    async def numbers() -> AsyncIterator[int]:
+        yield 1
+        yield 2
+
+    held: list[Any] = []
+
+    @workflow
+    async def iterates() -> int:
+        held.append(numbers())
+        return await anext(held[0])
+
+    run = drive(iterates, evict=0)
+    assert run.value == 1
+    assert held[0].ag_frame is None, "the workflow's own has ended with it"
+    mine = numbers()
+    assert await anext(mine) == 1
+    assert mine in asyncio.get_running_loop()._asyncgens  # type: ignore[attr-defined]
+    await mine.aclose()

@@ -192,7 +192,7 @@ class DeterministicLoop(_Base):  # type: ignore[misc]
             SpinError: 100,000 callbacks ran without a new command, or a million in all.
         """
         ready = self._ready
-        outside = self._enter()
+        before = self._enter()
         try:
             first(*args)
             if self._at_next_event:
@@ -202,19 +202,18 @@ class DeterministicLoop(_Base):  # type: ignore[misc]
             self._handles_since_command = 0
             self._run_ready(ready)
         finally:
-            self._leave(*outside)
+            asyncio_events._set_running_loop(before)
         if len(self._tasks) >= MIN_PRUNED:
             self._prune()
 
-    def _enter(self) -> tuple[Any, Any]:
-        outside = asyncio_events._get_running_loop(), sys.get_asyncgen_hooks()
+    def _enter(self) -> asyncio.AbstractEventLoop | None:
+        """Be the running loop; returns the one before, to be put back."""
+        before = asyncio_events._get_running_loop()
         asyncio_events._set_running_loop(self)
-        sys.set_asyncgen_hooks(firstiter=self._keep_asyncgen, finalizer=None)  # else the engine's loop would finalise
-        return outside
-
-    def _leave(self, previous: Any, hooks: Any) -> None:
-        sys.set_asyncgen_hooks(*hooks)
-        asyncio_events._set_running_loop(previous)
+        keep = sys.get_asyncgen_hooks().firstiter
+        if type(keep) is not _KeepAsyncgens:
+            sys.set_asyncgen_hooks(firstiter=_KeepAsyncgens(keep))
+        return before
 
     def _run_ready(self, ready: deque[Handle | Timer]) -> None:
         handles = 0
@@ -262,7 +261,7 @@ class DeterministicLoop(_Base):  # type: ignore[misc]
         try:
             return Context().run(call)
         finally:
-            self._leave(*outside)
+            asyncio_events._set_running_loop(outside)
             del self.__dict__["call_soon"], self.__dict__["create_task"]
             self.host = mine
             if (len(self._ready), self._numbers) != before:
@@ -305,7 +304,7 @@ class DeterministicLoop(_Base):  # type: ignore[misc]
         self.host = Nobody()
 
     def _end_all(self) -> None:
-        outside = self._enter()
+        before = self._enter()
         try:
             for task in self.waiting_tasks():
                 task._log_destroy_pending = False  # type: ignore[attr-defined]
@@ -316,7 +315,7 @@ class DeterministicLoop(_Base):  # type: ignore[misc]
                 if agen.ag_frame is not None:  # type: ignore[attr-defined]
                     _end(agen.aclose())
         finally:
-            self._leave(*outside)
+            asyncio_events._set_running_loop(before)
             self._asyncgens.clear()
             self._ready.clear()
 
@@ -426,8 +425,8 @@ class DeterministicLoop(_Base):  # type: ignore[misc]
         """The same."""
         self.call_exception_handler(context)
 
-    def _keep_asyncgen(self, agen: AsyncGenerator[Any, Any]) -> None:
-        # A strong reference: finalisation must not depend on when the garbage collector runs.
+    def keep_asyncgen(self, agen: AsyncGenerator[Any, Any]) -> None:
+        """Hold it until it has ended: finalisation must not depend on when the garbage collector runs."""
         if len(self._asyncgens) >= self._prune_asyncgens_at:
             self._asyncgens = [each for each in self._asyncgens if each.ag_frame is not None]  # type: ignore[attr-defined]
             self._prune_asyncgens_at = max(MIN_PRUNED, 2 * len(self._asyncgens))
@@ -448,6 +447,26 @@ def _ceil_ms(seconds: float) -> int:
     if seconds < 0:
         return -1  # the past, however far
     return math.ceil(round(seconds * 1000, 3))  # rounding first: 0.1 + 0.2 is not a millisecond late
+
+
+class _KeepAsyncgens:
+    """The thread's hook for async generators. It stays: to put it there and back at each drain would take its time.
+
+    Those of a workflow are held by its loop until they have ended, so that no finaliser, which would be the engine
+    loop's, ever sees them; all others go to the hook that was there before.
+    """
+
+    __slots__ = ("_others",)
+
+    def __init__(self, others: Callable[[AsyncGenerator[Any, Any]], Any] | None) -> None:
+        self._others = others
+
+    def __call__(self, agen: AsyncGenerator[Any, Any]) -> None:
+        loop = asyncio_events._get_running_loop()
+        if isinstance(loop, DeterministicLoop):
+            loop.keep_asyncgen(agen)
+        elif self._others is not None:
+            self._others(agen)
 
 
 def _end(coro: Any) -> None:
