@@ -13,7 +13,7 @@ import os
 import pytest
 
 from perdure.runtime.worker import Worker
-from perdure.testing.replaying import AlwaysReplay
+from perdure.testing import AlwaysReplay
 
 DEADLINE_S = 60
 

@@ -112,7 +112,7 @@ async def test_timers_that_come_due_in_a_pause_fire_at_its_end_in_order(lab: Lab
 
 async def _nothing_to_do(engine: perdure.Engine) -> bool:
     assert engine._worker is not None
-    return engine._worker.idle
+    return engine._worker.idle()
 
 
 async def test_messages_of_a_pause_are_kept_and_read_afterwards_in_order(lab: Lab) -> None:

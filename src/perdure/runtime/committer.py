@@ -288,6 +288,10 @@ class ThreadCommitter:
         """How many entries wait."""
         return len(self._queue)
 
+    def is_quiet(self) -> bool:
+        """Whether nothing waits, advice neither, and nothing is being written."""
+        return not self._queue and not self._writing.locked()
+
     def stop(self) -> None:
         """Write what waits, then end."""
         with self._condition:

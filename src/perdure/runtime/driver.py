@@ -166,7 +166,12 @@ class Driver:
     @property
     def resting(self) -> bool:
         """Nothing runs and nothing is to be written: it waits for timers, messages or children."""
-        if self.attempts or self._scheduled or self._committing or self._feeding or self._results:
+        return not self.attempts and self.is_quiet
+
+    @property
+    def is_quiet(self) -> bool:
+        """Likewise, but its steps may run, wait for their place, or for the time to ask what came of them."""
+        if self._scheduled or self._committing or self._feeding or self._results:
             return False
         held = self._outgoing.events or self._again or self._closing
         return not self._more_letters and (self.paused or not held)

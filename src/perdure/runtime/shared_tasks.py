@@ -65,7 +65,7 @@ class SharedTasks:
                 takes = False
                 task.set_name(run.name)
                 self._hand_on()
-                await _rest(context, work, waits_for)
+                await rest(context, work, waits_for)
                 return
         finally:
             self.alive.discard(task)
@@ -85,7 +85,7 @@ def _is_cancelled(task: asyncio.Task[None]) -> bool:
 
 
 @coroutine
-def _rest(context: Context, work: Work, waits_for: Any) -> Generator[Any, Any, None]:
+def rest(context: Context, work: Work, waits_for: Any) -> Generator[Any, Any, None]:
     """Go on with what has begun, in its context: what `await work` does, for one that waits already."""
     while True:
         step: Callable[[Any], Any]

@@ -122,6 +122,17 @@ class StepRunner:
         """Steps that run now."""
         return sorted({run.name for run in self._runs})
 
+    def running(self) -> list[StepRun]:
+        """Attempts that run now."""
+        return list(self._runs)
+
+    def clock_moved(self) -> None:
+        """The monotonic clock has jumped: look now whose limits are reached."""
+        for run in self.running():
+            if run.watch is not None and not run.watch.cancelled():
+                run.watch.cancel()
+                self._check(run)
+
     def leave(self, driver: Driven, seq: int) -> bool:
         """Cancel an attempt whose end is still to be told. False if it had not begun: then it never will."""
         run = driver.attempts.get(seq)

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 from perdure.core import events as ev
 from perdure.core.errors import CorruptJournal, JournalFromTheFuture, PerdureError, StalledByBug, StoreError
@@ -52,7 +52,7 @@ class Worker:
     `observer`, if set, is called with every execution that comes to rest or closes, before it may leave memory.
     """
 
-    observer: ClassVar[Callable[[Worker, Driver], None] | None] = None
+    observer: Callable[[Worker, Driver], None] | None = None
 
     def __init__(
         self,
@@ -185,8 +185,8 @@ class Worker:
 
     def rested(self, driver: Driver) -> None:
         """It waits: remember that in its row, and make it a candidate for eviction."""
-        if Worker.observer is not None:
-            Worker.observer(self, driver)
+        if self.observer is not None:
+            self.observer(self, driver)
         key = driver.key
         wake_at_ms = driver.next_wake_ms()
         if wake_at_ms is None or wake_at_ms > self.now_ms() + PARK_WORTH_MS:
@@ -201,8 +201,8 @@ class Worker:
 
     def closed(self, driver: Driver, event: ev.AnyEvent) -> None:
         """Its journal has ended."""
-        if Worker.observer is not None and driver.broken is None:
-            Worker.observer(self, driver)
+        if self.observer is not None and driver.broken is None:
+            self.observer(self, driver)
         self.drop(driver)
         if isinstance(event, ev.ContinuedAsNew):
             self._follow(driver, driver.then)
@@ -562,12 +562,11 @@ class Worker:
             self._rouse(driver)
             driver.timer_due()
 
-    @property
-    def idle(self) -> bool:
-        """Nothing runs, is read or written: only time or a message brings something to do."""
+    def idle(self, asleep: int = 0) -> bool:
+        """Nothing runs but so many steps, is read or written: only time or a message brings something to do."""
         reading = self._loading or self._fetching or self._scanning or self._leaving
-        under_way = self._turning or self._stalls or len(self.steps) or self.committer.depth()
-        return not (reading or under_way) and all(driver.resting for driver in self.drivers.values())
+        under_way = self._turning or self._stalls or len(self.steps) > asleep or self.committer.depth()
+        return not (reading or under_way) and all(driver.is_quiet for driver in self.drivers.values())
 
     def next_due_ms(self) -> int | None:
         """When time alone brings something to do."""

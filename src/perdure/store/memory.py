@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 
     from perdure.core.events import Attribute, Recorded
 
+NEVER_MS = 2**62
+
 
 class MemoryStore:
     """A store that is gone with its process. `connect` gives another connection to the same one.
@@ -55,7 +57,7 @@ class MemoryStore:
     Args:
         shards: number of slices.
         direct: deliver mail in the sender's transaction where that keeps the order.
-        lease_ms: how long a session owns its shards without `renew`.
+        lease_ms: how long a session owns its shards without `renew`; None: until it is closed.
         clock: milliseconds since 1970, UTC.
     """
 
@@ -64,7 +66,7 @@ class MemoryStore:
         *,
         shards: int = DEFAULT_SHARDS,
         direct: bool = True,
-        lease_ms: int = 15_000,
+        lease_ms: int | None = 15_000,
         clock: Callable[[], int] = system_clock_ms,
     ) -> None:
         self.path = "memory"
@@ -116,12 +118,15 @@ class MemoryStore:
 
     # --- sessions ---
 
+    def _expires_ms(self) -> int:
+        return NEVER_MS if self._lease_ms is None else self.now_ms() + self._lease_ms
+
     def open_session(self, worker: str, lanes: Sequence[str], fingerprint: str) -> Session:
         """See `Store.open_session`."""
         with self._writing() as tables:
             self._bury_the_dead(tables)
             number = len(self._world.sessions) + 1
-            opened = Registration(number, 1, fingerprint, self.now_ms() + self._lease_ms)
+            opened = Registration(number, 1, fingerprint, self._expires_ms())
             self._world.sessions[number] = opened
             self._opened.add(number)
             for shard in range(self.shards):
@@ -156,7 +161,7 @@ class MemoryStore:
         """See `Store.renew`. Gives up what is another's fair share, and takes what is free and this one's."""
         with self._writing(session) as tables:
             world = self._world
-            world.sessions[session.session].expires_at_ms = self.now_ms() + self._lease_ms
+            world.sessions[session.session].expires_at_ms = self._expires_ms()
             self._bury_the_dead(tables)
             live = [each.session for each in world.sessions.values() if each.open]
             for shard in range(self.shards):

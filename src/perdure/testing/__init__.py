@@ -7,12 +7,15 @@ from perdure.testing import golden
 from perdure.testing.clock import VirtualClock
 from perdure.testing.crashes import CrashesFound, explore_crashes
 from perdure.testing.engine import TestEngine
+from perdure.testing.replaying import AlwaysReplay, ReplayDiffers
 from perdure.testing.stand_ins import Replies, replies
 from perdure.testing.transcript import Call, steps_of, transcript
 
 __all__ = [
+    "AlwaysReplay",
     "Call",
     "CrashesFound",
+    "ReplayDiffers",
     "Replies",
     "TestEngine",
     "VirtualClock",

@@ -173,14 +173,25 @@ def check_prefix(
             raise Broken(FIXED_POINT, f"{execution_id} #{seq}: {command}, was {full.commands.get(seq)}")
 
 
+class ReplayDiffers(AssertionError):
+    """What ran does not replay from its journal to the same state: its code is not deterministic."""
+
+
 class AlwaysReplay:
-    """A worker's observer: whatever comes to rest or closes must replay from its bytes to the very same state."""
+    """Watches a worker: whatever comes to rest or closes must replay from its bytes to the very same state.
+
+    `TestEngine` has one. `problems` lists what it has found, `checked` counts what it has compared.
+
+    Args:
+        store: to read journals from, instead of the worker's own.
+        most_events: so many are replayed; a long journal that often rests would be replayed for ever.
+    """
 
     def __init__(self, store: Store | None = None, *, most_events: int = 20_000) -> None:
-        self.left = most_events  # to replay: a long journal that often rests would be replayed for ever
+        self.left = most_events
         self.checked = 0
         self.problems: list[str] = []
-        self._store = store  # to read from, instead of the worker's
+        self._store = store
 
     def __call__(self, worker: Worker, driver: Driver) -> None:
         """Called on the engine's thread with everything committed and fed."""

@@ -80,6 +80,14 @@ class AnswerRefused(YourError):
     cure = "Nothing was recorded. Give a value of the type that the step's function returns."
 
 
+class NothingLeft(YourError):
+    """A test awaits what nothing can bring any more. Fields: waits, a text."""
+
+    code = "P0510"
+    text = "Nothing is left to happen: {waits}."
+    cure = "Send it what it waits for, from a task beside the await or before it; or give the wait a timeout."
+
+
 class RemoteFailure(PerdureError):
     """Base of failures that were journaled: `failure` holds type, message, traceback and causes."""
 
