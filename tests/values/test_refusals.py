@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import re
 import socket
 import sys
 from collections import OrderedDict, defaultdict, deque
@@ -56,6 +57,18 @@ class Answer(pydantic.BaseModel):
 
 class LongAnswer(Answer):
     footnotes: str = ""
+
+
+@dataclasses.dataclass
+class NearPoint:
+    x: int
+    y: int | None = None
+
+
+@dataclasses.dataclass
+class FarPoint:
+    x: float
+    y: str | None = None
 
 
 class Plain:
@@ -115,7 +128,6 @@ REFUSED = [
     (Answer, LongAnswer(text="a"), "$"),
     (list[Answer], [Answer(text="a"), LongAnswer(text="a", footnotes="b")], "$[1]"),
     (Answer, Answer.model_construct(text=5), "$.text"),
-    (pydantic.SecretStr, pydantic.SecretStr("x"), "$"),
 ]
 
 
@@ -232,6 +244,11 @@ UNSUPPORTED: list[tuple[Any, str]] = [
     (Iterable[int], "Iterable"),
     (socket.socket, "socket"),
     (type[int], "type"),
+    (pydantic.SecretStr, "SecretStr"),
+    (dict[str, pydantic.SecretBytes], "SecretBytes"),
+    (pydantic.create_model("Login", token=(pydantic.SecretStr, ...)), "Login"),
+    (re.Pattern[str], "Pattern"),
+    (NearPoint | FarPoint, "NearPoint and .*FarPoint have the same fields"),
     (BaseException, "BaseException"),
     (attrs.make_class("Hider", {"_x": attrs.field(type=int)}), "Hider"),
     (msgspec.defstruct("Mixed", [("a", Answer), ("b", Plain)]), "Mixed"),

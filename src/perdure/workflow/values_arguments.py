@@ -110,6 +110,7 @@ class Arguments:
         self._record_codec: Codec[Any] = Codec(record)
         self._record_codec.build()
         self._read_record = self._record_codec.reader
+        self._never_differs = all(p.codec.never_differs for p in self._parameters)
         if self._positional == len(self._parameters):
             self._count = len(self._parameters)
             exact = tuple(p.codec.exact_type for p in self._parameters)
@@ -266,9 +267,12 @@ class Arguments:
             self._ensure_built()
         if self._record is not _no_record and payload.content_type == "msgpack" and not payload.key_id:
             try:
-                values = _values(self._read_record(payload.data))
+                record = self._read_record(payload.data)
             except Exception:  # noqa: BLE001 - argument by argument then: for the message, or a richer form
                 return self._decode_parts(payload, what)
+            if not (self._never_differs or self._record_codec.is_as_recorded(payload, record)):
+                return self._decode_parts(payload, what)
+            values = _values(record)
             if self._count >= 0:
                 return values, {}
             return self._assemble({p.key: value for p, value in zip(self._parameters, values, strict=True)}, what)

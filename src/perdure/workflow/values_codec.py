@@ -20,8 +20,9 @@ from perdure.core import payload as limits
 from perdure.core.errors import DecodeError, EncodeError, KeyMissing, PayloadTooLarge, SecretInClear, UnsupportedType
 from perdure.core.payload import Payload
 from perdure.workflow.values_check import Rules, check_same
+from perdure.workflow.values_evolution import Evolution
 from perdure.workflow.values_plain import InClear, NotPlain, canonical, pack, type_name, unpack, untag
-from perdure.workflow.values_secret import read_secret
+from perdure.workflow.values_secret import read_secret, secrets_pass
 from perdure.workflow.values_types import Adapter, NotSupported, native_traits
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ T = TypeVar("T")
 
 MAX_PAYLOAD_BYTES = limits.MAX_PAYLOAD_BYTES  # read at each call
 DIGEST_BYTES = 16
+MAX_PROVEN = 1024  # payloads by codec, 8 bytes each, that are known to be what they seem
 
 _encode = msgspec.msgpack.Encoder().encode
 _encode_sets_sorted = msgspec.msgpack.Encoder(order="deterministic").encode
@@ -55,6 +57,8 @@ class Codec(Generic[T]):
         self.annotation = annotation
         self.type_name = _PLAIN if annotation is Any else type_name(annotation)
         self._exact = annotation if annotation in _EXACT_OR_NONE else None
+        self.never_differs = any(annotation is each for each in _NEVER_DIFFER)
+        self._proven: set[int] = set()
         self._built = False
 
     def build(self) -> None:
@@ -69,11 +73,13 @@ class Codec(Generic[T]):
         if traits is not None:
             self._traits = traits
             self._rules = Rules(lenient=True)
+            self._evolution = Evolution({}, drops=traits.has_typed_dicts)
         else:
             adapter = self._adapter = Adapter(self.annotation)
             self._traits = adapter.traits
             # Where a value may fit several members of a union, a conversion may be the wrong one of them.
             self._rules = Rules(lenient=not adapter.is_ambiguous, enums=adapter.enums)
+            self._evolution = Evolution(adapter.rivals, drops=self._traits.has_typed_dicts)
         self._usual_rules = self._rules._replace(lenient=self._rules.lenient and not self._traits.has_any)
         self._decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(
             Any if traits is None else self.annotation, ext_hook=untag, dec_hook=_secret_of
@@ -162,6 +168,7 @@ class Codec(Generic[T]):
             decoded = self._read(Payload(pack(self._tree(value), tags=True)))
             check_same(value, decoded, self._rules)
             payload = Payload(pack(self._tree(decoded), tags=True))
+        self._prove(payload)
         return payload
 
     def _tree(self, value: T) -> Any:
@@ -180,12 +187,13 @@ class Codec(Generic[T]):
             raise
         except Exception:  # noqa: BLE001 - whatever it is, the richer form finds it again, with its path
             return None
+        self._prove(again)
         return again
 
     def _usual_form(self, value: T) -> Payload:
         if self._adapter is not None:
-            if self._adapter.has_sets:
-                raise NotPlain("a set in JSON would have the order of its hashes")
+            if self._adapter.has_only_tagged:
+                raise NotPlain("in JSON a set would have the order of its hashes, and bytes would be text")
             if self._adapter.has_secrets:
                 raise NotPlain("a Secret in JSON would be readable")
             return Payload(self._adapter.dump_json(value), "json")
@@ -193,6 +201,8 @@ class Codec(Generic[T]):
 
     def _write(self, value: T) -> bytes:
         traits = self._traits
+        if traits.has_left_out:  # a default of tomorrow must not stand for what was meant today
+            return pack(value, tags=False)
         if not traits.has_sets:
             return _encode(value)
         if traits.has_maps or traits.has_any or traits.has_odd_sets:
@@ -219,7 +229,7 @@ class Codec(Generic[T]):
         try:
             if not self._built:
                 self.ensure_built(what)
-            return self._read(payload)  # type: ignore[no-any-return]
+            return self._read_as_recorded(payload)  # type: ignore[no-any-return]
         except MemoryError:
             raise
         except NotPlain as problem:
@@ -234,17 +244,73 @@ class Codec(Generic[T]):
             reason = str(error) or type(error).__name__
         raise DecodeError(what=what, expected=self.type_name, reason=reason)
 
-    def _read(self, payload: Payload) -> Any:
+    def _read_as_recorded(self, payload: Payload) -> Any:
+        """What was recorded, or an error: other code may have recorded it, under a type that read it otherwise."""
+        if self._adapter is None or not self._adapter.has_aliases:
+            value = self._read(payload)
+            if not self.is_as_recorded(payload, value):
+                self._check_evolved(payload, value)
+            return value
+        readings, problems = [], []
+        for aliases in (False, True):  # what was recorded under an old name is found by its alias
+            try:
+                value = self._read(payload, aliases=aliases)
+            except (NotPlain, ValueError) as problem:
+                problems.append(problem)
+                continue
+            if self.is_as_recorded(payload, value):
+                return value
+            readings.append(value)
+        for value in reversed(readings):
+            try:
+                self._check_evolved(payload, value)
+            except NotPlain as problem:
+                problems.append(problem)
+            else:
+                return value
+        raise problems[-1 if readings else 0]
+
+    def is_as_recorded(self, payload: Payload, value: Any) -> bool:
+        """Whether this codec wrote the payload, or would write it again; scalars cannot be read as others."""
+        if self.never_differs or _mark(payload) in self._proven:
+            return True
+        with contextlib.suppress(Exception), secrets_pass(when=True):
+            if self._again(payload, value, tags=self._adapter is not None).data == payload.data or (
+                self._adapter is None and self._again(payload, value, tags=True).data == payload.data
+            ):
+                self._prove(payload)
+                return True
+        return False
+
+    def _again(self, payload: Payload, value: Any, *, tags: bool) -> Payload:
+        """The value in the form that the payload has."""
+        if payload.content_type == "json" and self._adapter is not None and not self._adapter.has_secrets:
+            return Payload(self._adapter.dump_json(value), "json")
+        return Payload(pack(self._tree(value), tags=True) if tags else self._write(value))
+
+    def _check_evolved(self, payload: Payload, value: Any) -> None:
+        with secrets_pass(when=True):
+            self._evolution.check(_plain(payload), _plain(self._again(payload, value, tags=True)), value)
+        self._prove(payload)
+
+    def _prove(self, payload: Payload) -> None:
+        """Remember what need not be looked at again: what was written here is soon read here."""
+        if not self.never_differs:
+            if len(self._proven) >= MAX_PROVEN:
+                self._proven.clear()
+            self._proven.add(_mark(payload))
+
+    def _read(self, payload: Payload, *, aliases: bool = False) -> Any:
         if payload.content_type == "msgpack" and not payload.key_id:
             if self._adapter is None:
                 try:
                     return self._decoder.decode(payload.data)
                 except (msgspec.DecodeError, ValueError):
                     return self._convert(unpack(payload.data), str_keys=False)
-            return self._adapter.validate_python(unpack(payload.data))
+            return self._adapter.validate_python(unpack(payload.data), aliases=aliases)
         if payload.content_type == "json" and not payload.key_id:
             if self._adapter is not None:
-                return self._adapter.validate_json(payload.data)
+                return self._adapter.validate_json(payload.data, aliases=aliases)
             return self._convert(json.loads(payload.data), str_keys=True)
         raise NotPlain(_unreadable(payload))
 
@@ -271,6 +337,16 @@ class Codec(Generic[T]):
 
 _CONTAINERS = frozenset({list, tuple, dict, set, frozenset})
 _EXACT_OR_NONE: tuple[Any, ...] = (str, int, float, bool, bytes)
+_NEVER_DIFFER: tuple[Any, ...] = (str, int, bool, bytes, type(None), Any)  # an int may be read as another float
+
+
+def _mark(payload: Payload) -> int:
+    """What a payload is remembered by. Bytes keep their hash, so that asking twice costs nothing."""
+    return hash(payload.data) ^ len(payload.content_type)
+
+
+def _plain(payload: Payload) -> Any:
+    return json.loads(payload.data) if payload.content_type == "json" else unpack(payload.data)
 
 
 def _secret_of(kind: Any, value: Any) -> Any:

@@ -5,6 +5,8 @@ msgspec where it supports the whole type, else pydantic, which is optional and i
 
 from __future__ import annotations
 
+import functools
+import operator
 import typing
 from typing import Any
 
@@ -13,6 +15,7 @@ from msgspec import inspect as info
 
 from perdure.workflow.values_plain import NotPlain, type_name
 from perdure.workflow.values_secret import Secret
+from perdure.workflow.values_unions import SameFields, rivals_in
 
 if typing.TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,6 +36,8 @@ class Traits(msgspec.Struct):
     has_maps: bool = False
     has_sets: bool = False
     has_odd_sets: bool = False  # of items that msgspec cannot be trusted to sort
+    has_left_out: bool = False  # Structs that msgspec would write without what equals a default of today
+    has_typed_dicts: bool = False
     equality_tells: bool = True  # `==`, and the same bytes again, show that nothing changed
 
 
@@ -55,6 +60,33 @@ def native_traits(annotation: Any) -> Traits | None:
             return None
         _note(node, traits)
     return traits
+
+
+def field_facts(kind: Any, name: str) -> tuple[Any, ...]:
+    """What pydantic is told of a field: its `Field`, and what else its annotation holds."""
+    field = getattr(kind, "__pydantic_fields__", {}).get(name)
+    if field is not None:
+        return (field, *field.metadata)
+    return _annotated(kind).get(name, ())
+
+
+@functools.lru_cache(maxsize=4096)
+def _annotated(kind: Any) -> dict[str, tuple[Any, ...]]:
+    try:
+        hints = typing.get_type_hints(kind, include_extras=True)
+    except Exception:  # noqa: BLE001 - names that are not defined: msgspec tells of them
+        return {}
+    return {name: getattr(hint, "__metadata__", ()) for name, hint in hints.items()}
+
+
+@functools.lru_cache(maxsize=4096)
+def old_names(kind: Any, name: str) -> tuple[str, ...]:
+    """The names that a field has had: its aliases."""
+    found: list[str] = []
+    for fact in field_facts(kind, name):
+        for alias in (getattr(fact, "validation_alias", None), getattr(fact, "alias", None)):
+            found.extend(each for each in getattr(alias, "choices", [alias]) if isinstance(each, str))
+    return tuple(found)
 
 
 def culprit(annotation: Any) -> Any:
@@ -90,12 +122,13 @@ def _types_in(value: Any) -> Iterator[info.Type]:
 
 
 def _is_not_for_msgspec(node: info.Type) -> bool:
-    """Classes that msgspec takes for its own: pydantic's dataclasses, and attrs with fields that it would leave out."""
+    """Classes that msgspec takes for its own: pydantic's, those with aliases, attrs' whose fields it leaves out."""
     if not isinstance(node, info.DataclassType):
         return False
     kind: Any = typing.get_origin(node.cls) or node.cls
     hides_fields = any(attribute.name.startswith("_") for attribute in getattr(kind, "__attrs_attrs__", ()))
-    return hides_fields or "__pydantic_fields__" in vars(kind)
+    has_aliases = any(old_names(kind, field.name) for field in node.fields)
+    return hides_fields or has_aliases or "__pydantic_fields__" in vars(kind)
 
 
 def _note(node: info.Type, traits: Traits) -> None:
@@ -104,6 +137,9 @@ def _note(node: info.Type, traits: Traits) -> None:
             traits.has_any = True
         case info.DictType() | info.TypedDictType():
             traits.has_maps = True
+            traits.has_typed_dicts |= isinstance(node, info.TypedDictType)
+        case info.StructType():
+            traits.has_left_out |= node.cls.__struct_config__.omit_defaults
         case info.SetType() | info.FrozenSetType():
             traits.has_sets = True
             traits.has_odd_sets |= not isinstance(node.item_type, _SORTABLE)
@@ -125,16 +161,20 @@ class Adapter:
         self.adapter = _type_adapter(annotation)
         parts = list(_schema_parts(self.adapter.core_schema))
         kinds = {part["type"] for part in parts}
-        if kinds & _NOT_DATA:
+        if kinds & _NOT_DATA or any(map(_is_no_data, parts)):
             raise NotSupported(type_name(culprit(annotation)))
+        try:
+            self.rivals = rivals_in(parts)
+        except SameFields as problem:
+            raise NotSupported(str(problem)) from problem
         self.is_ambiguous = any(part["type"] == "union" and _members(part) > 1 for part in parts)
-        equality_tells = not (self.is_ambiguous or kinds & _EQUAL_BUT_NOT_SAME)
-        self.traits = Traits(has_any="any" in kinds, has_maps=True, equality_tells=equality_tells)
-        self.has_sets = bool(kinds & {"set", "frozenset"})
+        self.traits = _traits(kinds, is_ambiguous=self.is_ambiguous)
+        self.has_only_tagged = bool(kinds & _NOT_IN_JSON)
         self.has_secrets = any(map(_is_secret, parts))
-        self.enums: frozenset[type] = frozenset(part["cls"] for part in parts if part["type"] == "enum")
+        self.enums = _enums(parts)
         # Names, not aliases: aliases for reading and writing may differ. Older pydantic has aliases only.
         self.names: dict[str, bool] = {"by_alias": False, "by_name": True} if _knows_names(self.adapter) else {}
+        self.has_aliases = bool(self.names) and _has_aliases(parts)
 
     def dump_json(self, value: Any) -> bytes:
         return self.adapter.dump_json(value, by_alias=not self.names, round_trip=True, warnings=False)
@@ -142,15 +182,15 @@ class Adapter:
     def dump_python(self, value: Any) -> Any:
         return self.adapter.dump_python(value, by_alias=not self.names, round_trip=True, warnings=False)
 
-    def validate_json(self, data: bytes) -> Any:
-        return self._validate(self.adapter.validate_json, data)
+    def validate_json(self, data: bytes, *, aliases: bool = False) -> Any:
+        return self._validate(self.adapter.validate_json, data, aliases=aliases)
 
-    def validate_python(self, tree: Any) -> Any:
-        return self._validate(self.adapter.validate_python, tree)
+    def validate_python(self, tree: Any, *, aliases: bool = False) -> Any:
+        return self._validate(self.adapter.validate_python, tree, aliases=aliases)
 
-    def _validate(self, validate: Callable[..., Any], data: Any) -> Any:
+    def _validate(self, validate: Callable[..., Any], data: Any, *, aliases: bool) -> Any:
         try:
-            return validate(data, **self.names)
+            return validate(data, **(self.names | {"by_alias": True} if aliases else self.names))
         except ValueError as error:
             if not hasattr(error, "errors"):
                 raise
@@ -175,12 +215,39 @@ def _type_adapter(annotation: Any) -> TypeAdapter[Any]:
     return adapter
 
 
+def _traits(kinds: set[str], *, is_ambiguous: bool) -> Traits:
+    return Traits(
+        has_any="any" in kinds,
+        has_maps=True,
+        equality_tells=not (is_ambiguous or kinds & _EQUAL_BUT_NOT_SAME),
+        has_typed_dicts="typed-dict" in kinds,
+    )
+
+
+def _enums(parts: list[dict[str, Any]]) -> frozenset[type]:
+    return frozenset(part["cls"] for part in parts if part["type"] == "enum")
+
+
+def _has_aliases(parts: list[dict[str, Any]]) -> bool:
+    return any("validation_alias" in part for part in parts)
+
+
+def _is_no_data(part: dict[str, Any]) -> bool:
+    """What pydantic reads, but writes for people only: its own secrets, and patterns."""
+    written = (part.get("serialization") or {}).get("function")
+    return getattr(written, "__name__", "") == "_serialize_secret_field" or repr(written) == _PATTERN_WRITER
+
+
+_PATTERN_WRITER = repr(operator.attrgetter("pattern"))
+
+
 def _is_secret(part: dict[str, Any]) -> bool:
     return bool((part.get("metadata") or {}).get("perdure_secret"))
 
 
 _EQUAL_BUT_NOT_SAME = {"datetime", "time", "decimal", "complex"}  # in another zone, with other digits or signs
 _NOT_DATA = {"callable", "is-instance", "is-subclass", "generator"}
+_NOT_IN_JSON = {"set", "frozenset", "bytes"}  # it has the order of hashes, or is taken for text
 _NO_PARTS = {"metadata", "serialization", "config", "default", "members", "expected"}
 _BRANCH: dict[Any, str] = {"json-or-python": "json_schema", "lax-or-strict": "lax_schema"}
 
