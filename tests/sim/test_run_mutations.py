@@ -105,8 +105,3 @@ def test_numbers_of_senders_that_are_kept_over_a_rewind(monkeypatch):
         Machine, "_count_message", lambda self, event: None if isinstance(event, ev.RunForked) else count(self, event)
     )
     assert laws_broken("knocker") != ""
-
-
-def test_children_that_go_on_beside_their_successors(monkeypatch):
-    monkeypatch.setattr(branching, "_check_what_runs", lambda *_: None)
-    assert laws_broken("family") != ""
