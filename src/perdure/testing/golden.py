@@ -205,7 +205,10 @@ CLOSES: dict[type, Status] = {
 def disagreement(
     workflow: Workflow[..., Any], execution_id: str, journal: Sequence[ev.Recorded], *, private: bool = False
 ) -> PerdureError | None:
-    """Why an execution with this journal could not go on with this code; None if it can."""
+    """Why an execution with this journal could not go on with this code; None if it can.
+
+    `private`: its store encrypts values, so that it may hold Secrets.
+    """
     try:
         replay_events(workflow, execution_id, journal, private=private)
     except (NondeterminismError, PerdureError) as error:
