@@ -73,6 +73,7 @@ THIRD_PARTY = {
     "pydantic": {"workflow", "integrations"},
     "pydantic_core": {"workflow"},  # when pydantic asks a Secret for its schema
     "sqlalchemy": {""},  # transactions; only loaded where there is a datasource (test_imports.py)
+    "pytest": {"testing"},  # the plugin, which pytest itself imports
     "anyio": {"testing"},  # some of the simulator's shapes; left out where it is not installed
 }
 

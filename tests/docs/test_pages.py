@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,8 @@ def test_the_code_of_the_page_does_what_it_says(page: Path, tmp_path: Path) -> N
         "PYTHONUNBUFFERED": "1",
         "COLUMNS": "100",
     }
+    if not entry_points(group="pytest11", name="perdure"):  # installed before there was one
+        environment["PYTEST_PLUGINS"] = "perdure.testing.pytest_plugin"
     command = [sys.executable, str(ROOT / "tests" / "docs" / "play.py"), str(page)]
     played = subprocess.run(
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=2 * MINUTE_S, check=False

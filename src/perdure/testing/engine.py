@@ -102,6 +102,11 @@ class TestEngine(Engine):
 
     # --- life ---
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it was entered, and not left."""
+        return self._worker is not None
+
     async def _begin(self) -> None:
         self._stand_ins.check()
         await super()._begin()
