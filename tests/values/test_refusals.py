@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 import re
 import socket
 import sys
@@ -11,7 +12,7 @@ from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterable
 from datetime import datetime, time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Union
 from zoneinfo import ZoneInfo
 
 import attrs
@@ -79,6 +80,9 @@ class Corner(NamedTuple):
     x: int
 
 
+Json = Union[dict[str, "Json"], list["Json"], str, int, float, bool, None]  # noqa: UP007 - as most write it
+
+
 class Colour(enum.Enum):
     RED = "red"
 
@@ -93,7 +97,40 @@ def path_of(annotation: Any, value: Any) -> str:
 CYCLE: list[Any] = []
 CYCLE.append(CYCLE)
 
+
+@dataclasses.dataclass
+class Derives:
+    x: int
+    scale: dataclasses.InitVar[int] = 1
+
+    def __post_init__(self, scale: int) -> None:
+        self.scaled = self.x * scale
+        self._hidden = scale
+
+    @functools.cached_property
+    def double(self) -> int:
+        return 2 * self.x
+
+
+@dataclasses.dataclass
+class Notes:
+    x: int
+
+    def __post_init__(self) -> None:
+        self.seen = [self.x]
+
+
+NOTED = Notes(1)
+NOTED.more = 2  # type: ignore[attr-defined]
+
 REFUSED = [
+    (Derives, Derives(2, 3), "$.scaled"),
+    (Notes, NOTED, "$.more"),
+    (list[Notes], [NOTED], "$[0].more"),
+    (deque[int], deque([1], maxlen=3), "$"),
+    (Json, {"a": [object()]}, "$.a[0]"),
+    (Json, {"a": (1, 2)}, "$.a"),
+    (Json, {"a": b"x"}, "$.a"),
     (Any, {"a": [1, {"b": object()}]}, "$.a[1].b"),
     (Any, {"a b": {(1, 2): Plain()}}, "$['a b'][(1, 2)]"),
     (Any, CYCLE, "$"),
@@ -193,6 +230,16 @@ def test_a_field_that_the_encoding_leaves_out_is_missed() -> None:
     with pytest.raises(EncodeError) as caught:
         codec.encode(Note(text="a", hidden="b"), "it")
     assert caught.value.fields["path"] == "$.hidden"
+
+
+def test_what_a_class_derives_from_its_fields_comes_back() -> None:
+    derived = Derives(2)
+    assert derived.double == 4
+    codec = codec_for(Derives, "it")
+    decoded = codec.decode(codec.encode(derived, "it"), "it")
+    assert (decoded, decoded.scaled, decoded.double) == (derived, 2, 4)
+    codec = codec_for(Notes, "it")
+    assert codec.decode(codec.encode(Notes(1), "it"), "it").seen == [1]
 
 
 def test_what_changes_itself_when_made_again_is_refused() -> None:

@@ -146,6 +146,26 @@ def is_async(fn: Any) -> bool:
     return inspect.iscoroutinefunction(target) or inspect.iscoroutinefunction(getattr(target, "__call__", None))  # noqa: B004 - asks about the method, not whether it exists
 
 
+def _check_step(fn: Any) -> None:
+    """Refuse what has no result to record."""
+    called = fn
+    while isinstance(called, functools.partial):
+        called = called.func
+    if not callable(fn):
+        reason, fix = "it cannot be called", "Decorate a function or a callable."
+    elif inspect.isclass(called):
+        reason, fix = "it is a class", "Decorate a function that makes one, and returns data."
+    elif any(map(_is_generator, (called, getattr(called, "__call__", None)))):  # noqa: B004 - the method itself
+        reason, fix = "it is a generator", "Return a list; `perdure.current_step().heartbeat(...)` tells how far it is."
+    else:
+        return
+    raise InvalidDefinition(name=getattr(fn, "__qualname__", repr(fn)), kind="step", reason=reason, fix=fix)
+
+
+def _is_generator(fn: Any) -> bool:
+    return inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn)
+
+
 class _HasResult:
     """A definition whose result has a codec, from the function's annotation."""
 
@@ -174,10 +194,7 @@ class Step(_HasResult, Generic[P, R]):
         raises: Sequence[type[Exception]] = (),
         skip_self: bool = False,
     ) -> None:
-        if not callable(fn):
-            raise InvalidDefinition(
-                name=repr(fn), kind="step", reason="it cannot be called", fix="Decorate a function or a callable."
-            )
+        _check_step(fn)
         self.fn = fn
         self.name = derived_name(fn, "step") if name is None else checked_name(name, "step")
         self.options = options

@@ -5,8 +5,11 @@ Equality alone does not tell: `==` is blind to a lost time zone, to the class of
 
 from __future__ import annotations
 
+import collections
+import dataclasses
 import datetime as dt
 import enum
+import functools
 import math
 import uuid
 import zoneinfo
@@ -19,7 +22,7 @@ from perdure.workflow.values_plain import NotPlain, field_names, model_fields, s
 from perdure.workflow.values_secret import NOT_ITS_TYPE, Secret
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
 _SEQUENCES = (list, tuple, set, frozenset)
 _NUMBERS = (int, float, Decimal)
@@ -152,6 +155,7 @@ def _same_object(value: Any, decoded: Any, rules: Rules) -> None:
     names = field_names(kind)
     if names is not None:
         _same_dict(_extra(value), _extra(decoded), rules)
+        _same_attributes(value, decoded, names, rules)
         return _same_model(value, decoded, names.values(), rules)
     if (value == decoded) is not True:
         raise _differs(value, decoded)
@@ -161,6 +165,33 @@ def _same_object(value: Any, decoded: Any, rules: Rules) -> None:
 def _extra(value: Any) -> dict[str, Any]:
     """What a pydantic model holds beside its fields."""
     return getattr(value, "__pydantic_extra__", None) or {}
+
+
+def _same_attributes(value: Any, decoded: Any, names: Mapping[str, str], rules: Rules) -> None:
+    """What a dataclass holds beside its fields, as its `__post_init__` sets it; not what is private or cached."""
+    others = getattr(decoded, "__dict__", {})
+    if not dataclasses.is_dataclass(value) or not hasattr(value, "__dict__"):
+        return
+    for name, item in vars(value).items():
+        if (
+            name in names
+            or name.startswith("_")
+            or isinstance(getattr(type(value), name, None), functools.cached_property)
+        ):
+            continue
+        try:
+            if name not in others:
+                raise NotPlain("is no field, and would not come back")  # noqa: TRY301 - gets its path below
+            check_same(item, others[name], rules)
+        except NotPlain as problem:
+            problem.segments.append(segment(name))
+            raise
+
+
+def _same_deque(value: Any, decoded: Any, rules: Rules) -> None:
+    if value.maxlen != decoded.maxlen:
+        raise NotPlain(f"has a maxlen of {value.maxlen}, which would not come back")
+    _same_items(value, decoded, rules)
 
 
 def _same_model(value: Any, decoded: Any, names: Iterable[str], rules: Rules) -> None:
@@ -263,6 +294,7 @@ _SAME: dict[type, Callable[[Any, Any, Rules], None]] = {
     dt.time: _same_moment,
     list: _same_items,
     tuple: _same_items,
+    collections.deque: _same_deque,
     set: _same_set,
     frozenset: _same_set,
     dict: _same_dict,

@@ -22,6 +22,7 @@ from perdure.core.payload import Payload
 from perdure.workflow.values_check import Rules, check_same
 from perdure.workflow.values_evolution import Evolution
 from perdure.workflow.values_plain import InClear, NotPlain, canonical, pack, type_name, unpack, untag
+from perdure.workflow.values_recursive import tied
 from perdure.workflow.values_secret import read_secret, secrets_pass
 from perdure.workflow.values_types import Adapter, NotSupported, native_traits
 
@@ -68,6 +69,7 @@ class Codec(Generic[T]):
             NotSupported: nobody can encode it.
             NameError: not yet.
         """
+        self.annotation = tied(self.annotation)
         traits = native_traits(self.annotation)
         self._adapter: Adapter | None = None
         if traits is not None:
@@ -432,7 +434,7 @@ def codec_for(annotation: Any, what: str) -> Codec[Any]:
     What comes back is the same in type and content, with these exceptions, all equal to what was given: where nothing
     tells their class, a subclass of a builtin (OrderedDict, IntEnum) comes back as the builtin; a tzinfo that is
     neither a fixed offset nor a ZoneInfo as the offset it had; a pydantic model with all fields set, and with fresh
-    private attributes. What is shared within a value is shared no more.
+    private attributes. What is shared within a value is shared no more. docs/reference/values.md has them all.
 
     Raises:
         UnsupportedType: neither msgspec nor pydantic can encode it.

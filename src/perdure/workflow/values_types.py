@@ -138,6 +138,8 @@ def _note(node: info.Type, traits: Traits) -> None:
         case info.DictType() | info.TypedDictType():
             traits.has_maps = True
             traits.has_typed_dicts |= isinstance(node, info.TypedDictType)
+        case info.DataclassType():
+            traits.equality_tells &= not hasattr(node.cls, "__post_init__")  # which sets what is no field
         case info.StructType():
             traits.has_left_out |= node.cls.__struct_config__.omit_defaults
         case info.SetType() | info.FrozenSetType():
@@ -168,7 +170,7 @@ class Adapter:
         except SameFields as problem:
             raise NotSupported(str(problem)) from problem
         self.is_ambiguous = any(part["type"] == "union" and _members(part) > 1 for part in parts)
-        self.traits = _traits(kinds, is_ambiguous=self.is_ambiguous)
+        self.traits = _traits(kinds, parts, is_ambiguous=self.is_ambiguous)
         self.has_only_tagged = bool(kinds & _NOT_IN_JSON)
         self.has_secrets = any(map(_is_secret, parts))
         self.enums = _enums(parts)
@@ -215,11 +217,12 @@ def _type_adapter(annotation: Any) -> TypeAdapter[Any]:
     return adapter
 
 
-def _traits(kinds: set[str], *, is_ambiguous: bool) -> Traits:
+def _traits(kinds: set[str], parts: list[dict[str, Any]], *, is_ambiguous: bool) -> Traits:
+    sets_others = any(part.get("post_init") for part in parts)
     return Traits(
         has_any="any" in kinds,
         has_maps=True,
-        equality_tells=not (is_ambiguous or kinds & _EQUAL_BUT_NOT_SAME),
+        equality_tells=not (is_ambiguous or sets_others or kinds & _EQUAL_BUT_NOT_SAME),
         has_typed_dicts="typed-dict" in kinds,
     )
 
@@ -245,7 +248,13 @@ def _is_secret(part: dict[str, Any]) -> bool:
     return bool((part.get("metadata") or {}).get("perdure_secret"))
 
 
-_EQUAL_BUT_NOT_SAME = {"datetime", "time", "decimal", "complex"}  # in another zone, with other digits or signs
+_EQUAL_BUT_NOT_SAME = {
+    "datetime",
+    "time",
+    "decimal",
+    "complex",
+    "deque",
+}  # in another zone, with other digits, signs or lengths
 _NOT_DATA = {"callable", "is-instance", "is-subclass", "generator"}
 _NOT_IN_JSON = {"set", "frozenset", "bytes"}  # it has the order of hashes, or is taken for text
 _NO_PARTS = {"metadata", "serialization", "config", "default", "members", "expected"}
