@@ -1,7 +1,7 @@
 """Encryption of values at rest: AES-256-GCM with a ring of keys. Needs the extra `encryption` (cryptography).
 
 Give the same ring to every engine, client and command of a store. docs/reference/values.md tells what is hidden and
-what is not, docs/decisions/0006-encryption.md why it is done so.
+what is not, docs/decisions/0008-encryption.md why it is done so.
 """
 
 from __future__ import annotations

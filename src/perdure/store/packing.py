@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from perdure.core.identity import Key
 
 COMPRESS_ABOVE: Final = 16 * 1024
-"""Bytes. Below, what it takes costs more than what it saves: docs/decisions/0005-values-at-rest.md has the figures."""
+"""Bytes. Below, what it takes costs more than what it saves: docs/decisions/0007-values-at-rest.md has the figures."""
 OFFLOAD_ABOVE: Final = 256 * 1024
 ADDRESS_BYTES: Final = 32
 PLAIN: Final = frozenset({"msgpack", "json", "text"})

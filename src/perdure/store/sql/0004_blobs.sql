@@ -1,4 +1,4 @@
--- Large values, apart from the events that refer to them (docs/decisions/0005-values-at-rest.md).
+-- Large values, apart from the events that refer to them (docs/decisions/0007-values-at-rest.md).
 --
 -- Two tables: marking a blob as owned, which commits do, must not rewrite megabytes.
 
