@@ -27,6 +27,8 @@ ALL = 1_000_000
 
 def effects_are_told_truly(evidence: Evidence) -> None:
     """Completed: it happened, with this very value. Failed: it did not, and never will."""
+    if evidence.bank is None:
+        return
     for journal in evidence.ledger.journals.values():
         intended = {each.event.seq for each in journal.events if isinstance(each.event, ev.StepIntended)}
         for recorded in journal.events[journal.copied :]:  # what was copied is another run's

@@ -65,7 +65,7 @@ class Evidence(NamedTuple):
     workflows: Mapping[str, Workflow[..., Any]]
     fingerprint: str
     namespace: str
-    bank: Bank
+    bank: Bank | None  # None: effects are none of its business
 
 
 # --- one batch ------------------------------------------------------------------------------------------------------

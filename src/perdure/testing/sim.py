@@ -8,13 +8,10 @@ import hashlib
 import logging
 import sys
 import time
-import traceback
 from typing import TextIO
 
-from perdure.testing.ledger import Broken
+from perdure.testing.report import told
 from perdure.testing.simulation import Simulation, simulate
-
-LAST = 28
 
 
 def main(arguments: list[str] | None = None, out: TextIO = sys.stdout) -> int:
@@ -61,22 +58,8 @@ def fingerprint(simulation: Simulation) -> str:
 
 def report(seed: int, shape: str, error: Exception) -> str:
     """One screen: seed, law, last events, and the line to paste."""
-    simulation: Simulation | None = getattr(error, "simulation", None)
-    lines = [f"seed {seed} failed"]
-    if isinstance(error, Broken):
-        lines += [f"law broken: {error.law}", f"  {error.detail[:600]}"]
-    else:
-        lines += ["unexpected error:", *traceback.format_exception(error)[-6:]]
-    if simulation is not None:
-        lines += [f"  {simulation.profile}", "last events:"]
-        key = getattr(error, "key", None)
-        about = "" if key is None else key.execution
-        trace = [each for each in simulation.ledger.trace if not about or each[2] in ("", about)]
-        lines += [
-            f"  {ms / 1000:9.3f}  {process:12} {name[:12]:12} {what[:80]}" for ms, process, name, what in trace[-LAST:]
-        ]
-    again = f"python -m perdure.testing.sim --seeds 1 --start {seed}{f' --shape {shape}' if shape else ''}"
-    return "\n".join([*lines, "reproduce it with:", f"  {again}", ""])
+    again = f"  python -m perdure.testing.sim --seeds 1 --start {seed}{f' --shape {shape}' if shape else ''}"
+    return told(seed, error, getattr(error, "simulation", None), again)
 
 
 if __name__ == "__main__":

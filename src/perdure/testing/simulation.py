@@ -10,7 +10,7 @@ import asyncio
 import gc
 import random
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from perdure.core.errors import PoisonedExecution, StoreError, StoreFull
 from perdure.core.identity import DEFAULT_NAMESPACE, Key
@@ -33,6 +33,8 @@ from perdure.testing.worker import Pace, SimEnvironment, SimWorker
 from perdure.testing.world import World
 from perdure.workflow import ordered
 from perdure.workflow.definitions import Workflow
+
+P = TypeVar("P", bound=SimPort)
 
 EPOCH_MS = 1_800_000_000_000
 LIVENESS_MS = 300_000
@@ -166,12 +168,14 @@ class Simulation:
         self.keys: list[Key] = []
         self.stalled: list[Key] = []
         self.finished = False
+        self.liveness_ms = LIVENESS_MS
         self._chance = random.Random(f"deploys {seed}")  # noqa: S311 - reproducible on purpose
         self._shapes: set[str] = set()  # that executions have
         self._by_old_code: dict[tuple[Key, str], int] = {}  # events of each journal at the deploy
         self._code = BEFORE if self._chance.random() < 0.6 else WORKFLOWS
         self._clients: list[asyncio.Task[None]] = []
         self._incarnations = 0
+        self._outside = [self.god]
 
     def db_now_ms(self) -> int:
         """The database's clock."""
@@ -211,6 +215,7 @@ class Simulation:
             environment=SimEnvironment(process, self.rng, EPOCH_MS),
             workflows=self._code.values(),
             limits=Limits(resting=self.profile.resting),
+            stand_in=self.stand_in,
             on_lost=lambda worker: worker.process.kill(),
             on_stalled=self._stalled,
         )
@@ -244,12 +249,21 @@ class Simulation:
 
     # --- clients ---
 
+    def stand_in(self, step: Any) -> Any:
+        """What runs instead of a step."""
+        return step
+
     def _port(self, name: str) -> SimPort:
+        return self._client(name, SimPort)
+
+    def _client(self, name: str, kind: type[P], **options: Any) -> P:
         process = Process(self.kernel, name)
+        self._outside.append(process)
         environment = SimEnvironment(process, self.rng, EPOCH_MS)
-        return SimPort(
+        return kind(
             name,
             process,
+            **options,
             store=self.connect(name),
             environment=environment,
             rng=self.rng,
@@ -383,6 +397,8 @@ class Simulation:
             for worker in list(self.workers):
                 worker.process.at_death = worker.forget
                 worker.process.kill()
+            for process in self._outside:  # else what never began warns when it is collected
+                process.kill()
             gc.enable()
 
     def _run(self) -> None:
@@ -395,7 +411,7 @@ class Simulation:
         self.kernel.run(lambda: self.finished, self.profile.safety_ms)
         trouble.cancel()
         self._calm()
-        if not self.kernel.run(lambda: self.finished, self.profile.safety_ms + LIVENESS_MS):
+        if not self.kernel.run(lambda: self.finished, self.profile.safety_ms + self.liveness_ms):
             check_all(self._evidence(), {})
             raise Broken("everything terminates", "the clients did not come to their end")
         if self._observer.problems:

@@ -18,7 +18,7 @@ from perdure.runtime.background import answer_of
 from perdure.runtime.committer import Answers, CommitQueue, DepositDone, Done, Group, perform
 from perdure.runtime.lease import Heart
 from perdure.runtime.queries import Queries
-from perdure.runtime.steps import StepRunner
+from perdure.runtime.steps import StepRunner, itself
 from perdure.runtime.threads import ThreadPool, Work
 from perdure.runtime.worker import Limits, Worker
 from perdure.store.protocol import Advice, Batch, Mail, Session, Start, Store
@@ -201,6 +201,7 @@ class SimWorker:
         environment: SimEnvironment,
         workflows: Iterable[Workflow[..., Any]],
         limits: Limits,
+        stand_in: Callable[[Any], Any] = itself,
         on_lost: Callable[[SimWorker], None],
         on_stalled: Callable[[Key, Exception], None],
     ) -> None:
@@ -210,6 +211,7 @@ class SimWorker:
         self.environment = environment
         self.workflows = list(workflows)
         self.limits = limits
+        self.stand_in = stand_in
         self.on_lost = on_lost
         self.on_stalled = on_stalled
         self.worker: Worker | None = None
@@ -235,6 +237,7 @@ class SimWorker:
         worker.steps = StepRunner(
             self.environment, limit=50, threads=SimThreads(self.process, self.pace), lapsed=worker.holding.lapsed
         )
+        worker.steps.stand_in = self.stand_in
         worker.committer = SimCommitter(
             self.process, self.pace, self.store, session, woken=worker.woken, lost=self._lost
         )
