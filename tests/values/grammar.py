@@ -9,7 +9,7 @@ import math
 import uuid
 import zoneinfo
 from decimal import Decimal
-from typing import Any, Literal, NamedTuple, Optional, TypedDict, Union
+from typing import Annotated, Any, Generic, Literal, NamedTuple, Optional, TypedDict, TypeVar, Union
 
 import attrs
 import msgspec
@@ -103,6 +103,77 @@ LEAVES: list[Typed] = [
 ]
 
 
+One = TypeVar("One")
+Two = TypeVar("Two")
+
+
+@dataclasses.dataclass
+class GenericData(Generic[One, Two]):
+    first: One
+    second: Two
+
+
+class GenericShape(msgspec.Struct, Generic[One, Two]):
+    first: One
+    second: Two
+
+
+class GenericModel(pydantic.BaseModel, Generic[One, Two]):
+    first: One
+    second: Two
+
+
+@dataclasses.dataclass
+class TreeData:
+    value: int
+    below: list[TreeData] = dataclasses.field(default_factory=list)
+
+
+class TreeShape(msgspec.Struct, omit_defaults=True):
+    value: int
+    below: dict[str, TreeShape] = {}
+
+
+class TreeModel(pydantic.BaseModel):
+    value: int
+    left: TreeModel | None = None
+    right: TreeModel | None = None
+
+
+class Circle(msgspec.Struct, tag="circle"):
+    radius: float
+
+
+class Square(msgspec.Struct, tag="square"):
+    side: float = 1.0
+
+
+class CatModel(pydantic.BaseModel):
+    kind: Literal["cat"] = "cat"
+    lives: int = 9
+
+
+class DogModel(pydantic.BaseModel):
+    kind: Literal["dog"] = "dog"
+    lives: int = 1
+
+
+trees = st.recursive(
+    st.builds(TreeData, whole), lambda inner: st.builds(TreeData, whole, st.lists(inner, max_size=3)), max_leaves=6
+)
+shapes = st.recursive(
+    st.builds(TreeShape, whole),
+    lambda inner: st.builds(TreeShape, whole, st.dictionaries(anything_text, inner, max_size=2)),
+    max_leaves=6,
+)
+tree_models = st.recursive(
+    st.builds(TreeModel, value=whole),
+    lambda inner: st.builds(TreeModel, value=whole, left=st.none() | inner, right=inner),
+    max_leaves=6,
+)
+pets = st.builds(CatModel, lives=whole) | st.builds(DogModel, lives=whole)
+
+
 class Pair(NamedTuple):
     first: int
     second: str = "x"
@@ -117,12 +188,19 @@ NATIVE_LEAVES: list[Typed] = [
     *LEAVES,
     (Pair, st.builds(Pair, whole, anything_text)),
     (Movie, st.fixed_dictionaries({}, optional={"year": whole, "title": anything_text})),
+    (TreeData, trees),
+    (TreeShape, shapes),
+    (Circle | Square, st.builds(Circle, st.floats()) | st.builds(Square, st.floats())),
 ]
 PYDANTIC_LEAVES: list[Typed] = [
     *(leaf for leaf in LEAVES if leaf[0] not in (bytearray, Decimal)),
     (Decimal, st.decimals(allow_nan=False, allow_infinity=False)),  # pydantic takes no others
     (Corner, st.sampled_from(Corner)),
     (complex, st.complex_numbers()),
+    (TreeData, trees),
+    (TreeModel, tree_models),
+    (CatModel | DogModel, pets),
+    (Annotated[CatModel | DogModel, pydantic.Field(discriminator="kind")], pets),
 ]
 
 
@@ -145,9 +223,14 @@ def models(inner: st.SearchStrategy[Typed], makers: list[Any]) -> st.SearchStrat
     def build(args: tuple[Any, Typed, Typed]) -> Typed:
         make, (first, firsts), (second, seconds) = args
         made = make({"first": first, "second": second})
-        return made, st.builds(made, first=firsts, second=seconds)
+        return made, made_of(made, firsts, seconds)
 
     return st.tuples(st.sampled_from(makers), inner, inner).map(build)
+
+
+def made_of(made: Any, firsts: st.SearchStrategy[Any], seconds: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """Without a look at its signature, which has a model's aliases."""
+    return st.tuples(firsts, seconds).map(lambda pair: made(first=pair[0], second=pair[1]))
 
 
 def make_dataclass(fields: dict[str, Any]) -> type:
@@ -174,8 +257,53 @@ def make_pydantic(fields: dict[str, Any]) -> type:
     return pydantic.create_model("MadeModel", **{name: (kind, ...) for name, kind in fields.items()})
 
 
+def make_renamed(fields: dict[str, Any]) -> type:
+    return msgspec.defstruct("MadeRenamed", list(fields.items()), rename="camel", kw_only=True, omit_defaults=True)
+
+
+def make_aliased(fields: dict[str, Any]) -> type:
+    """With other names for reading than for writing."""
+    first, second = fields
+    told = {
+        first: pydantic.Field(alias="One"),
+        second: pydantic.Field(validation_alias=pydantic.AliasChoices("old", "older"), serialization_alias="out"),
+    }
+    config = pydantic.ConfigDict(populate_by_name=True)
+    made = {name: (kind, told[name]) for name, kind in fields.items()}
+    return pydantic.create_model("MadeAliased", __config__=config, **made)  # type: ignore[call-overload, no-any-return]
+
+
+def make_generic(fields: dict[str, Any]) -> type:
+    first, second = fields.values()
+    return GenericData[first, second]  # type: ignore[valid-type]
+
+
+def make_generic_struct(fields: dict[str, Any]) -> type:
+    first, second = fields.values()
+    return GenericShape[first, second]  # type: ignore[valid-type]
+
+
+def make_generic_model(fields: dict[str, Any]) -> type:
+    first, second = fields.values()
+    return GenericModel[first, second]  # type: ignore[valid-type]
+
+
+def make_subclass(fields: dict[str, Any]) -> type:
+    """One that inherits its first field."""
+    (first, kind), (second, other) = fields.items()
+    base = dataclasses.make_dataclass("MadeBase", [(first, kind)])
+    return dataclasses.make_dataclass("MadeSub", [(second, other)], bases=(base,))
+
+
+def make_submodel(fields: dict[str, Any]) -> type:
+    (first, kind), (second, other) = fields.items()
+    base = pydantic.create_model("MadeBaseModel", **{first: (kind, ...)})
+    return pydantic.create_model("MadeSubModel", __base__=base, **{second: (other, ...)})
+
+
 MSGSPEC_MAKERS = [make_dataclass, make_frozen, make_struct, make_tagged, make_attrs]
-PYDANTIC_MAKERS = [make_dataclass, make_pydantic]
+MSGSPEC_MAKERS += [make_renamed, make_generic, make_generic_struct, make_subclass]
+PYDANTIC_MAKERS = [make_dataclass, make_pydantic, make_aliased, make_generic, make_generic_model, make_submodel]
 
 
 def unions_of(inner: st.SearchStrategy[Typed]) -> st.SearchStrategy[Typed]:
@@ -190,6 +318,25 @@ def grammar(leaves: list[Typed], makers: list[Any], *, unions: bool = False) -> 
         return ways | unions_of(inner) if unions else ways
 
     return st.recursive(st.sampled_from(leaves), larger, max_leaves=4)
+
+
+def deepened(inner: Typed, depth: int, makers: list[Any]) -> Typed:
+    """The same value, that many times in a list, a dict or a model."""
+    annotation, values = inner
+    for n in range(depth):
+        make = makers[n % len(makers)]
+        ways: list[tuple[Any, Any]] = [
+            (list[annotation], lambda v: [v]),  # type: ignore[valid-type]
+            (dict[str, annotation], lambda v: {"k": v}),  # type: ignore[valid-type]
+            (Optional[annotation], lambda v: v),  # noqa: UP045
+        ]
+        if n % 4 == 3:
+            made = make({"first": annotation, "second": int})
+            annotation, values = made, made_of(made, values, whole)
+        else:
+            annotation, wrap = ways[n % 4]
+            values = values.map(wrap)
+    return annotation, values
 
 
 def identical(one: Any, two: Any) -> bool:  # noqa: C901 - a plain list of cases reads best

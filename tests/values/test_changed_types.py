@@ -6,7 +6,7 @@ import dataclasses
 import datetime as dt
 import enum
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import Annotated, Any, Generic, TypeVar
 from uuid import UUID
 
 import attrs
@@ -19,6 +19,8 @@ from perdure.core.errors import DecodeError, EncodeError, UnsupportedType
 from perdure.core.events import Payload
 from perdure.workflow.values import Arguments, Secret, codec_for, secrets_pass
 from perdure.workflow.values_codec import Codec
+
+T = TypeVar("T")
 
 
 def dataclass(name: str, fields: dict[str, Any]) -> Any:
@@ -274,6 +276,26 @@ def test_a_default_that_changes_does_not_change_what_was_recorded() -> None:
     for make in LIBRARIES.values():
         old, new = make("S", {"x": (int, 1)}), make("S", {"x": (int, 2)})
         assert reread(old, old(), new).x == 1
+
+
+def test_generic_classes_are_looked_at_as_others() -> None:
+    class Box(msgspec.Struct, Generic[T], omit_defaults=True):
+        held: T
+        n: int = 1
+
+    @dataclasses.dataclass
+    class Noted(Generic[T]):
+        held: T
+
+        def __post_init__(self) -> None:
+            self.seen = [self.held]
+
+    box = codec_for(Box[int], "it").encode(Box(3), "it")
+    assert msgspec.msgpack.decode(box.data) == {"held": 3, "n": 1}
+    noted = Noted(3)
+    noted.seen.append(4)
+    with pytest.raises(EncodeError, match=r"\$\.seen has 2 items"):
+        codec_for(Noted[int], "it").encode(noted, "it")
 
 
 def test_keys_that_go_from_a_typed_dict_are_passed_over() -> None:

@@ -8,7 +8,16 @@ from collections import Counter, OrderedDict
 from typing import Any
 
 import pytest
-from grammar import MSGSPEC_MAKERS, NATIVE_LEAVES, PYDANTIC_LEAVES, PYDANTIC_MAKERS, grammar, identical, plain_data
+from grammar import (
+    MSGSPEC_MAKERS,
+    NATIVE_LEAVES,
+    PYDANTIC_LEAVES,
+    PYDANTIC_MAKERS,
+    deepened,
+    grammar,
+    identical,
+    plain_data,
+)
 from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 
@@ -46,6 +55,15 @@ def test_plain_data_needs_no_annotation(value: Any) -> None:
 @given(data=st.data())
 def test_a_value_of_its_annotation_comes_back_as_it_was(encoder: str, data: st.DataObject) -> None:
     annotation, values = data.draw(PLAIN[encoder])
+    check(annotation, data.draw(values))
+
+
+@pytest.mark.parametrize("encoder", PLAIN)
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data(), depth=st.integers(5, 24))
+def test_a_deeply_nested_type_is_as_any_other(encoder: str, data: st.DataObject, depth: int) -> None:
+    leaves, makers = ENCODERS[encoder]
+    annotation, values = deepened(data.draw(st.sampled_from(leaves)), depth, data.draw(st.permutations(makers)))
     check(annotation, data.draw(values))
 
 

@@ -125,10 +125,15 @@ def _is_not_for_msgspec(node: info.Type) -> bool:
     """Classes that msgspec takes for its own: pydantic's, those with aliases, attrs' whose fields it leaves out."""
     if not isinstance(node, info.DataclassType):
         return False
-    kind: Any = typing.get_origin(node.cls) or node.cls
+    kind = _class_of(node)
     hides_fields = any(attribute.name.startswith("_") for attribute in getattr(kind, "__attrs_attrs__", ()))
     has_aliases = any(old_names(kind, field.name) for field in node.fields)
     return hides_fields or has_aliases or "__pydantic_fields__" in vars(kind)
+
+
+def _class_of(node: info.DataclassType | info.StructType) -> Any:
+    """The class itself, also of a generic one with parameters."""
+    return typing.get_origin(node.cls) or node.cls
 
 
 def _note(node: info.Type, traits: Traits) -> None:
@@ -139,9 +144,9 @@ def _note(node: info.Type, traits: Traits) -> None:
             traits.has_maps = True
             traits.has_typed_dicts |= isinstance(node, info.TypedDictType)
         case info.DataclassType():
-            traits.equality_tells &= not hasattr(node.cls, "__post_init__")  # which sets what is no field
+            traits.equality_tells &= not hasattr(_class_of(node), "__post_init__")  # which sets what is no field
         case info.StructType():
-            traits.has_left_out |= node.cls.__struct_config__.omit_defaults
+            traits.has_left_out |= _class_of(node).__struct_config__.omit_defaults
         case info.SetType() | info.FrozenSetType():
             traits.has_sets = True
             traits.has_odd_sets |= not isinstance(node.item_type, _SORTABLE)
