@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 
 import perdure
 
@@ -12,7 +13,8 @@ async def send(store: str, execution: str, first: int, last: int) -> None:
     async with perdure.Client(store) as client:
         handle = client.handle(execution)
         for number in range(first, last):
-            await handle.signal("item", number, id=f"item:{number}")
+            with contextlib.suppress(perdure.ExecutionClosed):  # killed before it could say so, it sends the last again
+                await handle.signal("item", number, id=f"item:{number}")
             print(number, flush=True)
 
 

@@ -9,8 +9,10 @@ import sys
 
 import pytest
 
+from perdure.core import events as ev
 from perdure.encryption import KeyRing
 from perdure.store import packing, sealer
+from perdure.store.memory import MemoryStore
 from perdure.store.sealing import SealedStore
 from perdure.testing import exhaustive, sim
 from perdure.testing.ledger import Broken
@@ -43,15 +45,25 @@ def test_no_law_breaks_where_values_are_encrypted_packed_and_kept_apart(monkeypa
     monkeypatch.setattr(packing, "COMPRESS_ABOVE", 8)
     monkeypatch.setattr(sealer, "OFFLOAD_ABOVE", 2)
     ring = KeyRing({"k": bytes(32)}, current="k")
-    kept = 0
+    commit, put_blobs = MemoryStore.commit, MemoryStore.put_blobs
+    written, blobs = [], []
+
+    def watched_commit(self, session, batches, advice=()):
+        written.extend(new.event for batch in batches for new in batch.events)
+        return commit(self, session, batches, advice)
+
+    def watched_blobs(self, given):
+        blobs.extend(given)
+        put_blobs(self, given)
+
+    monkeypatch.setattr(MemoryStore, "commit", watched_commit)
+    monkeypatch.setattr(MemoryStore, "put_blobs", watched_blobs)
     for seed in range(9_000, 9_020):
-        simulation = Simulation(seed, profile_of(seed), wrap=lambda store: SealedStore(store, ring))
-        simulation.run()
-        kept += len(simulation.memory._world.blobs)
-        journals = simulation.memory._world.journals.values()
-        values = [event for rows in journals for event in rows if b"StepCompleted" in event[-1]]
-        assert all(b"sealed" in event[-1] for event in values)
-    assert kept
+        Simulation(seed, profile_of(seed), wrap=lambda store: SealedStore(store, ring)).run()
+    results = [event for event in written if isinstance(event, ev.StepCompleted)]
+    assert len(results) > 100
+    assert all(event.sealed is not None for event in results)
+    assert blobs
 
 
 @pytest.mark.parametrize("shape", SHAPES)
