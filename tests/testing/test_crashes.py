@@ -14,7 +14,7 @@ PAIRS = [
     pytest.param(they.wrong_charge, they.right_charge, they.one_charge, id="a retry that is not idempotent"),
     pytest.param(they.wrong_deposit, they.right_deposit, they.twelve_cents, id="read, change, write"),
     pytest.param(they.wrong_signal, they.right_signal, None, id="a lost signal"),
-    pytest.param(they.wrong_order, they.right_order, they.two_orders, id="an unsafe reconcile"),
+    pytest.param(they.wrong_order, they.right_order, they.three_orders, id="an unsafe reconcile"),
     pytest.param(they.wrong_race, they.right_race, they.one_of_them_won, id="a race outside the journal"),
 ]
 

@@ -160,6 +160,9 @@ def twelve_cents(folder: Path) -> None:
 # --- a lost signal ----------------------------------------------------------------------------------------------------
 
 
+engines: list[Engine] = []  # as a program has one at hand
+
+
 @workflow
 async def hears() -> str:
     return await perdure.receive("word", str)
@@ -170,8 +173,7 @@ async def send_unless_sent() -> None:
     """Remembers outside that it was sent, before it was."""
     if not told(Path(), "sent"):
         tell("sent", "word")
-        async with perdure.Client("perdure.db") as client:
-            await client.handle("hearer").signal("word", "hello")
+        await engines[-1].handle("hearer").signal("word", "hello")
 
 
 @workflow
@@ -193,6 +195,7 @@ async def right_signal(engine: Engine) -> None:
 
 
 async def _signalled(engine: Engine, sender: Workflow[[], None]) -> None:
+    engines.append(engine)
     hearer = await engine.start(hears, id="hearer")
     await (await engine.start(sender, id="sender")).result()
     assert await hearer.result(timeout=5) == "hello"
@@ -222,14 +225,14 @@ async def order_by_key(what: str) -> None:
 
 @workflow
 async def reconciles_loosely() -> None:
-    await order_loosely("pizza")
-    await order_loosely("pizza")
+    for _ in range(3):
+        await order_loosely("pizza")
 
 
 @workflow
 async def reconciles_by_key() -> None:
-    await order_by_key("pizza")
-    await order_by_key("pizza")
+    for _ in range(3):
+        await order_by_key("pizza")
 
 
 async def wrong_order(engine: Engine) -> None:
@@ -240,8 +243,8 @@ async def right_order(engine: Engine) -> None:
     await (await engine.start(reconciles_by_key, id="x")).result()
 
 
-def two_orders(folder: Path) -> None:
-    assert len(told(folder, "orders")) == 2
+def three_orders(folder: Path) -> None:
+    assert len(told(folder, "orders")) == 3
 
 
 # --- a race that is decided outside the journal -----------------------------------------------------------------------
