@@ -6,12 +6,13 @@ VENV ?= .venv
 SEEDS ?= 300
 KILLS ?= 200
 ARGS ?=
+SCALE ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-versions lint format cover sim crash docs pictures bench clean
+.PHONY: help demo test test-fast test-versions lint format cover sim crash docs pictures bench plots clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 24
@@ -57,9 +58,15 @@ docs: $(VENV)/.dev-stamp ## the documentation as a site, in .cache/site
 pictures: $(VENV)/.dev-stamp ## the documentation's pictures, from real runs in tmux; ARGS=demo records the demo
 	$(BIN)/python scripts/pictures.py $(ARGS)
 
-bench: $(VENV)/.run-stamp .venv-dbos/.stamp .venv-langgraph/.stamp ## speed, beside DBOS, LangGraph and the limit of the disk
+bench: $(VENV)/.run-stamp .venv-dbos/.stamp .venv-langgraph/.stamp ## speed, beside DBOS, LangGraph and the limit of the disk; table and plots
 	$(BIN)/python benchmarks/bench.py $(ARGS)
+	$(BIN)/python benchmarks/scale.py $(SCALE)
 	$(BIN)/python benchmarks/restart.py
+	@$(MAKE) --no-print-directory plots
+
+plots: $(VENV)/.run-stamp .venv-plots/.stamp ## the table and the plots of the newest results
+	$(BIN)/python benchmarks/figures.py
+	.venv-plots/bin/python benchmarks/plots_side/plot.py
 
 clean: ## remove everything that set-up made
 	rm -rf .venv .venv-* .cache .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis dist

@@ -2,7 +2,7 @@
 
 scale.py [--asleep 100000] [--closed 1000000] [--signals 300] [--chain 100000] [--only asleep,growth,signals,chain]
     [--folder .cache/bench]
-Prints one line of JSON for each. (`scale.py answer STORE` is the process that answers.)
+Prints one line of JSON for each, and writes all to benchmarks/results/. (`scale.py answer STORE` is who answers.)
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import shutil
 import statistics
 import sys
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from perdure.store.protocol import Batch, NewEvent, Start
 from perdure.store.sqlite import SqliteStore
 
 sys.path.insert(0, str(Path(__file__).parent))
+from bench import machine  # type: ignore[import-not-found]
 from perdure_side import chain, run_all  # type: ignore[import-not-found]
 
 NONE = ev.Payload(b"\xc0")
@@ -234,17 +236,29 @@ def main() -> None:
     parser.add_argument("--chain", type=int, default=100_000)
     parser.add_argument("--only", default="asleep,signals,growth,chain")
     parser.add_argument("--folder", type=Path, default=Path(__file__).parents[1] / ".cache" / "bench")
+    parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
     options = parser.parse_args()
     only = options.only.split(",")
-    if "asleep" in only:
-        print(json.dumps(asyncio.run(asleep(emptied(options.folder) / "asleep.db", options.asleep))), flush=True)
-    if "signals" in only:
-        print(json.dumps(asyncio.run(signals(emptied(options.folder) / "signals.db", options.signals))), flush=True)
-    if "chain" in only:
-        print(json.dumps(asyncio.run(chain_of_runs(emptied(options.folder) / "chain.db", options.chain))), flush=True)
-    if "growth" in only:
-        print(json.dumps(growth(emptied(options.folder), options.closed)), flush=True)
+    started = datetime.now(UTC)
+    results: dict[str, Any] = {"at": started.isoformat(timespec="seconds"), "machine": machine(), "measures": []}
+    for measure in measures(only, options):
+        results["measures"].append(measure)
+        print(json.dumps(measure), flush=True)
     shutil.rmtree(options.folder, ignore_errors=True)
+    options.results.mkdir(exist_ok=True)
+    file = options.results / f"{started:%Y-%m-%d-%H%M}-scale.json"
+    file.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
+def measures(only: list[str], options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    if "asleep" in only:
+        yield asyncio.run(asleep(emptied(options.folder) / "asleep.db", options.asleep))
+    if "signals" in only:
+        yield asyncio.run(signals(emptied(options.folder) / "signals.db", options.signals))
+    if "chain" in only:
+        yield asyncio.run(chain_of_runs(emptied(options.folder) / "chain.db", options.chain))
+    if "growth" in only:
+        yield growth(emptied(options.folder), options.closed)
 
 
 if __name__ == "__main__":

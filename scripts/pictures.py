@@ -145,12 +145,12 @@ def perdure(folder: Path, *words: str) -> str:
 def store(folder: Path) -> Iterator[None]:
     """A worker that has done some things, and goes on with others."""
     (folder / "agent.py").write_text(AGENT, "utf-8")
-    first = spawn(folder, "worker", "agent.py")
+    first = serving(folder)
     runs = [spawn(folder, "run", "agent.py:research", "--input", json.dumps("tides"), "--id", "report-1")]
     until(folder, "report-1", "parked")
     first.kill()  # as power failures do
     first.wait()
-    worker = spawn(folder, "worker", "agent.py")
+    worker = serving(folder)
     starts = {"report-2": ("research", "bees"), "digest-7": ("digest", 500), "import-3": ("broken", "prices.csv")}
     for execution, (workflow, given) in starts.items():
         runs.append(spawn(folder, "run", f"agent.py:{workflow}", "--input", json.dumps(given), "--id", execution))
@@ -168,8 +168,20 @@ def store(folder: Path) -> Iterator[None]:
 
 def spawn(folder: Path, *words: str) -> subprocess.Popen[bytes]:
     """A command that goes on."""
-    silent = subprocess.DEVNULL
-    return subprocess.Popen(["perdure", *words], cwd=folder, env=environment(), stdout=silent, stderr=silent)
+    with (folder / f"{words[0]}.log").open("ab") as log:
+        return subprocess.Popen(["perdure", *words], cwd=folder, env=environment(), stdout=log, stderr=log)
+
+
+def serving(folder: Path) -> subprocess.Popen[bytes]:
+    """A worker that has begun to work."""
+    log, before = folder / "worker.log", time.monotonic()
+    said = log.read_text("utf-8").count("Serving") if log.exists() else 0
+    worker = spawn(folder, "worker", "agent.py")
+    while log.read_text("utf-8").count("Serving") == said:
+        if worker.poll() is not None or time.monotonic() > before + PATIENCE_S:
+            raise TimeoutError(log.read_text("utf-8"))
+        time.sleep(LOOK_S)
+    return worker
 
 
 def until(folder: Path, execution: str, status: str) -> None:
