@@ -159,7 +159,8 @@ def _check_step(fn: Any) -> None:
         reason, fix = "it is a generator", "Return a list; `perdure.current_step().heartbeat(...)` tells how far it is."
     else:
         return
-    raise InvalidDefinition(name=getattr(fn, "__qualname__", repr(fn)), kind="step", reason=reason, fix=fix)
+    name = repr(getattr(fn, "__qualname__", fn))
+    raise InvalidDefinition(name=name, kind="step", reason=reason, fix=fix)
 
 
 def _is_generator(fn: Any) -> bool:
