@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -117,3 +118,17 @@ async def test_what_nobody_asks_to_end_waits_for_its_code(lab: Lab) -> None:
     async with lab.engine(here, codes.gone) as engine:
         await engine.handle("x").signal("go", 5)
         assert await engine.handle("x").result(timeout=10) == 5
+
+
+async def test_what_stalled_and_is_asked_to_make_room_is_not_told_as_stalled(lab: Lab) -> None:
+    """Whoever waits for the new one does not hear of the old one's stall."""
+    async with lab.client() as client:
+        await client.start(codes.gone, id="x")
+        async with lab.engine(here) as engine:
+            await status(engine.handle("x"), "stalled")
+        handle = await client.start(here, id="x", on_conflict="terminate")
+        asked = asyncio.create_task(handle.result(timeout=10))
+        await asyncio.sleep(0.05)
+        assert not asked.done()
+        async with lab.engine(here):
+            assert await asked == "here"

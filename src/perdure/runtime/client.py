@@ -24,6 +24,7 @@ from perdure.runtime.environment import Environment, SystemEnvironment
 from perdure.runtime.figures import Figures
 from perdure.runtime.handle import Handle, key_of, raise_if_error
 from perdure.runtime.listing import Page, Where, checked_limit, page_of, place_of, query_of
+from perdure.runtime.loading import is_over
 from perdure.runtime.local import Question, Reply, Request, ask, error_of
 from perdure.runtime.options import DEFAULT, StartOptions
 from perdure.runtime.questions import Questions
@@ -32,7 +33,7 @@ from perdure.runtime.unresolved import Unresolved, read_page
 from perdure.runtime.updates import Settled, look
 from perdure.store.codec import PayloadCodec
 from perdure.store.open import local_owner, open_store, sealed
-from perdure.store.protocol import OPEN_STATUSES, Mail, OnConflict, Receipt, Reuse, Start, Status, Store
+from perdure.store.protocol import Mail, OnConflict, Receipt, Reuse, Start, Status, Store
 from perdure.store.sealing import SealedStore
 from perdure.workflow.attributes import AttributeValue, Moment
 from perdure.workflow.definitions import Step, Workflow
@@ -547,12 +548,7 @@ class Client(Executions):
 
     async def closed(self, key: Key) -> AnyEvent | None:
         """Look again whenever the store has changed."""
-
-        def has_ended() -> bool:
-            row = self.store.row(key)
-            return row is None or row.status not in OPEN_STATUSES or row.status == "stalled"
-
-        await self._until(has_ended)
+        await self._until(lambda: is_over(self.store, key))
         return None
 
     async def answered(self, key: Key, update_id: str) -> Settled:

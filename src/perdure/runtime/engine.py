@@ -37,6 +37,7 @@ from perdure.runtime.figures import Figures
 from perdure.runtime.handle import raise_if_error
 from perdure.runtime.known import fingerprint_of, named, place_of
 from perdure.runtime.lease import Heart
+from perdure.runtime.loading import is_over
 from perdure.runtime.local import LocalServer, Question, socket_path
 from perdure.runtime.queries import Queries
 from perdure.runtime.serving import serve
@@ -49,7 +50,7 @@ from perdure.runtime.updates import Callers, Settled
 from perdure.runtime.worker import Limits, Worker
 from perdure.store.codec import PayloadCodec
 from perdure.store.open import open_store, sealed
-from perdure.store.protocol import OPEN_STATUSES, Mail, Receipt, Session, Start, Store
+from perdure.store.protocol import Mail, Receipt, Session, Start, Store
 from perdure.workflow import guards, ordered
 from perdure.workflow.definitions import Step, Workflow
 
@@ -491,8 +492,7 @@ class Engine(Executions):
                         return event
                     await asyncio.sleep(pause_s)  # stalled, and about to be written as such
                     continue
-                row = await self.read(lambda: self.store.row(key))
-                if row is None or row.status not in OPEN_STATUSES or row.status == "stalled":
+                if await self.read(lambda: is_over(self.store, key)):
                     return None
                 # Evicted, or a stall that is not written yet: look again now and then.
                 await asyncio.wait([waiter], timeout=pause_s)

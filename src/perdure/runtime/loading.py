@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 from perdure.core import events as ev
 from perdure.core.errors import CorruptJournal, KeyMissing, PerdureError
 from perdure.core.identity import Key
-from perdure.store.protocol import Letter, NewEvent, Row, Running, Store
+from perdure.store.protocol import OPEN_STATUSES, Letter, NewEvent, Row, Running, Store
 
 LOAD_PAGE = 5_000
 INBOX_PAGE = 1_000
@@ -70,6 +70,17 @@ def requests_to_end_of(store: Store, key: Key, run: str) -> list[Letter]:
     letters = store.requests(key, INBOX_PAGE)
     ends = [each for each in letters if isinstance(each.event, ev.TerminateRequested | ev.ExecutionStarted)]
     return [each for each in ends if getattr(each.event, "run", "") != run]
+
+
+def is_over(store: Store, key: Key) -> bool:
+    """Whether nothing more comes of it unless somebody acts: it has closed, stalled, or is missing.
+
+    What stalled and is asked to end, or to make room for another one, is about to change.
+    """
+    row = store.row(key)
+    if row is None or row.status not in OPEN_STATUSES:
+        return True
+    return row.status == "stalled" and not requests_to_end_of(store, key, row.run)
 
 
 def recorded_here(events: Sequence[NewEvent], expected: int, fingerprint: str) -> list[ev.Recorded]:
