@@ -17,7 +17,7 @@ from perdure.runtime.worker import Worker
 from perdure.testing import golden
 
 MANY = 10_000
-CHILDREN = 3_000
+CHILDREN = 2_000
 pytestmark = pytest.mark.slow
 
 
