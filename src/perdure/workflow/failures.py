@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import types
 import typing
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn, TypeVar
 
@@ -114,7 +115,7 @@ def declared_name(cls: type) -> str:
 # --- forms: how one class is written and read ------------------------------------------------------------------------
 
 
-class _Form:
+class _Form(ABC):
     """Writes and reads the exceptions of one class."""
 
     def __init__(self, cls: type[Exception], hints: Callable[[], dict[str, Any]]) -> None:
@@ -125,16 +126,17 @@ class _Form:
         with contextlib.suppress(NameError):  # then at first use
             self.build()
 
+    @abstractmethod
     def build(self) -> None:
         """Raises `UnsupportedType`, or NameError: what an annotation names is not defined yet."""
 
+    @abstractmethod
     def write(self, error: Exception) -> Payload:
         """Raises what cannot be kept."""
-        raise NotImplementedError
 
+    @abstractmethod
     def read(self, payload: Payload) -> Exception:
         """Raises what does not fit."""
-        raise NotImplementedError
 
 
 class _FieldsForm(_Form):

@@ -21,16 +21,16 @@ import sys
 import threading
 import time
 import uuid
-from asyncio.events import _get_running_loop
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from pathlib import Path
+from threading import get_ident
 from types import ModuleType
 from typing import Any
 
 from perdure.workflow.location import MOVE_INTO_A_STEP, frames_of_the_workflow, is_installed, refusal
-from perdure.workflow.loop import DeterministicLoop
+from perdure.workflow.loop import RUNNING, DeterministicLoop
 
 Function = Callable[..., Any]
 Bits = Callable[[int], int]
@@ -63,8 +63,9 @@ ASYNC = "Write `await perdure.receive(...)` to wait for a person."
 
 def _workflow() -> DeterministicLoop | None:
     """The loop whose code called a guarded function; None if that code may see the world."""
-    loop = _get_running_loop()
-    assert isinstance(loop, DeterministicLoop)
+    loop = RUNNING.get(get_ident())
+    if loop is None:
+        return None
     direct = sys._getframe(2)
     name = direct.f_globals.get("__name__", "")
     if name in OBSERVERS or name.partition(".")[0] in OBSERVERS:
@@ -98,7 +99,7 @@ def _tells(value: Function, real: Function) -> Function:
 
     @functools.wraps(real)
     def guarded() -> Any:
-        if isinstance(_get_running_loop(), DeterministicLoop):
+        if RUNNING:
             loop = _workflow()
             if loop is not None:
                 return value(loop)
@@ -110,7 +111,7 @@ def _tells(value: Function, real: Function) -> Function:
 def _answers(answer: Function, real: Function) -> Function:
     @functools.wraps(real)
     def guarded(*args: Any, **kwargs: Any) -> Any:
-        if isinstance(_get_running_loop(), DeterministicLoop):
+        if RUNNING:
             loop = _workflow()
             if loop is not None:
                 return answer(loop, real, *args, **kwargs)
