@@ -196,12 +196,13 @@ def test_updates_dropped_signals_published_states_and_what_was_left_over_are_tol
     assert [(entry.mark, entry.title) for entry in timeline(journal.events).open] == [("running", "update pay")]
     assert '  state     {"items": 3}' in journal.drawn()
     left = (jn.Unfinished("update", "pay", "u-2"), jn.Unfinished("signal", "go", "m"))
-    journal.add(7, jn.ExecutionTerminated("enough", unfinished=left, unreceived=2))
+    journal.add(7, jn.ExecutionTerminated("enough", not_known=("why",), unfinished=left, unreceived=2))
     told = [(entry.mark, entry.title, entry.text) for entry in journal.past()[1:]]
     assert told == [
         ("failed", "signal go dropped", ""),
         ("done", "update add", ""),
         ("cancelled", "terminated", "enough"),
+        ("unknown", "not known", "why"),
         ("cancelled", "update pay was not finished", ""),
         ("cancelled", "signal go was not finished", ""),
         ("note", "2 signal(s) not received", "kept as dead letters"),

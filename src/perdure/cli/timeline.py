@@ -192,6 +192,8 @@ class _Teller:
                 word = "cancelled" if isinstance(event, jn.ExecutionCancelled) else "terminated"
                 self.made.closing = word
                 self.add(Entry("cancelled", word, at_ms, text=event.reason))
+                for what in getattr(event, "not_known", ()):
+                    self.add(Entry("unknown", "not known", at_ms, text=what))
             case jn.ExecutionClaimed():
                 self.claimed(at_ms)
             case _:

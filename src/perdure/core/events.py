@@ -111,6 +111,7 @@ class ExecutionCancelled(ClosingEvent, frozen=True):
 
 class ExecutionTerminated(ClosingEvent, frozen=True):
     reason: str = ""
+    not_known: tuple[str, ...] = ()  # as parts of the journal cannot be read: what that means, in words; no values
 
 
 class StatePublished(Event, frozen=True):
@@ -160,6 +161,7 @@ class ChildInitiated(CommandEvent, frozen=True):
     input: Payload
     location: str = ""
     digest: bytes = b""
+    on_parent_close: str = ""  # empty: recorded before journals told it; the child's `ExecutionStarted` does
 
 
 class ChildStartFailed(CommandEvent, frozen=True):

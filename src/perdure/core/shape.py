@@ -19,6 +19,7 @@ CLEAR = frozenset(
     | {"name", "location", "execution", "receiver", "endpoint", "service", "operation"}
     | {"version", "continued_from", "first_run", "from_execution", "from_run"}
     | {"to", "escalate_to"}  # of a question, by whom it is found
+    | {"not_known"}  # of a journal that cannot be read: ids and positions
     | {"attributes", "changed", "removed"}  # search attributes, which the database must be able to compare
 )
 """Fields that are shape though their type could hold a value. What is not named here is secret."""

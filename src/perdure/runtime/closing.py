@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeAlias, TypeVar
 
 import msgspec
@@ -13,6 +13,7 @@ from perdure.core.identity import closed_message, derived_id
 from perdure.core.machine import Machine
 from perdure.runtime.effects import cut_off, rows_of
 from perdure.runtime.inbox import Chosen
+from perdure.runtime.left_behind import LeftBehind
 from perdure.runtime.outgoing import Outgoing, start_digest
 from perdure.store.protocol import Batch, Mail, NewEvent, Start, Status
 from perdure.workflow.execution import Execution
@@ -85,13 +86,18 @@ def last_batch_without_code(
     length: int,
     unfed: Sequence[ev.Recorded],
     now_ms: int,
+    left: LeftBehind,
 ) -> Batch:
-    """The end of an execution whose code cannot go on, or whose journal cannot be read: somebody insists."""
+    """The end of an execution whose code cannot go on, or whose journal cannot be read: somebody insists.
+
+    What the code wanted to send and has not is forgotten: nobody knows whether it would be right.
+    """
     assert chosen.terminate is not None
     machine = execution.machine
     unread = [*execution.mailbox.unread(), *(each.event for each in unfed if isinstance(each.event, ev.SignalReceived))]
-    last = told_at_the_end(ev.ExecutionTerminated(reason=chosen.terminate.reason), execution, unread)
-    at_ms = max([machine.now_ms, now_ms, *(each.at_ms for each in unfed)])
+    ended = ev.ExecutionTerminated(reason=chosen.terminate.reason, not_known=left.not_known)
+    last = told_at_the_end(ended, execution, unread)
+    at_ms = max([now_ms, *(each.at_ms for each in unfed)])
     unknown = cut_off(machine, unfed)
     return Batch(
         key=outgoing.key,
@@ -99,7 +105,7 @@ def last_batch_without_code(
         expected=length,
         events=[NewEvent(event, at_ms) for event in (*(() if length else chosen.starts()), *unknown.values(), last)],
         taken=chosen.needed_at_the_end(),
-        mail=closing_mail(outgoing, parent, machine, last),
+        mail=_last_mail(outgoing, parent, last, left.children, left.sent),
         closes="terminated",
         successor=successor_of(outgoing, chosen),
         unresolved=rows_of(unknown, outgoing.key, outgoing.run, length, at_ms),
@@ -118,12 +124,28 @@ def closing_mail(outgoing: Outgoing, parent: ev.Parent | None, machine: Machine,
 
     A child that this run has asked to cancel is left to it: to terminate it now would cut off its clean-up.
     """
-    mail = [] if parent is None else [_answer(outgoing, parent, last)]
     started = machine.facts.started
     ended: list[StartChild | ev.EarlierChild] = [*left_children(machine, outgoing)]
     if started is not None:
         ended += started.children
-    return [*mail, *(_end_child(outgoing, child) for child in ended)]
+    return _last_mail(outgoing, parent, last, ended, outgoing.all_sent())
+
+
+def _last_mail(
+    outgoing: Outgoing,
+    parent: ev.Parent | None,
+    last: ev.AnyEvent,
+    ended: Iterable[StartChild | ev.EarlierChild],
+    sent: Mapping[str, int] | None,
+) -> list[Mail]:
+    """The answer to the parent, and the ends of children, numbered behind what was `sent` if that is known."""
+    run = outgoing.run
+
+    def sender_of(receiver: str) -> tuple[str, int]:
+        return ("", 0) if sent is None else (run, sent.get(receiver, 0) + 1)
+
+    mail = [] if parent is None else [_answer(outgoing, parent, last, *sender_of(parent.execution))]
+    return [*mail, *(_end_child(outgoing, child, *sender_of(child.execution)) for child in ended)]
 
 
 def left_children(machine: Machine, outgoing: Outgoing) -> list[StartChild]:
@@ -138,10 +160,9 @@ def _begun(child: StartChild) -> bool:
     return child.state is State.STARTED or (child.state is State.OPEN and child.taken)
 
 
-def _answer(outgoing: Outgoing, parent: ev.Parent, last: ev.AnyEvent) -> Mail:
+def _answer(outgoing: Outgoing, parent: ev.Parent, last: ev.AnyEvent, sender_run: str, number: int) -> Mail:
     key, run = outgoing.key, outgoing.run
-    number = outgoing.sent_to(parent.execution) + 1
-    common = {"seq": parent.seq, "execution": key.execution, "sender_run": run, "number": number}
+    common = {"seq": parent.seq, "execution": key.execution, "sender_run": sender_run, "number": number}
     match last:
         case ev.ExecutionCompleted():
             closed = ev.ChildClosed(status="completed", result=last.result, **common)  # type: ignore[arg-type]
@@ -162,13 +183,12 @@ def _answer(outgoing: Outgoing, parent: ev.Parent, last: ev.AnyEvent) -> Mail:
     )
 
 
-def _end_child(outgoing: Outgoing, child: StartChild | ev.EarlierChild) -> Mail:
+def _end_child(outgoing: Outgoing, child: StartChild | ev.EarlierChild, sender_run: str, number: int) -> Mail:
     key, run = outgoing.key, outgoing.run
     message_id = derived_id("parent closed", key.execution, run, 0, child.run)
     event: ev.AnyEvent
     if child.on_parent_close == "cancel":
-        number = outgoing.sent_to(child.execution) + 1
-        event = ev.CancelRequested(message_id, PARENT_CLOSED, run, number)
+        event = ev.CancelRequested(message_id, PARENT_CLOSED, sender_run, number)
     else:
         event = ev.TerminateRequested(message_id, PARENT_CLOSED)
     return Mail(

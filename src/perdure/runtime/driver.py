@@ -30,6 +30,7 @@ from perdure.runtime.closing import last_batch, last_batch_without_code
 from perdure.runtime.effects import Effects
 from perdure.runtime.host import Created, Host
 from perdure.runtime.inbox import Chosen, choose, requests_to_end
+from perdure.runtime.left_behind import LeftBehind
 from perdure.runtime.loading import INBOX_PAGE, recorded_here
 from perdure.runtime.outgoing import Outgoing
 from perdure.runtime.steps import LAPSED
@@ -229,7 +230,7 @@ class Driver:
         if self.dead or self._committing is not None:
             return
         if self.broken is not None:
-            self._cannot_go_on(self.broken)
+            self.host.stalled(self, self.broken)
             return
         try:
             if self._feeding:
@@ -243,10 +244,10 @@ class Driver:
             else:
                 self._advance()
         except PerdureError as error:
-            self._cannot_go_on(error)
+            self.host.stalled(self, error)
         except Exception as error:
             log.exception("execution %s: unexpected error", self.key.execution, exc_info=not self.host.private)
-            self._cannot_go_on(StalledByBug(failure=failure_info(error)))
+            self.host.stalled(self, StalledByBug(failure=failure_info(error)))
 
     def _end(self) -> None:
         """Its journal has ended. Who waits for the execution waits for what began in its place, if something did."""
@@ -256,15 +257,17 @@ class Driver:
         else:
             self.host.closed(self, self.machine.closed_by)
 
-    def _cannot_go_on(self, error: PerdureError) -> None:
-        """It stalls, unless somebody asked to terminate it: for that its code is not needed."""
+    def asked_to_end(self) -> Chosen | None:
+        """What asks to terminate it, if something does: for that its code is not needed."""
         asked = requests_to_end(self._letters.values(), self.run)
-        if asked.terminate is None or self.create is not None:
-            self.host.stalled(self, error)
-            return
-        self.broken = error
-        now_ms, unfed = self.host.now_ms(), self._feeding
-        end = last_batch_without_code(self.execution, self._outgoing, self._parent(), asked, self.length, unfed, now_ms)
+        return None if asked.terminate is None or self.create is not None else asked
+
+    def end_without_code(self, asked: Chosen, left: LeftBehind) -> None:
+        """Close it, with what its journal tells."""
+        at_ms = max(self.host.now_ms(), self.machine.now_ms)
+        end = last_batch_without_code(
+            self.execution, self._outgoing, self._parent(), asked, self.length, self._feeding, at_ms, left
+        )
         self._committing = end
         self.host.commit(end, lambda outcome: self._terminated(outcome, end))
 
@@ -376,7 +379,7 @@ class Driver:
         elif outcome is Outcome.MAIL:
             self.host.fetch_letters(self)
         elif isinstance(outcome, PerdureError) and self.created is None:
-            self._cannot_go_on(outcome)  # what it wants written cannot be encrypted
+            self.host.stalled(self, outcome)  # what it wants written cannot be encrypted
         else:
             self._conflict()
 

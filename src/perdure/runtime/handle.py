@@ -140,7 +140,10 @@ class Handle(Generic[R]):
             case ev.ExecutionCancelled():
                 raise ExecutionCancelled(execution=self.id, reason=event.reason)
             case _:
-                raise ExecutionTerminated(execution=self.id, reason=getattr(event, "reason", ""))
+                ended = ExecutionTerminated(execution=self.id, reason=getattr(event, "reason", ""))
+                for what in getattr(event, "not_known", ()):
+                    ended.add_note(f"Not known: {what}.")
+                raise ended
 
     def _secrets_pass(self) -> AbstractContextManager[None]:
         """Around encoding: whether what is sent is recorded encrypted."""

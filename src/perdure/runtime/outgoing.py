@@ -45,6 +45,10 @@ class Outgoing:
         """How many messages went to it, those of the next commit included."""
         return self._machine.sent.get(receiver, 0) + self._sending.get(receiver, 0)
 
+    def all_sent(self) -> dict[str, int]:
+        """Likewise, by receiver."""
+        return {receiver: self.sent_to(receiver) for receiver in (*self._machine.sent, *self._sending)}
+
     def asked_to_cancel(self) -> set[str]:
         """Executions that a request to cancel is about to go to."""
         sent = [event for event in self.events if isinstance(event, ev.MessageSent)]
@@ -108,6 +112,7 @@ class Outgoing:
                 input=command.input,
                 location=command.location,
                 digest=command.digest,
+                on_parent_close=command.on_parent_close,
             )
         )
         started = ev.ExecutionStarted(

@@ -1,6 +1,6 @@
 """Writing that an execution stalled: at once, and until then its driver stays in memory.
 
-Nobody may take the row's word meanwhile, and run it again.
+Nobody may take the row's word meanwhile, and run it again. If somebody asks for its end, that is written instead.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from perdure.core.errors import ExecutionStalled, PerdureError
 from perdure.core.identity import Key
 from perdure.runtime.driver import Driver
+from perdure.runtime.left_behind import left_behind
 from perdure.runtime.loading import requests_to_end
 from perdure.store.protocol import Letter, Session, Store
 
@@ -47,13 +48,37 @@ class Stalls:
         return len(self._writing)
 
     def begin(self, driver: Driver, error: PerdureError) -> None:
-        """Its code failed: keep it, say so, and leave it until somebody resumes it."""
+        """Its code failed: keep it, say so, and leave it until somebody resumes it. Or end it, if that is asked."""
         if driver.key in self._writing:
             return
         self._writing.add(driver.key)
+        if driver.asked_to_end() is not None:
+            driver.broken = error
+            self._end(driver)
+            return
         log.error("execution %s stalled: %s", driver.key.execution, error.brief() if self._worker.private else error)
         driver.halt(error)
         self._write(driver, error)
+
+    def _end(self, driver: Driver) -> None:
+        worker = self._worker
+        if driver.dead:
+            self._writing.discard(driver.key)
+            return
+
+        def told(left: Any) -> None:
+            asked = driver.asked_to_end()
+            if isinstance(left, Exception):
+                log.warning("cannot read what %s leaves behind, trying again: %s", driver.key.execution, left)
+                asyncio.get_running_loop().call_later(0.5, self._end, driver)
+                return
+            self._writing.discard(driver.key)
+            if not driver.dead and asked is not None:
+                for what in left.not_known:
+                    log.error("execution %s is terminated; not known: %s", driver.key.execution, what)
+                driver.end_without_code(asked, left)
+
+        worker.ask(lambda: left_behind(worker.store, driver.key, driver.run, driver.length), told)
 
     def _write(self, driver: Driver, error: PerdureError) -> None:
         worker = self._worker
