@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
 import re
 import signal
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import click
 import pytest
 from tests.cli.conftest import PERDURE, Cli, Project, Spawn, until
+from tests.cli.terminal import in_a_terminal
 from tests.cli.test_messages import CART
 
 from perdure.cli import look
@@ -189,34 +187,14 @@ def test_the_page_lists_every_exit_code_once() -> None:
 # --- colours ---
 
 
-def in_a_terminal(project: Project, *arguments: str, columns: int = 80, **environment: str) -> str:
-    """What a real terminal of this width would have got."""
-    master, slave = pty.openpty()
-    env = {**os.environ, "TERM": "xterm-256color", "COLUMNS": str(columns), **environment}
-    running = subprocess.Popen([PERDURE, *arguments], cwd=project.path, stdout=slave, stderr=slave, env=env)
-    os.close(slave)
-    parts: list[bytes] = []
-    while True:
-        try:
-            part = os.read(master, 65_536)
-        except OSError:  # the other end has closed
-            break
-        if not part:
-            break
-        parts.append(part)
-    running.wait(timeout=60)
-    os.close(master)
-    return b"".join(parts).decode()
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("columns", [80, 160])
 def test_a_terminal_gets_colours_unless_no_color_is_set_and_nothing_is_wider(
     busy: Project, cli: Cli, columns: int
 ) -> None:
     for line in ("ls", "show g1", "top --once --interval 0.1", "doctor", "shwo"):
-        coloured = in_a_terminal(busy, *line.split(), columns=columns)
-        plain = in_a_terminal(busy, *line.split(), columns=columns, NO_COLOR="1")
+        coloured = in_a_terminal(busy, str(PERDURE), *line.split(), columns=columns)
+        plain = in_a_terminal(busy, str(PERDURE), *line.split(), columns=columns, NO_COLOR="1")
         assert re.search(r"\x1b\[[\d;]*3\d", coloured), line
         assert not re.search(r"\x1b\[[\d;]*[34]\d[;m]", plain), line
         if line != "doctor":  # which tells whole paths

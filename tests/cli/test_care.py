@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 from tests.cli.conftest import Cli, Project
 
 from perdure.cli.options import Exit
@@ -113,14 +112,6 @@ def test_executions_are_carried_to_another_store_and_are_the_same_there(cli: Cli
     assert (again.code, sorted(again.json()["taken"])) == (Exit.REFUSED, ["ada", "bob"])
     assert cli("run", "agent.py:greet", "--id", "ada", "--store", "other.db").json() == ["ADA"]
     assert len(project.ledger()) == 2  # nothing ran again
-
-
-@pytest.mark.parametrize("text", ["", "no json\n", '{"kind": "perdure journal"}\n', '{"kind": 1}\n'])
-def test_what_was_not_exported_is_refused(cli: Cli, project: Project, text: str) -> None:
-    project.write("bad.jsonl", text)
-    told = cli("import", "bad.jsonl", "--store", "other.db")
-    assert told.code not in {0, Exit.BUG}
-    assert told.err.startswith("Error: ")
 
 
 def test_export_wants_ids_or_all(cli: Cli) -> None:

@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import shutil
 import sys
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TextIO
 
 import click
 from rich.text import Text
 
+import perdure
 from perdure import journal as jn
 from perdure.cli import shapes
+from perdure.cli.inputs import standard_input
 from perdure.cli.modules import find_codec
 from perdure.cli.options import Exit, Settings, shared_options
 from perdure.cli.options import settings as current
 from perdure.cli.output import console, print_json, say, to_json
 from perdure.cli.problems import Problem
+from perdure.cli.progress import progress
 from perdure.cli.talk import client_of, go, known, rows_of
 from perdure.cli.times import clock
+from perdure.store.reader import statuses
 from perdure.testing import golden
 
 MOST_SHOWN = 1_000
+FOLLOWED = "followed"
 
 
 @click.command()
@@ -81,14 +90,32 @@ def export_(execution_ids: tuple[str, ...], output: str | None, *, everything: b
     """
     if bool(execution_ids) == everything:
         raise Problem("Say which executions: their ids, or --all.")
+    with _target(output) as file:
+        go(_export(current(), dict.fromkeys(execution_ids), file, decrypted=decrypted))
+
+
+@contextmanager
+def _target(output: str | None) -> Iterator[TextIO]:
+    """Standard output, or a file that is what it was until all is written."""
     if output is None:
-        go(_export(current(), execution_ids, sys.stdout, decrypted=decrypted))
+        yield sys.stdout
         return
-    with Path(output).open("w", encoding="utf-8") as file:
-        go(_export(current(), execution_ids, file, decrypted=decrypted))
+    path = Path(output).resolve()
+    special = path.exists() and not path.is_file()  # such as a pipe
+    written = path if special else path.with_name(f"{path.name}.part")
+    try:
+        with written.open("w", encoding="utf-8") as file:
+            yield file
+        if not special:
+            written.replace(path)
+    except OSError as error:
+        raise Problem(f"{output} cannot be written: {error.strerror}.") from error
+    finally:
+        if not special:
+            written.unlink(missing_ok=True)
 
 
-async def _export(settings: Settings, ids: Sequence[str], file: TextIO, *, decrypted: bool) -> None:
+async def _export(settings: Settings, ids: Collection[str], file: TextIO, *, decrypted: bool) -> None:
     count = 0
     async with client_of(settings) as client:
         if client.handle("any").is_private and not decrypted:
@@ -96,13 +123,38 @@ async def _export(settings: Settings, ids: Sequence[str], file: TextIO, *, decry
                 "The values in this store are encrypted; an export has them in clear.",
                 hint="Pass --decrypted to write them so, and keep the file as you keep the keys.",
             )
-        if not ids:
-            ids = [row.key.execution async for page in rows_of(client) for row in page]
         for execution_id in ids:
             await known(client, execution_id)
-            file.writelines(line + "\n" for line in await golden.lines_of(client.handle(execution_id)))
-            count += 1
+        total = len(ids) or sum((await asyncio.to_thread(statuses, client.store, client.namespace)).values())
+        with progress(settings, "exporting", "executions", total, beside=file) as told:
+            held: list[str] = []
+            async for execution_id in _wanted(client, ids):
+                try:
+                    lines = await golden.lines_of(client.handle(execution_id))
+                except perdure.ExecutionNotFound:
+                    continue  # it has been removed meanwhile
+                _write(file, held, followed=True)
+                held = lines
+                count += 1
+                told.advance()
+            _write(file, held, followed=False)
     say(f"{count:,} executions exported.", "dim")
+
+
+def _write(file: TextIO, lines: Sequence[str], *, followed: bool) -> None:
+    """One journal; its header says whether another one follows, so that a file that was cut off is known as such."""
+    if followed and lines:
+        lines = [json.dumps(json.loads(lines[0]) | {FOLLOWED: True}), *lines[1:]]
+    file.writelines(line + "\n" for line in lines)
+
+
+async def _wanted(client: perdure.Client, ids: Collection[str]) -> AsyncIterator[str]:
+    for execution_id in ids:
+        yield execution_id
+    if not ids:
+        async for page in rows_of(client):
+            for row in page:
+                yield row.key.execution
 
 
 @click.command(name="import")
@@ -115,44 +167,47 @@ def import_(file: str) -> int:
     left alone, and told. Unfinished executions go on with the next
     worker. Exit code 7 if any id was taken.
     """
-    text = sys.stdin.read() if file == "-" else _text_of(file)
-    return _import(current(), list(_parts(text)))
+    with _source(file) as lines:
+        return _import(current(), file, lines)
 
 
-def _text_of(file: str) -> str:
+@contextmanager
+def _source(file: str) -> Iterator[TextIO]:
+    """Its text, which is read twice: what comes from a pipe is kept meanwhile."""
     try:
-        return Path(file).read_text(encoding="utf-8")
+        with nullcontext(standard_input()) if file == "-" else Path(file).open(encoding="utf-8") as opened:
+            if file != "-" and opened.seekable():
+                yield opened
+                return
+            with tempfile.TemporaryFile("w+", encoding="utf-8") as kept:
+                shutil.copyfileobj(opened, kept)
+                yield kept
     except (OSError, UnicodeDecodeError) as error:
-        raise Problem(f"{file} cannot be read: {error}") from error
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise Problem(f"{file} cannot be read: {reason}.") from error
 
 
-def _parts(text: str) -> Iterator[tuple[dict[str, Any], list[jn.Recorded]]]:
-    """Each execution's header and events."""
-    lines: list[str] = []
-    for line in text.splitlines():
-        if lines and golden.KIND in line and _is_header(line):
-            yield golden.parse(lines)
-            lines = []
-        lines.append(line)
-    yield golden.parse(lines)
-
-
-def _is_header(line: str) -> bool:
-    try:
-        return json.loads(line).get("kind") == golden.KIND  # type: ignore[no-any-return]
-    except (ValueError, AttributeError):
-        return False
-
-
-def _import(settings: Settings, parts: Sequence[tuple[dict[str, Any], list[jn.Recorded]]]) -> int:
-    with golden.Restoring(settings.store, codec=find_codec(settings.codec)) as restoring:
-        if not restoring.is_private and any(golden.is_private(told) for told, _ in parts):
-            raise Problem(
-                "What is in the file was encrypted in its store, and would not be in this one.",
-                hint="Name a codec: --codec MODULE:NAME, or PERDURE_CODEC.",
-            )
-        taken = [told["execution"] for told, events in parts if not restoring.restore(told["execution"], events)]
-    done = len(parts) - len(taken)
+def _import(settings: Settings, name: str, file: TextIO) -> int:
+    """Nothing is written before all of it was read."""
+    done, taken, private = 0, list[str](), False
+    with progress(settings, "reading", "executions") as told:
+        total = 0
+        for header, _ in _parts(name, file):
+            private = private or golden.is_private(header)
+            told.reach(total := total + 1)
+        with golden.Restoring(settings.store, codec=find_codec(settings.codec)) as restoring:
+            if private and not restoring.is_private:
+                raise Problem(
+                    "What is in the file was encrypted in its store, and would not be in this one.",
+                    hint="Name a codec: --codec MODULE:NAME, or PERDURE_CODEC.",
+                )
+            told.begin("importing", "executions", total)
+            for header, events in _parts(name, file):
+                if restoring.restore(header["execution"], events):
+                    done += 1
+                else:
+                    taken.append(header["execution"])
+                told.advance()
     if settings.json:
         print_json({"imported": done, "taken": taken})
     else:
@@ -160,3 +215,47 @@ def _import(settings: Settings, parts: Sequence[tuple[dict[str, Any], list[jn.Re
         for execution_id in taken:
             say(f"{execution_id} exists already: left alone.", "yellow")
     return Exit.REFUSED if taken else Exit.OK
+
+
+def _parts(name: str, file: TextIO) -> Iterator[tuple[dict[str, Any], list[jn.Recorded]]]:
+    """Each execution's header and events.
+
+    Raises:
+        Problem: it is no export, or damaged.
+    """
+    file.seek(0)
+    lines: list[str] = []
+    first = 1
+    number = 0
+    for number, line in enumerate(file, 1):
+        if lines and golden.KIND in line and _is_header(line):
+            yield _part(name, lines, first)
+            lines, first = [], number
+        if lines or line.strip():
+            lines.append(line)
+        else:
+            first = number + 1
+    part = _part(name, lines, first)
+    if part[0].get(FOLLOWED, False):
+        raise _unusable(name, f"it ends at line {number}, and more executions were to follow")
+    yield part
+
+
+def _unusable(name: str, why: str, code: str = "") -> Problem:
+    return Problem(f"{name} cannot be imported: {why}.", hint="Nothing was imported. Export it again.", code=code)
+
+
+def _part(name: str, lines: Sequence[str], first: int) -> tuple[dict[str, Any], list[jn.Recorded]]:
+    try:
+        header, events = golden.parse(lines, first=first)
+        golden.check_start(header["execution"], events)
+    except perdure.errors.CorruptJournal as error:
+        raise _unusable(name, str(error.fields["detail"]), error.code) from error
+    return header, events
+
+
+def _is_header(line: str) -> bool:
+    try:
+        return json.loads(line).get("kind") == golden.KIND  # type: ignore[no-any-return]
+    except (ValueError, AttributeError, RecursionError):
+        return False

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Collection, Sequence
 from typing import NamedTuple
 
@@ -15,7 +17,9 @@ from perdure.cli.options import Exit, Settings, shared_options
 from perdure.cli.options import settings as current
 from perdure.cli.output import console, print_json, say
 from perdure.cli.problems import Problem, tidy
+from perdure.cli.progress import progress
 from perdure.cli.talk import client_of, go, rows_of
+from perdure.store.reader import statuses
 from perdure.testing import golden
 
 CLOSED: tuple[jn.Status, ...] = ("completed", "failed", "cancelled", "terminated")
@@ -61,26 +65,48 @@ def check(modules: tuple[str, ...], closed: int, ignore: tuple[str, ...]) -> int
 
 
 async def _check(settings: Settings, workflows: dict[str, AnyWorkflow], closed: int, ignore: Collection[str]) -> int:
-    verdicts: list[Verdict] = []
-    unknown = {"known": ", ".join(sorted(workflows))}
+    bad: list[Verdict] = []
+    replayed: Counter[bool] = Counter()
     async with client_of(settings) as client:
-        async for row in _wanted(client, closed):
-            workflow = workflows.get(row.workflow)
-            if workflow is None:
-                if row.status in jn.OPEN_STATUSES and row.workflow not in ignore:
-                    verdicts.append(Verdict(row, perdure.errors.UnknownWorkflow(name=row.workflow, **unknown)))
-                continue
-            handle = client.handle(row.key.execution)
-            events = await handle.journal()
-            problem = golden.disagreement(workflow, row.key.execution, events, private=handle.is_private)
-            verdicts.append(Verdict(row, problem))
-    bad = [each for each in verdicts if each.problem is not None]
-    if settings.json:
-        for verdict in verdicts:
-            print_json(_told(verdict))
-    else:
-        _print(verdicts, bad)
+        with progress(settings, "replaying", "executions", await _total(client, closed)) as told:
+            async for row in _wanted(client, closed):
+                verdict = await _verdict(client, row, workflows, ignore)
+                told.advance()
+                if verdict is None:
+                    continue
+                replayed[_is_open(row)] += 1
+                if settings.json:
+                    print_json(_told(verdict))
+                if verdict.problem is not None:
+                    bad.append(verdict)
+    if not settings.json:
+        _print(bad, unfinished=replayed[True], ended=replayed[False])
     return Exit.FAILED if bad else Exit.OK
+
+
+async def _total(client: perdure.Client, closed: int) -> int:
+    counts = await asyncio.to_thread(statuses, client.store, client.namespace)
+    ended = sum(counts.get(status, 0) for status in CLOSED)
+    return sum(counts.values()) - ended + min(ended, closed)
+
+
+async def _verdict(
+    client: perdure.Client, row: jn.Row, workflows: dict[str, AnyWorkflow], ignore: Collection[str]
+) -> Verdict | None:
+    """None: it is nobody's business here."""
+    workflow = workflows.get(row.workflow)
+    if workflow is None:
+        if not _is_open(row) or row.workflow in ignore:
+            return None
+        known = ", ".join(sorted(workflows))
+        return Verdict(row, perdure.errors.UnknownWorkflow(name=row.workflow, known=known))
+    handle = client.handle(row.key.execution)
+    events = await handle.journal()
+    return Verdict(row, golden.disagreement(workflow, row.key.execution, events, private=handle.is_private))
+
+
+def _is_open(row: jn.Row) -> bool:
+    return row.status in jn.OPEN_STATUSES
 
 
 async def _wanted(client: perdure.Client, closed: int) -> AsyncIterator[jn.Row]:
@@ -102,12 +128,11 @@ def _told(verdict: Verdict) -> dict[str, object]:
     return {"id": row.key.execution, "workflow": row.workflow, "status": row.status, "goes_on": problem is None, **why}
 
 
-def _print(verdicts: Sequence[Verdict], bad: Sequence[Verdict]) -> None:
+def _print(bad: Sequence[Verdict], *, unfinished: int, ended: int) -> None:
     out = console()
     for row, problem in bad:
-        would = "would stall" if row.status in jn.OPEN_STATUSES else "does not replay"
+        would = "would stall" if _is_open(row) else "does not replay"
         head = Text.assemble((row.key.execution, "bold"), f" ({row.workflow}, {row.status}) ", (would, "bold red"))
         out.print(head)
         out.print(Text("    " + tidy(str(problem)).replace("\n", "\n    ")))
-    unfinished = sum(each.row.status in jn.OPEN_STATUSES for each in verdicts)
-    say(f"{unfinished} unfinished and {len(verdicts) - unfinished} closed executions replayed: {len(bad)} disagree.")
+    say(f"{unfinished:,} unfinished and {ended:,} closed executions replayed: {len(bad):,} disagree.")

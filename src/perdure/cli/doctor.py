@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import platform
 import shutil
@@ -20,8 +21,9 @@ from perdure.cli.options import Exit, Settings, shared_options
 from perdure.cli.options import settings as current
 from perdure.cli.output import command_line, console, print_json
 from perdure.cli.problems import problem_of, tidy
-from perdure.cli.talk import client_of, go, rows_of
-from perdure.store.reader import integrity, local_owner, sqlite_version
+from perdure.cli.progress import Progress, progress
+from perdure.cli.talk import client_of, go
+from perdure.store.reader import integrity, local_owner, sqlite_version, statuses
 
 LITTLE_SPACE = 100 * 2**20
 BIG_LOG = 256 * 2**20
@@ -46,7 +48,10 @@ def doctor() -> int:
     something is wrong with the store or the disk, else 0.
     """
     settings = current()
-    findings = [*_machine(), *_disk(settings), *go(_store(settings))]
+    with progress(settings, "looking at the disk") as told:
+        findings = [*_machine(), *_disk(settings, told)]
+        told.begin("looking into the store")
+        findings += go(_store(settings))
     if settings.json:
         for finding in findings:
             print_json(finding._asdict())
@@ -66,7 +71,7 @@ def _machine() -> Iterator[Finding]:
     )
 
 
-def _disk(settings: Settings) -> Iterator[Finding]:
+def _disk(settings: Settings, told: Progress) -> Iterator[Finding]:
     path = Path(settings.store_name).absolute()
     folder = path.parent
     if not folder.is_dir():
@@ -86,13 +91,14 @@ def _disk(settings: Settings) -> Iterator[Finding]:
     cure = "" if size < BIG_LOG else "Something reads for very long: end it, and the log shrinks by itself."
     yield Finding("Write-ahead log", f"{size / 2**20:.1f} MiB", size < BIG_LOG, cure)
     if path.is_file():
+        told.begin(f"checking {path.stat().st_size / 2**20:,.1f} MiB")
         yield _integrity(path)
 
 
 def _integrity(path: Path) -> Finding:
     found = integrity(str(path))
     size = path.stat().st_size / 2**20
-    cure = "" if found == "ok" else "Restore the newest copy; docs/errors/P0402.md says how."
+    cure = "" if found == "ok" else "Restore the newest copy; docs/errors/P0406.md tells more."
     return Finding("File", f"{size:,.1f} MiB, {'sound' if found == 'ok' else found}", found == "ok", cure)
 
 
@@ -106,9 +112,7 @@ async def _store(settings: Settings) -> list[Finding]:
 
 
 async def _inside(settings: Settings, client: perdure.Client) -> AsyncIterator[Finding]:
-    counts: Counter[str] = Counter()
-    async for page in rows_of(client):
-        counts.update(row.status for row in page)
+    counts = Counter(await asyncio.to_thread(statuses, client.store, client.namespace))
     shown = ", ".join(f"{count:,} {status}" for status, count in counts.most_common()) or "none"
     yield Finding("Executions", shown)
     owner = local_owner(client.store)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
-import perdure
 from perdure.cli.options import Settings, shared_options
 from perdure.cli.options import settings as current
-from perdure.cli.output import console, print_json, say
+from perdure.cli.output import print_json, say
+from perdure.cli.progress import progress
 from perdure.cli.talk import client_of, go
 from perdure.cli.times import SPAN, span_of
 
@@ -31,20 +31,13 @@ def gc(older_than: str, *, dry_run: bool) -> None:
 
 
 async def _gc(settings: Settings, older_than_s: float, *, dry_run: bool) -> None:
-    out = console(stderr=True)
     async with client_of(settings) as client:
-        if settings.json or not out.is_terminal:
-            removed = await client.collect(older_than=older_than_s, dry_run=dry_run)
-        else:
-            with out.status("looking") as status:
-                removed = await client.collect(
-                    older_than=older_than_s, dry_run=dry_run, progress=lambda so_far: status.update(_text(so_far))
-                )
+        with progress(settings, "counting" if dry_run else "removing", "executions") as told:
+            removed = await client.collect(
+                older_than=older_than_s, dry_run=dry_run, progress=lambda so_far: told.reach(so_far.executions)
+            )
     if settings.json:
         print_json({"executions": removed.executions, "events": removed.events, "dry_run": dry_run})
     else:
-        say(f"{_text(removed)} {'would go' if dry_run else 'removed'}.")
-
-
-def _text(removed: perdure.Removed) -> str:
-    return f"{removed.executions:,} executions with {removed.events:,} events"
+        what = f"{removed.executions:,} executions with {removed.events:,} events"
+        say(f"{what} {'would go' if dry_run else 'removed'}.")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import msgspec
 
@@ -23,13 +24,20 @@ def read_text(given: str) -> str:
     """The text itself, that of a file for `@FILE`, standard input's for `-`."""
     try:
         if given == "-":
-            return sys.stdin.read()
+            return standard_input().read()
         if given.startswith("@"):
             return Path(given[1:]).read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise Problem(f"{given} cannot be read: {reason}.") from None
     return given
+
+
+def standard_input() -> TextIO:
+    """It. Raises `OSError` where it is closed, instead of what Python says of None."""
+    if sys.stdin is None:
+        raise OSError(errno.EBADF, "standard input is closed")
+    return sys.stdin
 
 
 def parse(text: str, what: str) -> Any:

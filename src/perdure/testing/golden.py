@@ -28,7 +28,6 @@ from perdure.workflow.definitions import Workflow
 from perdure.workflow.execution import Execution
 
 KIND = "perdure journal"
-RESTORED_AT_ONCE = 1_000
 
 
 async def record(handle: Handle[Any], path: str | Path) -> None:
@@ -48,6 +47,7 @@ async def lines_of(handle: Handle[Any]) -> list[str]:
     """The lines of such a file. Raises `ExecutionNotFound`."""
     row, journal = await handle.describe(), await handle.journal()
     header = {"kind": KIND, "format": FORMAT, "execution": handle.id, "run": row.run, "workflow": row.workflow}
+    header["events"] = len(journal)
     if handle.is_private:
         header["private"] = True
     return [json.dumps(header), *(json.dumps(_told(recorded)) for recorded in journal)]
@@ -77,20 +77,36 @@ def load(path: str | Path) -> tuple[dict[str, Any], list[ev.Recorded]]:
         raise CorruptJournal(detail=f"{path}: {error.fields['detail']}") from error
 
 
-def parse(lines: Sequence[str]) -> tuple[dict[str, Any], list[ev.Recorded]]:
-    """The same for lines at hand. Raises as `load`."""
+def parse(lines: Sequence[str], *, first: int = 1) -> tuple[dict[str, Any], list[ev.Recorded]]:
+    """The same for lines at hand, of which the first has this number. Raises as `load`."""
+    at, journal = first, list[ev.Recorded]()
     try:
         header = json.loads(lines[0]) if lines else {}
-        if header.get("kind") != KIND or not {"execution", "workflow"} <= header.keys():
+        if not _is_header(header):
             raise CorruptJournal(detail="this is no exported journal")
-        return header, [_recorded(json.loads(line)) for line in lines[1:]]
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise CorruptJournal(detail=f"an exported journal is damaged: {error}") from error
+        for at, line in enumerate(lines[1:], first + 1):  # noqa: B007 - it is told
+            if line.strip():
+                journal.append(_recorded(json.loads(line), len(journal)))
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+        why = "it is no JSON" if isinstance(error, json.JSONDecodeError | RecursionError) else repr(error)
+        raise CorruptJournal(detail=f"an exported journal is damaged at line {at}: {why}") from error
+    whole = header.get("events", len(journal))
+    if len(journal) != whole:
+        detail = f"the journal of {header['execution']!r} ends at line {at}, after {len(journal)} of {whole} events"
+        raise CorruptJournal(detail=detail)
+    return header, journal
 
 
-def _recorded(told: dict[str, Any]) -> ev.Recorded:
+def _is_header(told: Any) -> bool:
+    names = ("execution", "workflow")
+    return told.get("kind") == KIND and all(isinstance(told.get(name), str) for name in names)
+
+
+def _recorded(told: dict[str, Any], position: int) -> ev.Recorded:
+    if told["position"] != position:
+        raise CorruptJournal(detail=f"event {position} is missing from an exported journal")
     event = decode_event(base64.b64decode(told["event"], validate=True), told["format"])
-    return ev.Recorded(told["position"], told["at_ms"], event, 0, told["fingerprint"])
+    return ev.Recorded(position, told["at_ms"], event, 0, told["fingerprint"])
 
 
 def replay(path: str | Path, workflow: Workflow[..., Any]) -> None:
@@ -167,31 +183,36 @@ class Restoring:
         return self._store.private
 
     def restore(self, execution_id: str, journal: Sequence[ev.Recorded]) -> bool:
-        """Write it as it was; False if the id is taken. What is unfinished goes on with the next worker.
+        """Write it as it was, wholly or not at all; False if the id is taken.
+
+        What is unfinished goes on with the next worker.
 
         Raises:
             CorruptJournal: it does not begin with a start.
             InvalidId: the id.
         """
-        started = journal[0].event if journal else None
-        if not isinstance(started, ev.ExecutionStarted):
-            raise CorruptJournal(detail=f"the journal of {execution_id!r} does not begin with a start")
-        shard = shard_of(DEFAULT_NAMESPACE, checked_id(execution_id), self._store.shards)
+        started = check_start(execution_id, journal)
+        shard = shard_of(DEFAULT_NAMESPACE, execution_id, self._store.shards)
         key = Key(shard, DEFAULT_NAMESPACE, ExecutionId(execution_id))
-        for position in range(0, len(journal), RESTORED_AT_ONCE):
-            part = journal[position : position + RESTORED_AT_ONCE]
-            batch = Batch(
-                key=key,
-                run=started.run,
-                expected=position,
-                events=[NewEvent(each.event, each.at_ms, each.trace_parent, each.usage) for each in part],
-                create=Start(key, started, start_digest(started)) if position == 0 else None,
-                closes=CLOSES.get(type(part[-1].event)),
-            )
-            tell(batch, ())
-            if self._store.commit(self._session, [batch]).outcomes != [Outcome.COMMITTED]:
-                return False
-        return True
+        batch = Batch(
+            key=key,
+            run=started.run,
+            expected=0,
+            events=[NewEvent(each.event, each.at_ms, each.trace_parent, each.usage) for each in journal],
+            create=Start(key, started, start_digest(started)),
+            closes=CLOSES.get(type(journal[-1].event)),
+        )
+        tell(batch, ())
+        return self._store.commit(self._session, [batch]).outcomes == [Outcome.COMMITTED]
+
+
+def check_start(execution_id: str, journal: Sequence[ev.Recorded]) -> ev.ExecutionStarted:
+    """What it begins with; what could be brought in begins with a start, and has an id. Raises as `restore`."""
+    checked_id(execution_id)
+    started = journal[0].event if journal else None
+    if not isinstance(started, ev.ExecutionStarted):
+        raise CorruptJournal(detail=f"the journal of {execution_id!r} does not begin with a start")
+    return started
 
 
 CLOSES: dict[type, Status] = {
