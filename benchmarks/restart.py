@@ -25,6 +25,8 @@ from perdure import step, workflow
 
 RESULT = "x" * 100
 ROUNDS = 3
+# Python keeps what it has compiled, as it does wherever a package is installed, whatever this shell says of that.
+COMPILES = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
 @step
@@ -91,7 +93,7 @@ def begun(file: Path) -> list[tuple[int, int]]:
 @contextmanager
 def worker(file: Path, executions: int) -> Iterator[None]:
     """The worker's process; at the end it is killed."""
-    process = subprocess.Popen([sys.executable, __file__, "worker", str(file), str(executions)])
+    process = subprocess.Popen([sys.executable, __file__, "worker", str(file), str(executions)], env=COMPILES)
     try:
         yield
         assert process.poll() is None, "the worker died by itself"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
+import signal
 
 import pytest
 
@@ -16,6 +17,9 @@ from perdure.runtime.worker import Worker
 from perdure.testing import AlwaysReplay
 
 DEADLINE_S = 60
+
+# Who runs the tests in a shell's background ignores Ctrl-C, and so would every process that a test starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(tryfirst=True)
