@@ -33,6 +33,7 @@ import perdure
 from perdure.core import events as ev
 from perdure.core.errors import (
     DeadlockError,
+    DecodeError,
     DuplicateName,
     InvalidDefinition,
     InvalidOption,
@@ -410,7 +411,7 @@ def test_an_accepted_update_whose_handler_is_gone_or_takes_other_arguments_stall
     run = drive(make(setter), script=[[updates("set", 1)], [writes(), fires()]], evict=0)
     with pytest.raises(UnknownHandler, match="no handler for update 'set' now; it has: none"):
         replay(make(None), run.journal)
-    with pytest.raises(WrongArguments):
+    with pytest.raises(DecodeError, match="the input of update 'set' cannot be decoded as str: argument 'text'"):
         replay(make(renamed), run.journal)
 
 

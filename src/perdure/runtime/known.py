@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from types import ModuleType
 from typing import Any
 
@@ -48,19 +48,30 @@ def place_of(workflow: Workflow[..., Any]) -> str:
 
 
 def fingerprint_of(workflows: Iterable[Workflow[..., Any]]) -> str:
-    """A hash of the source of the modules that define the workflows, and of loaded modules of the same packages."""
-    names = {workflow.fn.__module__ for workflow in workflows}
-    tops = {name.partition(".")[0] for name in names if "." in name}
-    for name in list(sys.modules):
-        if name.partition(".")[0] in tops:
-            names.add(name)
+    """A hash of the source of modules: those that define the workflows, the classes they name, and their packages'."""
     digest = hashlib.blake2b(digest_size=8)
-    for name in sorted(names):
+    for name in sorted(_modules_of({workflow.fn.__module__ for workflow in workflows})):
         module = sys.modules.get(name)
         if module is not None:
             digest.update(name.encode() if name != "__main__" else b"")
             digest.update(_source(module))
     return digest.hexdigest()
+
+
+def _modules_of(names: set[str]) -> set[str]:
+    packages = {name.partition(".")[0] for name in names if "." in name}
+    beside = {name for name in list(sys.modules) if name.partition(".")[0] in packages}
+    return names | beside | {kind.__module__ for name in names for kind in _classes_in(name)}
+
+
+def _classes_in(name: str) -> Iterator[type]:
+    """What a module knows by name, but for Python's own and ours."""
+    for value in list(vars(sys.modules[name]).values()) if name in sys.modules else ():
+        if isinstance(value, type) and value.__module__.partition(".")[0] not in _NOT_THE_USERS:
+            yield value
+
+
+_NOT_THE_USERS = sys.stdlib_module_names | {"perdure"}
 
 
 def _source(module: ModuleType) -> bytes:

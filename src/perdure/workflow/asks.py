@@ -153,7 +153,7 @@ async def _answer(execution: Execution, seq: int, codec: Codec[T]) -> T:
     while True:
         event = await execution.mailbox.next(answer_name(seq))
         try:
-            return codec.decode(event.value, f"the answer to question #{seq}")
+            return execution.value_of(event, codec.decode, f"the answer to question #{seq}")
         except DecodeError as error:
             execution.drop(event, error)
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextvars import Context
 from itertools import islice
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -53,7 +53,9 @@ from perdure.workflow.handlers import Handlers
 from perdure.workflow.location import refused_in, user_location
 from perdure.workflow.loop import CommandFuture, DeterministicLoop, Future, Timer
 from perdure.workflow.mailbox import Mailbox
-from perdure.workflow.values import failure_info, render, secrets_pass
+from perdure.workflow.values import failure_info, is_decode_error, render, secrets_pass
+
+T = TypeVar("T")
 
 MOST_NAMED = 3
 MOST_LOOKED_AT = 100  # open commands, to tell what it waits for: it is asked at every rest
@@ -71,6 +73,9 @@ class Execution:
         self.private = False  # what it records is encrypted
         self.mailbox = Mailbox(self.loop)
         self.asks: dict[int, AskQuestion] = {}  # questions that the code waits for, by number
+        self._asked_otherwise: set[int] = set()  # questions that were asked for an answer of another type
+        self._dropped: set[str] = set()  # ids of signals that did not decode, as the journal tells that will be fed
+        self._was_here = False  # other code: it has journaled what is fed now
         self.handlers = Handlers(self)
         self.instance: Any = None  # of a workflow that is a class
         self.problem: PerdureError | None = None
@@ -90,7 +95,10 @@ class Execution:
 
     def expect(self, journal: Iterable[ev.Recorded]) -> None:
         """A journal that will be fed to it: what it was recorded with is asked before (`perdure.patched`)."""
+        journal = list(journal)
         self.machine.facts.patches.expect(journal)
+        drops = (each.event for each in journal if type(each.event) is ev.MessageDropped)
+        self._dropped.update(each.message_id for each in drops if is_decode_error(each.failure))
 
     def feed(self, recorded: ev.Recorded) -> None:
         """Let the code see one journaled event, and run it to idle.
@@ -102,6 +110,7 @@ class Execution:
         answer = self.machine.feed(recorded)
         if self.is_closed:
             return  # nothing is left to tell the code
+        self._was_here = recorded.fingerprint != self.machine.fingerprint
         self.loop.drain(self._apply, answer)
         if self.problem is not None:
             raise self.problem
@@ -189,7 +198,7 @@ class Execution:
         if effect is Effect.RUN:
             self._apply_run_event(event)
         elif command is None or effect is Effect.NOTE:
-            pass  # the machine remembers; the code does not see it
+            self._note(command, event)
         elif effect is Effect.IGNORE:
             if isinstance(command, StartChild):
                 self._cancel_child(command, "its parent stopped waiting before it began")
@@ -201,6 +210,13 @@ class Execution:
                 self.loop.fire(timer)
         else:
             self._resolve(command, event, begun=effect is Effect.BEGUN)
+
+    def _note(self, command: AnyCommand | None, event: ev.AnyEvent) -> None:
+        """The machine remembers it; the code does not see it."""
+        if isinstance(command, AskQuestion) and isinstance(event, ev.QuestionAsked):
+            asked, asks = event.schema, command.schema
+            if (asked and asked.data) != (asks and asks.data):
+                self._asked_otherwise.add(command.seq)
 
     def _outcome_unknown(self, command: AnyCommand, event: ev.AnyEvent) -> None:
         if isinstance(event, ev.StepOutcomeUnknown) and event.raises:
@@ -441,8 +457,21 @@ class Execution:
         """A message to another execution; the future resolves when it has arrived in its inbox."""
         return self._future(self.issue(command))
 
+    def value_of(self, signal: ev.SignalReceived, decode: Callable[[ev.Payload, str], T], what: str) -> T:
+        """What a signal brings. Raises `DecodeError`: it is to be dropped, as perhaps it was before."""
+        if signal.message_id in self._dropped:
+            raise DecodeError(what=what, expected="what the code takes now", reason="it did not decode before")
+        return decode(signal.value, what)
+
     def drop(self, signal: ev.SignalReceived, error: BaseException) -> None:
-        """A signal that the code cannot take becomes a dead letter, and the journal says why."""
+        """A signal that the code cannot take becomes a dead letter, and the journal says why.
+
+        One that does not decode stalls the run where other code took it, or asked for it: then it is not to blame.
+        """
+        blame = self._was_here or answered_by(signal.name) in self._asked_otherwise
+        if isinstance(error, DecodeError) and blame and signal.message_id not in self._dropped:
+            self.problem = self.problem or error
+            return
         failure = failure_info(error)
         if isinstance(error, DecodeError):  # its cure is for what stalls
             failure = msgspec.structs.replace(failure, message=error.text.format_map(error.fields))

@@ -76,13 +76,17 @@ class Handler(msgspec.Struct, frozen=True):
 
     def arguments(self, payload: ev.Payload) -> tuple[Any, ...]:
         """What to call it with. Raises `WrongArguments`."""
-        arguments = self.form.arguments
         try:
-            args, kwargs = arguments.decode(payload, self.form.what)
+            return self.accepted(payload)
         except DecodeError as error:
+            signature = str(self.form.arguments.signature)
             raise WrongArguments(
-                name=self.form.mark.name, signature=str(arguments.signature), reason=error.fields["reason"]
+                name=self.form.mark.name, signature=signature, reason=error.fields["reason"]
             ) from error
+
+    def accepted(self, payload: ev.Payload) -> tuple[Any, ...]:
+        """The same for what was accepted before. Raises `DecodeError`."""
+        args, kwargs = self.form.arguments.decode(payload, self.form.what)
         return (*args, *kwargs.values())
 
 
@@ -303,7 +307,9 @@ class Handlers:
 
     def _value(self, handler: Handler, event: ev.SignalReceived) -> tuple[Any, ...]:
         form = handler.form
-        return (form.arguments.decode_one(event.value, f"signal {event.name!r}"),) if form.parameters else ()
+        if not form.parameters:
+            return ()
+        return (self._execution.value_of(event, form.arguments.decode_one, f"signal {event.name!r}"),)
 
     def _drop(self, event: ev.SignalReceived, error: Exception | SystemExit) -> None:
         refused = refused_in(error)
@@ -324,9 +330,9 @@ class Handlers:
     async def _update(self, handler: Handler, event: ev.UpdateAccepted) -> None:
         execution = self._execution
         try:
-            args = handler.arguments(event.input)
-        except WrongArguments as error:
-            execution.problem = error  # it was accepted: other code reads it now
+            args = handler.accepted(event.input)
+        except DecodeError as error:
+            execution.problem = error  # other code reads it now
             return
         try:
             value = handler.fn(*args)

@@ -32,7 +32,7 @@ async def receive(name: str, type_: Any = Any, /, *, timeout: Seconds | None = N
     """Wait for the next signal of this name and return its value.
 
     A signal whose value does not decode as the type is dropped: it becomes a dead letter, `perdure show` says why, and
-    this goes on waiting.
+    this goes on waiting. One that older code took, and this code cannot decode any more, stalls the execution instead.
 
     Args:
         name: the signal's name.
@@ -60,7 +60,7 @@ async def receive(name: str, type_: Any = Any, /, *, timeout: Seconds | None = N
     while True:
         event = await execution.mailbox.next(name)
         try:
-            return codec.decode(event.value, what)
+            return execution.value_of(event, codec.decode, what)
         except DecodeError as error:
             execution.drop(event, error)
 

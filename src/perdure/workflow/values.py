@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from perdure.workflow.values_arguments import Arguments, hints_of
 from perdure.workflow.values_codec import MAX_PAYLOAD_BYTES, Codec, codec_for, digest, encode_untyped
-from perdure.workflow.values_failure import failure_info
+from perdure.workflow.values_failure import failure_info, is_decode_error
 from perdure.workflow.values_secret import Secret, let_secrets_pass, secrets_pass
 from perdure.workflow.values_text import preview, render, short_repr
 
@@ -21,6 +21,7 @@ __all__ = [
     "encode_untyped",
     "failure_info",
     "hints_of",
+    "is_decode_error",
     "let_secrets_pass",
     "preview",
     "render",

@@ -10,7 +10,7 @@ from typing import NamedTuple, TypeAlias
 
 import msgspec
 
-from perdure.core.errors import RemoteFailure, UndeclaredFailure
+from perdure.core.errors import DecodeError, RemoteFailure, UndeclaredFailure
 from perdure.core.events import FailureInfo, Payload
 
 MAX_CHARS = 16 * 1024
@@ -50,6 +50,12 @@ def failure_info(error: BaseException, *, limit: int = MAX_CHARS, keep: Keep = l
         return _Keeper(limit, keep).info(error, 0)
     except Exception as problem:  # noqa: BLE001 - its class may lie about causes and members
         return FailureInfo(_type_name(error), f"<not kept: looking at it raised {_type_name(problem)}>")
+
+
+def is_decode_error(info: FailureInfo) -> bool:
+    """Whether it was recorded of a value that did not fit its type."""
+    package, _, name = info.type.rpartition(".")
+    return name == DecodeError.__name__ and package.startswith("perdure.")
 
 
 class _Keeper:
