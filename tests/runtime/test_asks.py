@@ -389,6 +389,20 @@ async def test_a_call_is_made_as_it_was_shown_once_or_not_at_all(lab: Lab, how: 
 
 
 @workflow
+async def like_the_default() -> str:
+    call = pay.bind("ACME", Order(["pears"]))
+    decided = await perdure.ask("Pay?", bool, about=call, timeout=timedelta(days=1), default=True)
+    return await call() if decided else "not paid"
+
+
+async def test_an_answer_that_is_what_the_default_would_be_is_an_answer(lab: Lab) -> None:
+    async with lab.engine(like_the_default) as engine:
+        handle = await engine.start(like_the_default, id="d")
+        await engine.answer((await one(engine)).token, value=True)
+        assert await handle.result() == "paid ACME"
+
+
+@workflow
 async def about_data() -> bool:
     return await perdure.ask("Publish?", bool, about={"title": "Tea", "words": 900})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextvars import ContextVar
 from typing import Any
 
@@ -185,3 +186,31 @@ async def test_when_an_attempt_breaks_its_task_the_ones_behind_it_begin_all_the_
     await asyncio.sleep(0)
     assert begun == ["broken", "behind"]
     assert not tasks.alive
+
+
+async def test_attempts_that_never_wait_do_not_keep_the_loop_to_themselves() -> None:
+    """Each brings the next one: as when more of them stand in line than may run at once."""
+    loop, passes = asyncio.get_running_loop(), 0
+    seen: list[int] = []
+
+    def count() -> None:
+        nonlocal passes
+        passes += 1
+        loop.call_soon(count)
+
+    async def work(run: Any) -> None:
+        seen.append(passes)
+        until = time.monotonic() + 0.002
+        while time.monotonic() < until:
+            pass
+        if len(seen) < MANY:
+            tasks.begin(Run("next"))  # type: ignore[arg-type]
+        if run.name == "waits":
+            await asyncio.sleep(0)
+
+    tasks = SharedTasks(work)
+    count()
+    for name in ("quick", "waits", "quick", "quick", "quick"):  # the one that waits has the others get tasks
+        tasks.begin(Run(name))  # type: ignore[arg-type]
+    await tasks.begun()
+    assert max(seen.count(each) for each in set(seen)) <= 5 + 10  # that began with, and in 10 ms of 2 ms each

@@ -17,6 +17,9 @@ from perdure.runtime.attempt import StepRun
 
 Work = Coroutine[Any, Any, None]
 
+LONGEST_S = 0.01
+"""After so long a task lets the loop do other things: attempts that never wait would go on as long as any come."""
+
 
 class SharedTasks:
     """Belongs to the engine's thread."""
@@ -36,7 +39,7 @@ class SharedTasks:
             self._open()
 
     async def begun(self) -> None:
-        """Wait until none waits for its beginning: two passes of the loop at most."""
+        """Wait until none waits for its beginning."""
         while self.waiting:  # noqa: ASYNC110 - it is the loop's next pass that is waited for
             await asyncio.sleep(0)
 
@@ -46,9 +49,9 @@ class SharedTasks:
         self.alive.add(asyncio.Task(coro, loop=self._loop, name="perdure-steps", context=self._context.copy()))
 
     async def _take(self) -> None:
-        task, waiting = asyncio.current_task(), self.waiting
+        task, waiting, time = asyncio.current_task(), self.waiting, self._loop.time
         assert task is not None
-        takes = True
+        takes, until = True, time() + LONGEST_S
         try:
             while waiting:
                 run = waiting.popleft()
@@ -59,23 +62,23 @@ class SharedTasks:
                 try:
                     waits_for = context.run(work.send, None)
                 except StopIteration:
-                    if _is_cancelled(task):
-                        return  # it cancelled itself as it ended: that is not for the next one
+                    if self._takers > 1 or time() >= until or _is_cancelled(task):
+                        return  # others take what is left; a task that cancelled itself takes no more
                     continue
                 takes = False
                 task.set_name(run.name)
-                self._hand_on()
+                self._hand_on(len(waiting))
                 await rest(context, work, waits_for)
                 return
         finally:
             self.alive.discard(task)
             if takes:
-                self._hand_on()
+                self._hand_on(1)
 
-    def _hand_on(self) -> None:
+    def _hand_on(self, most: int) -> None:
         """One that took does not any more. If one attempt has to wait, so may the others: each gets a task."""
         self._takers -= 1
-        for _ in range(len(self.waiting) - self._takers):
+        for _ in range(min(len(self.waiting), most) - self._takers):
             self._open()
 
 

@@ -120,32 +120,35 @@ async def ask(
     escalation = _escalation(escalate_to, escalate_after, timeout)
     command = _question(execution.now_ms, question, type_, to, about, timeout, escalation)
     command.location = caller()
-    value = await _wait(execution, command, codec, None if timeout is None else to_ms(timeout, "timeout"), default)
-    if isinstance(about, Call) and value is not default:
-        about.answered(command.digest)
-    return value
+    limit_ms = None if timeout is None else to_ms(timeout, "timeout")
+    answers = await _wait(execution, command, codec, limit_ms)
+    if answers:
+        if isinstance(about, Call):
+            about.answered(command.digest)
+        return answers[0]
+    if not isinstance(default, _Raise):
+        return default
+    assert limit_ms is not None
+    whom = command.to or "nobody in particular"
+    raise AskTimeout(question=command.question, to=whom, seconds=limit_ms / 1000)
 
 
-async def _wait(execution: Execution, command: AskQuestion, codec: Codec[T], limit_ms: int | None, default: Any) -> Any:
+async def _wait(execution: Execution, command: AskQuestion, codec: Codec[T], limit_ms: int | None) -> list[T]:
+    """The answer; empty if none came in time."""
     seq = execution.issue(command)
     execution.asks[seq] = command
     outcome: AskOutcome = "cancelled"
     try:
         async with contextlib.nullcontext() if limit_ms is None else asyncio_timeout(limit_ms / 1000):
-            value = await _answer(execution, seq, codec)
+            answers = [await _answer(execution, seq, codec)]
         outcome = "answered"
     except TimeoutError:
-        outcome = "timed_out"
-        if not isinstance(default, _Raise):
-            return default
-        assert limit_ms is not None
-        whom = command.to or "nobody in particular"
-        raise AskTimeout(question=command.question, to=whom, seconds=limit_ms / 1000) from None
+        answers, outcome = [], "timed_out"
     finally:
         if not execution.loop.closing:
             execution.asks.pop(seq, None)
             execution.issue(CloseQuestion(location=command.location, asked=seq, outcome=outcome))
-    return value
+    return answers
 
 
 async def _answer(execution: Execution, seq: int, codec: Codec[T]) -> T:
