@@ -669,8 +669,8 @@ async def test_it_goes_on_where_it_was_after_a_crash_in_any_run(lab: Lab) -> Non
 async def test_a_run_with_too_many_events_stalls_and_each_resume_lets_it_go_on_a_little(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("perdure.runtime.driver.MOST_EVENTS", 50)
-    monkeypatch.setattr("perdure.runtime.driver.MORE_EVENTS", 10)
+    monkeypatch.setattr("perdure.runtime.pending.MOST_EVENTS", 50)
+    monkeypatch.setattr("perdure.runtime.pending.MORE_EVENTS", 10)
 
     @workflow
     async def grows(n: int) -> int:
@@ -693,7 +693,7 @@ async def _longer(handle: perdure.Handle[Any], events: int) -> bool:
 
 
 async def test_a_run_that_continues_is_let_go_whatever_its_length(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("perdure.runtime.driver.MOST_EVENTS", 3)
+    monkeypatch.setattr("perdure.runtime.pending.MOST_EVENTS", 3)
 
     async with lab.engine(countdown) as engine:
         assert await (await engine.start(countdown, 3)).result(timeout=10) == 12

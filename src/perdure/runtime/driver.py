@@ -21,22 +21,20 @@ from perdure.core.commands import (
     StartTimer,
     State,
 )
-from perdure.core.errors import JournalTooLong, PerdureError, PoisonedExecution, StalledByBug
+from perdure.core.errors import PerdureError, PoisonedExecution, StalledByBug
 from perdure.core.identity import Key
 from perdure.core.machine import Machine
 from perdure.core.table import RunState
-from perdure.runtime.attempt import Spent, StepRun
-from perdure.runtime.closing import last_batch, last_batch_without_code
+from perdure.runtime.attempt import StepRun
 from perdure.runtime.effects import Effects
 from perdure.runtime.host import Created, Host
-from perdure.runtime.inbox import Chosen, choose, requests_to_end
+from perdure.runtime.inbox import Chosen, requests_to_end
 from perdure.runtime.left_behind import LeftBehind
-from perdure.runtime.loading import INBOX_PAGE, recorded_here
+from perdure.runtime.loading import recorded_here
 from perdure.runtime.outgoing import Outgoing
+from perdure.runtime.pending import Pending
 from perdure.runtime.steps import LAPSED
-from perdure.runtime.succession import last_of_many
-from perdure.runtime.timing import due_events, end_unbegun, is_overdue, next_due_ms, not_due, opening, overdue
-from perdure.runtime.updates import expired, tell
+from perdure.runtime.timing import next_due_ms
 from perdure.store.protocol import Batch, Letter, Outcome, Park, Start, Store, Succession
 from perdure.workflow.definitions import Workflow
 from perdure.workflow.execution import Execution
@@ -45,11 +43,7 @@ from perdure.workflow.values import failure_info
 log = logging.getLogger("perdure")
 
 EVENTS_PER_TURN = 256
-RESULTS_PER_BATCH = 1_000
 STARTS_AGAIN = frozenset((ev.StepAttemptFailed, ev.StepIntended))  # when this process has just journaled them
-MOST_EVENTS = 200_000
-MORE_EVENTS = 10_000  # what a run that has as many is granted whenever it is resumed
-NONE_CHOSEN = Chosen()
 
 
 class Driver:
@@ -62,38 +56,27 @@ class Driver:
         self.execution = Execution(workflow, key.execution, host.fingerprint)
         self.execution.private = host.private
         self.machine = self.execution.machine
-        self.create = create
-        self.parent: ev.Parent | None = create.event.parent if create is not None else None
+        self._outgoing = Outgoing(key, run, host.shards, self.machine)
+        self.pending = Pending(self.execution, self._outgoing, create)
         self.attempts: dict[int, StepRun | None] = {}  # what the step runner has of its steps; None: it waits there
         self.progress: dict[int, ev.Payload] = {}  # what attempts of an earlier process last told
         self.dead = False
         self.paused = False  # as its code was when it was last given something to do
         self.broken: PerdureError | None = None  # its code cannot run its journal, or nobody can read it
         self.length = 0  # of the durable journal
-        self._most_events = MOST_EVENTS
         self.watched = False  # the worker wants to hear of progress: it died too often with this one
         self.poisoned = False  # it died again: do not run its steps any more
         self.created: Created | None = None  # told whether the id was free
         self.when_fed: list[asyncio.Future[None]] = []  # of those who want to look at what is in memory
         self.size = 0  # bytes of journal behind this execution, roughly
-        self._letters: dict[str, Letter] = {}  # by message id
-        self.taken_meanwhile: set[str] | None = None  # letters taken while the inbox was read: it may still show them
-        self._more_letters = False  # the inbox held a whole page: there may be another behind it
-        self._results: list[ev.AnyEvent] = []
-        self._spent = Spent()
-        self._outgoing = Outgoing(key, run, host.shards, self.machine)
         self._feeding: deque[ev.Recorded] = deque()
         self._again: list[RunStep] = []
         self._retries: dict[int, RunStep] = {}
-        self._closing: CloseRun | None = None
         self.replaced = False  # another start has taken its place
         self.then: Succession | None = None  # what follows, once this run has ended
         self._committing: Batch | None = None
-        self._writing = 0  # how many of the results are in it
         self._scheduled = False
         self._unreadable: PerdureError | None = None
-        self._effects: Effects | None = None  # of its steps that are declared once
-        self._begins_at_ms: int | None = None  # as long as it may not begin
         self._wake_at_ms: int | None = None  # what the worker's alarm is set to
 
     # --- what happens to it ---
@@ -102,17 +85,14 @@ class Driver:
         """Begin from what the store holds."""
         self._feeding.extend(journal)
         self.length = len(self._feeding)
-        if self.length >= MOST_EVENTS:
-            self._most_events = self.length + MORE_EVENTS
+        self.pending.journal_is_long(self.length)
         self.execution.expect(self._feeding)
         self.letters_arrived(letters)
         self.poke()
 
     def letters_arrived(self, letters: Sequence[Letter]) -> None:
-        """A page was read from the inbox; known letters are recognised."""
-        self._more_letters = len(letters) >= INBOX_PAGE
-        taken, self.taken_meanwhile = self.taken_meanwhile or (), None
-        self._letters.update((each.message_id, each) for each in letters if each.message_id not in taken)
+        """A page was read from the inbox."""
+        self.pending.letters_arrived(letters)
         self.poke()
 
     @property
@@ -122,9 +102,9 @@ class Driver:
 
     def step_done(self, seq: int, event: ev.AnyEvent) -> None:
         """An attempt ended: its event waits for the next commit."""
-        self._spent.note(self.attempts.pop(seq, None))
+        self.pending.spent.note(self.attempts.pop(seq, None))
         if not self.dead:
-            self._results.append(event)
+            self.pending.results.append(event)
             self.poke()
 
     def step_lapsed(self) -> None:
@@ -154,9 +134,10 @@ class Driver:
     @property
     def effects(self) -> Effects:
         """Of its steps that are declared once; most executions have none."""
-        if self._effects is None:
-            self._effects = Effects(self, self.host, self._outgoing)
-        return self._effects
+        pending = self.pending
+        if pending.effects is None:
+            pending.effects = Effects(self, self.host, self._outgoing)
+        return pending.effects
 
     def poke(self) -> None:
         """Something may be to be done: look at the end of this turn of the loop, so that answers gather."""
@@ -172,10 +153,11 @@ class Driver:
     @property
     def is_quiet(self) -> bool:
         """Likewise, but its steps may run, wait for their place, or for the time to ask what came of them."""
-        if self._scheduled or self._committing or self._feeding or self._results:
+        pending = self.pending
+        if self._scheduled or self._committing or self._feeding or pending.results:
             return False
-        held = self._outgoing.events or self._again or self._closing
-        return not self._more_letters and (self.paused or not held)
+        held = self._outgoing.events or self._again or pending.closing
+        return not pending.more_letters and (self.paused or not held)
 
     @property
     def is_fed(self) -> bool:
@@ -189,6 +171,11 @@ class Driver:
                 each.set_result(None)
 
     @property
+    def is_new(self) -> bool:
+        """Whether its start is not written yet."""
+        return self.pending.create is not None
+
+    @property
     def committing(self) -> bool:
         """Whether a commit of it is under way."""
         return self._committing is not None
@@ -196,7 +183,7 @@ class Driver:
     @property
     def unwritten(self) -> bool:
         """Whether something that happened is not in the journal yet."""
-        return bool(self._committing or self._results or self._outgoing.events)
+        return self._committing is not None or self.pending.unwritten
 
     def discard(self) -> None:
         """Leave memory. What was committed stays; everything else is forgotten, as after a crash."""
@@ -212,8 +199,8 @@ class Driver:
     def _end_code(self) -> None:
         for seq in list(self.attempts):
             self.host.steps.stop(self, seq)
-        if self._effects is not None:
-            self._effects.stop()
+        if self.pending.effects is not None:
+            self.pending.effects.stop()
         self.host.wake_at(self, None)
         self.execution.evict()
         self._tell_who_looks()
@@ -259,15 +246,12 @@ class Driver:
 
     def asked_to_end(self) -> Chosen | None:
         """What asks to terminate it, if something does: for that its code is not needed."""
-        asked = requests_to_end(self._letters.values(), self.run)
-        return None if asked.terminate is None or self.create is not None else asked
+        asked = requests_to_end(self.pending.letters.values(), self.run)
+        return None if asked.terminate is None or self.is_new else asked
 
     def end_without_code(self, asked: Chosen, left: LeftBehind) -> None:
         """Close it, with what its journal tells."""
-        at_ms = max(self.host.now_ms(), self.machine.now_ms)
-        end = last_batch_without_code(
-            self.execution, self._outgoing, self._parent(), asked, self.length, self._feeding, at_ms, left
-        )
+        end = self.pending.end_without_code(self.host.now_ms(), asked, left, self.length, self._feeding)
         self._committing = end
         self.host.commit(end, lambda outcome: self._terminated(outcome, end))
 
@@ -304,7 +288,7 @@ class Driver:
             self._pause_or_go_on()
         if not self.paused:
             self._take_commands(machine)
-        batch = self._compose() if self._results or self._has_news() else None
+        batch = self._compose() if self.pending else None
         if batch is not None:
             self._committing = batch
             self.host.commit(batch, self._committed)
@@ -312,6 +296,13 @@ class Driver:
         if self._unreadable is not None:
             raise self._unreadable  # only now: what other steps answered has been written
         self._wait()
+
+    def _compose(self) -> Batch | None:
+        """The next batch: answers of steps alone, as nearly always, or of all that has gathered, in its order."""
+        pending, now_ms = self.pending, self.host.now_ms()
+        if pending.holds_only_results():
+            return pending.results_alone(now_ms)
+        return pending.compose(now_ms, lambda: self.effects)
 
     def _take_commands(self, machine: Machine) -> None:
         if machine.fresh or machine.dropped or not machine.open or self._again:
@@ -325,15 +316,16 @@ class Driver:
 
     def _pause_or_go_on(self) -> None:
         """A pause has begun or ended. While it lasts, only requests are read from the inbox; all else stays there."""
-        self.paused, self._more_letters = not self.paused, True
-        self._letters.clear()
+        self.paused = not self.paused
+        self.pending.forget_letters()
         if self.paused:
             self._hold_back()
         self.host.fetch_letters(self)
 
     def _hold_back(self) -> None:
         """What has not begun, because it only waits for its place."""
-        kept = () if self._effects is None else self._effects.hold_back()
+        effects = self.pending.effects
+        kept = () if effects is None else effects.hold_back()
         self._again = [step for step in self._again if step.seq not in kept]
         for seq in [seq for seq, run in self.attempts.items() if run is None and seq not in kept]:
             self.host.steps.stop(self, seq)
@@ -373,7 +365,7 @@ class Driver:
             self._forget_written(batch)
             self.then, self.replaced = batch.then, batch.successor is not None
             self._feed_batch(batch)
-            if self._more_letters and batch.taken:
+            if self.pending.more_letters and batch.taken:
                 self.host.fetch_letters(self)
             self.turn()
         elif outcome is Outcome.MAIL:
@@ -384,7 +376,7 @@ class Driver:
             self._conflict()
 
     def _conflict(self) -> None:
-        if self.create is None or self.created is None:
+        if not self.is_new or self.created is None:
             self.host.lost(self)
             return
         created, self.created = self.created, None
@@ -395,15 +387,7 @@ class Driver:
         if batch.updates:
             self.host.on_answered(self.key, batch)
         self.length += len(batch.events)
-        for letter in batch.taken:
-            self._letters.pop(letter.message_id, None)
-            if self.taken_meanwhile is not None:
-                self.taken_meanwhile.add(letter.message_id)
-        if self._spent:
-            self._spent.forget(self._results[: self._writing])
-        del self._results[: self._writing]  # later ones came while it was written
-        self._outgoing.clear()
-        self.create = None
+        self.pending.written(batch)
         if self.created is not None:
             created, self.created = self.created, None
             created(free=True)
@@ -426,7 +410,7 @@ class Driver:
             case SendMessage():
                 self._outgoing.send(command)
             case CloseRun():
-                self._closing = command
+                self.pending.closing = command
             case StartTimer():
                 pass  # the machine holds its deadline, only its firing is written
             case _:
@@ -452,126 +436,9 @@ class Driver:
         for seq in sorted(seqs & self.attempts.keys()):
             self.host.steps.stop(self, seq)
         self._again = [step for step in self._again if step.seq not in seqs]
-        self._results = [event for event in self._results if getattr(event, "seq", None) not in seqs]
+        self.pending.withdraw(seqs)
 
-    # --- what is written next ---
-
-    def _has_news(self) -> bool:
-        if self._letters or self._outgoing.events or self._closing or self.create:
-            return True
-        if self.machine.facts.patches.unwritten:
-            return True
-        return next_due_ms(self.machine) is not None
-
-    def _compose(self) -> Batch | None:
-        machine = self.machine
-        at_ms = max(machine.now_ms, self.host.now_ms())
-        if self._holds_only_results():
-            return self._next_batch(at_ms, self._results[:RESULTS_PER_BATCH])
-        chosen = choose(machine, self._letters.values(), self.execution.judge) if self._letters else NONE_CHOSEN
-        early = not_due(chosen, at_ms) if machine.state is RunState.NEW else None
-        if early is not None:
-            self._begins_at_ms = early.start_at_ms
-            return end_unbegun(self._outgoing, machine, chosen, early, at_ms)
-        if self._closing or chosen.terminate or is_overdue(machine, at_ms):
-            return self._final_batch(at_ms, chosen)
-        return self._mixed_batch(at_ms, chosen)
-
-    def _holds_only_results(self) -> bool:
-        """Of steps, as nearly every commit does."""
-        if self._letters or self._outgoing.events or self._closing or self._effects or self.create:
-            return False
-        machine = self.machine
-        quiet = not machine.timers and machine.facts.deadline_ms is None and not machine.facts.patches.unwritten
-        return quiet and machine.state is RunState.RUNNING
-
-    def _mixed_batch(self, at_ms: int, chosen: Chosen) -> Batch | None:
-        outgoing, due = self._outgoing, self._due(chosen, at_ms)
-        events = [
-            *opening(self.machine, self.create, chosen.events, at_ms),
-            *self._answered(chosen),
-            *self._results[:RESULTS_PER_BATCH],
-            *due,
-            *self._marks(),
-            *outgoing.events,
-            *chosen.last,
-        ]
-        taken = chosen.taken
-        if not events and not taken:
-            return None
-        batch = self._next_batch(at_ms, events)
-        batch.taken, batch.left, batch.inbox_seen = taken, chosen.left, bool(due)
-        batch.mail, batch.starts, batch.buried = outgoing.mail, outgoing.starts, outgoing.buried
-        batch.create, batch.closed_asks = self.create, expired(self.execution, at_ms) if due else ()
-        return self._told(batch, chosen)
-
-    def _next_batch(self, at_ms: int, events: Sequence[ev.AnyEvent]) -> Batch:
-        """These events; a page of results is among them."""
-        position = self.machine.position
-        if position + len(events) > self._most_events:
-            raise JournalTooLong(events=position, more=MORE_EVENTS)
-        self._writing = min(len(self._results), RESULTS_PER_BATCH)
-        return Batch(self.key, self.run, position, self._spent.headed(events, at_ms))
-
-    def _told(self, batch: Batch, chosen: Chosen) -> Batch:
-        """With what its events mean to those who do not read them."""
-        if self._outgoing.is_read_outside or chosen.answers_updates:
-            tell(batch, chosen.rejected)
-        batch.attributes = self._outgoing.attributes
-        return batch if self._effects is None else self._effects.marked(batch)
-
-    def _settling_batch(self, effects: Effects, at_ms: int) -> Batch | None:
-        """The code has ended, but not all that its steps do: nothing else happens any more until that is known."""
-        settled = effects.known(self._results)
-        self._results = [*settled, *(event for event in self._results if event not in settled)]
-        if not settled:
-            return None
-        outgoing = self._outgoing
-        batch = self._next_batch(at_ms, [*settled, *outgoing.at_close()])
-        self._writing = len(settled)
-        batch.mail, batch.starts, batch.buried = outgoing.mail, outgoing.starts, outgoing.buried
-        return self._told(batch, NONE_CHOSEN)
-
-    def _answered(self, chosen: Chosen) -> Sequence[ev.AnyEvent]:
-        """What people say of steps of which nobody knew."""
-        return self.effects.answered(chosen.answers) if chosen.answers else ()
-
-    def _due(self, chosen: Chosen, at_ms: int) -> Sequence[ev.AnyEvent]:
-        """Timers that fire now: not in a pause, and not before all letters that are stored."""
-        if self.paused or chosen.last or chosen.blocked or (self._more_letters and chosen.letters):
-            return ()
-        return due_events(self.machine, at_ms)
-
-    def _final_batch(self, at_ms: int, chosen: Chosen) -> Batch | None:
-        """The end. Of the letters that come with it only what it needs is taken: what nobody will read is buried."""
-        close = self._closing
-        if close is None and chosen.terminate is None:
-            chosen = overdue(chosen)
-        if self._waits_for_effects(chosen):
-            return self._settling_batch(self.effects, at_ms)
-        effects = self._effects if chosen.terminate is None else self.effects  # some may have begun elsewhere
-        words = [*(() if effects is None else effects.last_words(self._results)), *self._marks()]
-        if chosen.terminate is None and close is not None and close.continues is not None:
-            batch = last_of_many(self.execution, self._outgoing, close, words, at_ms)
-        else:
-            begun = opening(self.machine, self.create, chosen.starts(), at_ms)
-            first = [*begun, *self._answered(chosen), *words]
-            batch = last_batch(self.execution, self._outgoing, self._parent(), chosen, close, first, at_ms)
-            batch.create = self.create
-        return self._told(batch, chosen)
-
-    def _waits_for_effects(self, chosen: Chosen) -> bool:
-        return self._effects is not None and chosen.terminate is None and self._effects.unsettled()
-
-    def _marks(self) -> list[ev.PatchMarked]:
-        """Changes of code that the run has taken, and its journal does not tell yet."""
-        patches = self.machine.facts.patches
-        return patches.events() if patches.unwritten else []
-
-    def _parent(self) -> ev.Parent | None:
-        """Who is told how it ends: by its journal, if that can be read."""
-        facts = self.machine.facts
-        return self.parent if facts.started is None else facts.parent
+    # --- what it waits for ---
 
     def park(self, status: Literal["parked", "paused", "stalled"], *, waits_for: str = "", problem: str = "") -> Park:
         """What its row is to tell while it rests."""
@@ -582,8 +449,8 @@ class Driver:
         if self.paused:
             return None
         if self.machine.state is RunState.NEW:
-            return self._begins_at_ms
-        deadline_ms = None if self._closing else next_due_ms(self.machine)
+            return self.pending.begins_at_ms
+        deadline_ms = None if self.pending.closing else next_due_ms(self.machine)
         if not self._retries:
             return deadline_ms
         first_retry_ms = min(command.retry_at_ms for command in self._retries.values())

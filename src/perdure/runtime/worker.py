@@ -163,7 +163,7 @@ class Worker:
             self._fetching[driver] = True
             return
         self._fetching[driver] = False
-        driver.taken_meanwhile = set()
+        driver.pending.inbox_is_read()
 
         def fetched(letters: Any) -> None:
             again = self._fetching.pop(driver)
@@ -368,7 +368,7 @@ class Worker:
     def _load_rows(self, rows: Sequence[Row]) -> None:
         for row in rows:
             driver = self.drivers.get(row.key)
-            if driver is not None and driver.run != row.run and driver.create is None:
+            if driver is not None and driver.run != row.run and not driver.is_new:
                 self.reload(driver)  # another process rewound it
             elif driver is not None:
                 self._rouse(driver)
@@ -418,7 +418,7 @@ class Worker:
         again = row.key in self._woken_while_loading
         self._woken_while_loading.discard(row.key)
         there = self.drivers.get(row.key)
-        if there is not None and there.create is not None and self._suspects.has_turn(row.key):
+        if there is not None and there.is_new and self._suspects.has_turn(row.key):
             self._loop.call_later(0.02, self.load, row)  # a start of its id stands in its place for a moment
             return
         if self.stopping or there is not None or row.key.shard not in self.holding.shards:
@@ -445,7 +445,7 @@ class Worker:
 
     def _unreadable(self, driver: Driver, row: Row, error: Exception) -> None:
         driver.length = row.position
-        driver.parent = parent_of(row)
+        driver.pending.parent = parent_of(row)
         driver.broken = error if isinstance(error, PerdureError) else StalledByBug(failure=failure_info(error))
         self.fetch_letters(driver)
 
@@ -455,7 +455,7 @@ class Worker:
         driver.size = sum(size_of(recorded.event) for recorded in loaded.journal)
         driver.progress = {r.seq: r.progress for r in loaded.running if r.run == row.run and r.progress is not None}
         if row.workflow not in self.workflows:
-            driver.broken, driver.parent = self._unserved.problem(row), parent_of(row)
+            driver.broken, driver.pending.parent = self._unserved.problem(row), parent_of(row)
         driver.replay(loaded.journal, loaded.letters)
 
     def progressed(self, driver: Driver) -> None:
@@ -472,7 +472,7 @@ class Worker:
         if self.stopping:
             return
         lost, gained = self.holding.renewed(lease, asked_ms)
-        for driver in [each for key, each in self.drivers.items() if key.shard in lost and each.create is None]:
+        for driver in [each for key, each in self.drivers.items() if key.shard in lost and not each.is_new]:
             self.drop(driver)
         if gained:
             self.scan()
@@ -522,7 +522,7 @@ class Worker:
         if driver.committing:
             self._leaving.setdefault(driver.key, False)
         driver.discard()
-        if driver.create is None:  # else it only was a start that met the suspect's id
+        if not driver.is_new:  # else it only was a start that met the suspect's id
             self._suspects.passed(driver.key)
         self._made_room()
 
