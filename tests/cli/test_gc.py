@@ -8,7 +8,12 @@ from tests.cli.conftest import Cli, Project, Spawn, until
 def test_gc_removes_what_closed_long_ago_and_says_how_much(cli: Cli, project: Project) -> None:
     for name in ("a", "b"):
         cli("run", "agent.py:greet", "--input", '"x"', "--id", name)
-    assert cli("gc", "--older-than", "1h", "--json").json() == {"executions": 0, "events": 0, "dry_run": False}
+    assert cli("gc", "--older-than", "1h", "--json").json() == {
+        "executions": 0,
+        "events": 0,
+        "runs": 0,
+        "dry_run": False,
+    }
     told = cli("gc", "--older-than", "0", "--dry-run")
     assert (told.code, told.out) == (0, "")
     assert "2 executions with 8 events would go." in told.err
@@ -21,6 +26,10 @@ def test_gc_removes_what_closed_long_ago_and_says_how_much(cli: Cli, project: Pr
 def test_an_age_is_needed_and_must_be_one(cli: Cli) -> None:
     cli("run", "agent.py:greet", "--input", '"x"', "--id", "a")
     assert cli("gc").code == 2
+    assert "--runs-older-than" in cli("gc").err
+    assert "--runs-older-than wants a length of time" in cli("gc", "--runs-older-than", "soon").err
+    assert "0 executions and 0 past runs with 0 events removed." in cli("gc", "--runs-older-than", "0").err
+    assert cli("worker", "agent.py", "--run-retention", "soon").code == 2
     assert "--older-than wants a length of time" in cli("gc", "--older-than", "soon").err
     assert cli("worker", "agent.py", "--retention", "soon").code == 2
 

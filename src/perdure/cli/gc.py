@@ -1,9 +1,10 @@
-"""`perdure gc`: removes executions that closed long ago, in small bites beside a running worker."""
+"""`perdure gc`: removes executions that closed and runs that ended long ago, in small bites beside a running worker."""
 
 from __future__ import annotations
 
 import click
 
+import perdure
 from perdure.cli.options import Settings, shared_options
 from perdure.cli.options import settings as current
 from perdure.cli.output import print_json, say
@@ -13,31 +14,43 @@ from perdure.cli.times import SPAN, span_of
 
 
 @click.command()
-@click.option("--older-than", required=True, metavar="TIME", help=f"Closed longer ago than that: {SPAN}.")
+@click.option("--older-than", metavar="TIME", help=f"Executions that closed longer ago than that: {SPAN}.")
+@click.option("--runs-older-than", metavar="TIME", help="Past runs that ended longer ago, of open executions too.")
 @click.option("--dry-run", is_flag=True, help="Only count what would go.")
 @shared_options
-def gc(older_than: str, *, dry_run: bool) -> None:
-    """Remove executions that closed long ago.
+def gc(older_than: str | None, runs_older_than: str | None, *, dry_run: bool) -> None:
+    """Remove executions that closed long ago, or past runs that ended long ago.
 
-    With all that belongs to them: journals, past runs, large values, dead letters, attributes. What is open stays,
-    and so does what somebody still waits for. A worker may be running. The file keeps its size: what is free in it is
-    used again.
+    An execution goes with all that belongs to it: journals, past runs, large values, dead letters, attributes. What is
+    open stays, and so does what somebody still waits for; of past runs, also those that were copied from elsewhere. A
+    worker may be running. The file keeps its size: what is free in it is used again.
 
     \b
       perdure gc --older-than 90d --dry-run
+      perdure gc --runs-older-than 30d
     """
-    age = span_of(older_than, "--older-than")
-    go(_gc(current(), age.total_seconds(), dry_run=dry_run))
+    given = {"--older-than": older_than, "--runs-older-than": runs_older_than}
+    ages = {option: span_of(age, option).total_seconds() for option, age in given.items() if age is not None}
+    if not ages:
+        raise click.UsageError("Say what is to go: --older-than, --runs-older-than, or both.")
+    go(_gc(current(), ages.get("--older-than"), ages.get("--runs-older-than"), dry_run=dry_run))
 
 
-async def _gc(settings: Settings, older_than_s: float, *, dry_run: bool) -> None:
+async def _gc(settings: Settings, older_s: float | None, runs_s: float | None, *, dry_run: bool) -> None:
+    what = "executions" if older_s is not None else "runs"
     async with client_of(settings) as client:
-        with progress(settings, "counting" if dry_run else "removing", "executions") as told:
-            removed = await client.collect(
-                older_than=older_than_s, dry_run=dry_run, progress=lambda so_far: told.reach(so_far.executions)
-            )
+        with progress(settings, "counting" if dry_run else "removing", what) as told:
+
+            def reach(so_far: perdure.Removed) -> None:
+                told.reach(so_far.executions + so_far.runs)
+
+            removed = await client.collect(older_than=older_s, runs_older_than=runs_s, dry_run=dry_run, progress=reach)
     if settings.json:
-        print_json({"executions": removed.executions, "events": removed.events, "dry_run": dry_run})
+        print_json({**removed._asdict(), "dry_run": dry_run})
     else:
-        what = f"{removed.executions:,} executions with {removed.events:,} events"
-        say(f"{what} {'would go' if dry_run else 'removed'}.")
+        runs = f" and {removed.runs:,} past runs" if runs_s is not None else ""
+        say(f"{removed.executions:,} executions{runs} with {removed.events:,} events {_verb(dry_run=dry_run)}.")
+
+
+def _verb(*, dry_run: bool) -> str:
+    return "would go" if dry_run else "removed"

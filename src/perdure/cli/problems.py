@@ -35,6 +35,7 @@ _BY_CODE = {
     "P0808": Exit.REFUSED,
     "P0904": Exit.REFUSED,
     "P0905": Exit.REFUSED,
+    "P0907": Exit.NOT_FOUND,
 }
 CLOSE, ALMOST = 0.5, 0.1  # how alike names are, from 0 to 1
 _FILE_LINE = re.compile(r'File "([^"\n]+)", line')

@@ -34,8 +34,11 @@ from perdure.cli.times import span_of
 @click.option(
     "--retention", metavar="TIME", help="Remove what closed longer ago than that: 30d, 12h. Default: keep everything."
 )
+@click.option("--run-retention", metavar="TIME", help="Remove past runs that ended longer ago. Default: keep them.")
 @shared_options
-def worker(modules: tuple[str, ...], *, wait: bool, shutdown_timeout: float, retention: str | None) -> None:
+def worker(
+    modules: tuple[str, ...], *, wait: bool, shutdown_timeout: float, retention: str | None, run_retention: str | None
+) -> None:
     """Run executions of the MODULEs' workflows until it is stopped.
 
     A MODULE is an import path (the current directory is importable) or the path of a .py file. The worker goes on with
@@ -50,7 +53,8 @@ def worker(modules: tuple[str, ...], *, wait: bool, shutdown_timeout: float, ret
         raise Problem(f"{', '.join(modules)}: no workflow is defined there.", hint="Put @perdure.workflow above one.")
     log_to_stderr()
     keep = None if retention is None else span_of(retention, "--retention")
-    options = {"wait": wait, "shutdown_timeout": shutdown_timeout, "retention": keep}
+    keep_runs = None if run_retention is None else span_of(run_retention, "--run-retention")
+    options = {"wait": wait, "shutdown_timeout": shutdown_timeout, "retention": keep, "run_retention": keep_runs}
     go(_serve(current(), list(dict.fromkeys(workflows)), options))
 
 

@@ -129,7 +129,8 @@ def _find(
     asked = Asked(source, of, key, new_run, _cut(store, row, of, at, replace))
     first = store.load(source, of, 0, 1)
     if run and not first:
-        raise asked.refused(f"it has no run {run!r}", "`handle.runs()` lists them.")
+        missing = f"it has no run {run!r}: it never had, or that run ended long ago and was removed"
+        raise asked.refused(missing, "`handle.runs()` lists those that are there.")
     workflow = _workflow_of(first) if first else ""
     return _Found(asked, workflow, {position: _replaceable(store, asked, position) for position in replace})
 

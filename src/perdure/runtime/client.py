@@ -16,9 +16,9 @@ from perdure.core.errors import (
 )
 from perdure.core.events import AnyEvent, Payload
 from perdure.core.identity import DEFAULT_NAMESPACE, Key
-from perdure.core.retry import Seconds, to_ms
+from perdure.core.retry import Seconds
 from perdure.runtime.branching import Asked, Code, carry_out, question
-from perdure.runtime.collecting import BITE, PAGE, Removed, remove_all
+from perdure.runtime.collecting import Removed, remove
 from perdure.runtime.differing import Pair, pairs, side
 from perdure.runtime.environment import Environment, SystemEnvironment
 from perdure.runtime.figures import Figures
@@ -275,7 +275,7 @@ class Executions(Questions, ABC):
             `left` and `right`, of which one may be None, and how they relate: "same", "differs", "left" or "right".
 
         Raises:
-            ExecutionNotFound: there is no such execution, or it has no such run.
+            ExecutionNotFound, RunNotFound: there is no such execution, or it has no such run (any more).
 
         Example:
             async for pair in client.diff("report-1", "report-1b"):
@@ -368,32 +368,32 @@ class Executions(Questions, ABC):
     async def collect(
         self,
         *,
-        older_than: Seconds,
+        older_than: Seconds | None = None,
+        runs_older_than: Seconds | None = None,
         dry_run: bool = False,
         progress: Callable[[Removed], object] | None = None,
     ) -> Removed:
-        """Remove executions that closed longer ago than that, with all that belongs to them; beside running work.
+        """Remove executions that closed, or runs that ended, longer ago than that; beside running work.
 
-        One stays as long as its messages are not delivered, a step of it is unresolved, or its parent is open and has
-        not journaled how it closed. An id that is free again may be started anew.
+        An execution goes with all that belongs to it; its id may be started anew. One stays as long as its messages are
+        not delivered, a step of it is unresolved, or its parent is open and has not journaled how it closed.
 
         Args:
-            older_than: seconds or timedelta.
+            older_than: seconds or timedelta, of executions since they closed; by default none goes.
+            runs_older_than: likewise of past runs since they ended, of open executions too. Current ones always stay,
+                and so do those that were copied from elsewhere, have messages on their way, or unresolved steps.
             dry_run: only count what would go.
             progress: called now and then with what has gone so far.
 
         Raises:
-            InvalidOption: the time.
+            InvalidOption: the time, or neither is given.
             StoreError: what has gone by then has gone wholly; call it again.
 
         Example:
             removed = await client.collect(older_than=timedelta(days=90))
         """
-        store, namespace = self._opened(), self.namespace
-        before_ms = self.environment.now_ms() - to_ms(older_than, "older_than")
-        call, size = (store.collectable, PAGE) if dry_run else (store.collect, BITE)
-        clock = self.environment.monotonic_ms
-        return await remove_all(self.read, lambda after: call(namespace, before_ms, after, size), progress, clock)
+        ages = {"older_than": older_than, "runs_older_than": runs_older_than}
+        return await remove(self.read, self._opened(), self.namespace, ages, self.environment, progress, dry=dry_run)
 
     async def known_step(self, waiting: Unresolved) -> Step[..., Any] | None:  # noqa: ARG002 - an engine has code
         """The step in its code, where that is at hand."""

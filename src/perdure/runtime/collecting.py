@@ -1,4 +1,4 @@
-"""Deletes what is over: executions that closed long ago, and large values that nothing refers to.
+"""Deletes what is over: executions that closed and runs that ended long ago, large values that nothing refers to.
 
 Always in bites, each one short transaction, with a pause after it: commits of others get in between.
 """
@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
+from perdure.core.errors import InvalidOption
 from perdure.core.retry import Seconds, to_ms
 from perdure.runtime.environment import Environment
 from perdure.store.protocol import Collected, Store
@@ -27,41 +29,56 @@ PAUSE = 2  # as long as a bite takes, and so many times that
 
 
 class Removed(NamedTuple):
-    """What a removal came to, or would come to: executions, and events of their journals."""
+    """What a removal came to, or would come to: executions, events of journals, past runs of executions that stay."""
 
     executions: int
     events: int
+    runs: int = 0
 
 
 class Retention(NamedTuple):
-    """How long a worker keeps what has closed."""
+    """How long a worker keeps executions that have closed, or, with `runs`, past runs."""
 
     namespace: str
     keep_ms: int
+    runs: bool
 
 
-def retention_of(namespace: str, retention: Seconds | None) -> Retention | None:
-    """An engine's option. Raises `InvalidOption`."""
-    return None if retention is None else Retention(namespace, to_ms(retention, "retention"))
+def retentions_of(namespace: str, retention: Seconds | None, run_retention: Seconds | None) -> list[Retention]:
+    """An engine's options. Raises `InvalidOption`."""
+    given = [("retention", retention, False), ("run_retention", run_retention, True)]
+    return [Retention(namespace, to_ms(age, option), runs) for option, age, runs in given if age is not None]
 
 
-async def remove_all(
+async def remove(
     read: Callable[[Callable[[], Any]], Awaitable[Any]],
-    bite: Callable[[tuple[int, int] | None], Collected],
+    store: Store,
+    namespace: str,
+    ages: Mapping[str, Seconds | None],
+    environment: Environment,
     progress: Callable[[Removed], object] | None,
-    monotonic_ms: Callable[[], int],
+    *,
+    dry: bool,
 ) -> Removed:
-    """Bite after bite until nothing is left."""
-    total, after, more = Removed(0, 0), None, True
-    while more:
-        began_ms = monotonic_ms()
-        found: Collected = await read(lambda after=after: bite(after))  # type: ignore[misc]
-        total = Removed(total.executions + found.executions, total.events + found.events)
-        after, more = found.after, found.more
-        if progress is not None:
-            progress(total)
-        if more:
-            await asyncio.sleep((monotonic_ms() - began_ms) / 1000 * PAUSE)
+    """Bite after bite until nothing is left that is older than these options say. Raises `InvalidOption`."""
+    given = {option: to_ms(age, option) for option, age in ages.items() if age is not None}
+    if not given:
+        raise InvalidOption(option=next(iter(ages)), value="None", expected="a time, for this or for runs_older_than")
+    call, size = (store.collectable, PAGE) if dry else (store.collect, BITE)
+    total = Removed(0, 0)
+    for option, age_ms in given.items():
+        before_ms, runs = environment.now_ms() - age_ms, option == "runs_older_than"
+        after, more = None, True
+        while more:
+            began_ms = environment.monotonic_ms()
+            found: Collected = await read(partial(call, namespace, before_ms, after, size, runs=runs))
+            after, more = found.after, found.more
+            gone = (found.executions, found.events, found.runs)
+            total = Removed(*(before + now for before, now in zip(total, gone, strict=True)))
+            if progress is not None:
+                progress(total)
+            if more:
+                await asyncio.sleep((environment.monotonic_ms() - began_ms) / 1000 * PAUSE)
     return total
 
 
@@ -75,13 +92,13 @@ class Collector:
         self._ask = ask  # `Worker.ask`
         self._environment = environment
         self._next_ms = environment.monotonic_ms() + EVERY_MS
-        self._retention: Retention | None = None
+        self._retentions: list[Retention] = []
         self._biting = False
 
-    def keep(self, retention: Retention | None) -> None:
-        """Remove what closed longer ago than that; None: nothing."""
-        self._retention = retention
-        if retention is not None:
+    def keep(self, retentions: list[Retention]) -> None:
+        """Remove what is older than they say, by one after the other."""
+        self._retentions = retentions
+        if retentions:
             self._next_ms = self._environment.monotonic_ms() + FIRST_MS
 
     def tick(self) -> None:
@@ -92,9 +109,9 @@ class Collector:
         self._next_ms = now_ms + EVERY_MS
         before_ms = self._environment.now_ms() - GRACE_MS
         self._ask(lambda: self._store.collect_blobs(before_ms, MOST), self._collected)
-        if self._retention is not None and not self._biting:
+        if self._retentions and not self._biting:
             self._biting = True
-            self._bite(self._retention, None)
+            self._bite(self._retentions, None)
 
     def _collected(self, found: Any) -> None:
         if isinstance(found, Exception):
@@ -102,17 +119,19 @@ class Collector:
         elif found == MOST:
             self._next_ms = 0
 
-    def _bite(self, retention: Retention, after: tuple[int, int] | None) -> None:
-        before_ms, began_ms = self._environment.now_ms() - retention.keep_ms, self._environment.monotonic_ms()
+    def _bite(self, retentions: list[Retention], after: tuple[int, int] | None) -> None:
+        namespace, keep_ms, runs = retentions[0]
+        before_ms, began_ms = self._environment.now_ms() - keep_ms, self._environment.monotonic_ms()
 
         def bitten(found: Any) -> None:
             if isinstance(found, Exception):
-                log.warning("cannot remove executions that closed long ago, trying again later: %s", found)
-            elif found.more:
+                log.warning("cannot remove what ended long ago, trying again later: %s", found)
+            elif found.more or len(retentions) > 1:
                 took_ms = self._environment.monotonic_ms() - began_ms
                 pause_s = max(LEAST_PAUSE_S, PAUSE * took_ms / 1000)
-                asyncio.get_running_loop().call_later(pause_s, self._bite, retention, found.after)
+                rest = (retentions, found.after) if found.more else (retentions[1:], None)
+                asyncio.get_running_loop().call_later(pause_s, self._bite, *rest)
                 return
             self._biting = False
 
-        self._ask(lambda: self._store.collect(retention.namespace, before_ms, after, BITE), bitten)
+        self._ask(lambda: self._store.collect(namespace, before_ms, after, BITE, runs=runs), bitten)

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 from perdure.core import events as ev
-from perdure.core.errors import ExecutionNotFound
+from perdure.core.errors import ExecutionNotFound, RunNotFound
 from perdure.core.identity import Key
 from perdure.store.protocol import Row, Store
 
@@ -146,11 +146,11 @@ async def side(read: Read, store: Store, key: Key, run: str | None) -> tuple[Key
     """An execution's run: the current one, unless another is named.
 
     Raises:
-        ExecutionNotFound: there is no such execution, or it has no such run.
+        ExecutionNotFound, RunNotFound: there is no such execution, or it has no such run.
     """
     row: Row | None = await read(partial(store.row, key))
     if row is None:
         raise ExecutionNotFound(execution=key.execution, namespace=key.namespace)
     if run is not None and not await read(partial(store.load, key, run, 0, 1)):
-        raise ExecutionNotFound(execution=f"{key.execution} (run {run})", namespace=key.namespace)
+        raise RunNotFound(execution=key.execution, run=run)
     return key, run or row.run

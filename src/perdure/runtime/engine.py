@@ -30,7 +30,7 @@ from perdure.core.retry import Seconds, to_ms
 from perdure.runtime.background import ThreadBackground, post
 from perdure.runtime.branching import Asked, carry_out
 from perdure.runtime.client import Executions
-from perdure.runtime.collecting import retention_of
+from perdure.runtime.collecting import retentions_of
 from perdure.runtime.committer import ThreadCommitter
 from perdure.runtime.environment import Environment, SystemEnvironment
 from perdure.runtime.figures import Figures
@@ -77,6 +77,7 @@ class Engine(Executions):
         step_threads: threads for `def` steps.
         cache: resting executions that are kept in memory; others are loaded by replay when something happens.
         retention: executions that closed longer ago are removed, with all that belongs to them; None keeps them.
+        run_retention: past runs that ended longer ago are removed, of open executions too; None keeps them.
         codec: encrypts values at rest, as `perdure.encryption.KeyRing` does; by default what `PERDURE_CODEC` names.
         environment: its clock and its ids; tests have another one.
 
@@ -105,6 +106,7 @@ class Engine(Executions):
         step_threads: int = 32,
         cache: int = 2_000,
         retention: Seconds | None = None,
+        run_retention: Seconds | None = None,
         codec: PayloadCodec | None = None,
         environment: Environment | None = None,
     ) -> None:
@@ -120,7 +122,7 @@ class Engine(Executions):
         self._wait = wait
         self._shutdown_s = to_ms(shutdown_timeout, "shutdown_timeout") / 1000
         self._limits = Limits(active=max_active, resting=cache)
-        self._retention = retention_of(namespace, retention)
+        self._retentions = retentions_of(namespace, retention, run_retention)
         self._max_steps = max_steps
         self._step_threads = step_threads
         self._worker: Worker | None = None
@@ -191,7 +193,7 @@ class Engine(Executions):
             woken=worker.woken,
             lost=self._lost,
         )
-        worker.collector.keep(self._retention)
+        worker.collector.keep(self._retentions)
         self._worker = worker
         self._queries = Queries(worker, self.read)
         self._committer.start()

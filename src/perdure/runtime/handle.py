@@ -22,6 +22,7 @@ from perdure.core.errors import (
     NotAsked,
     NotUnresolved,
     PerdureError,
+    RunNotFound,
     UpdateFailed,
     UpdateRejected,
     WaitTimeout,
@@ -479,7 +480,11 @@ class Handle(Generic[R]):
         return row
 
     async def journal(self, *, run: str | None = None) -> list[ev.Recorded]:
-        """All events of a run, in order: of its current one, or of the one with this id, as `runs` tells."""
+        """All events of a run, in order: of its current one, or of the one with this id, as `runs` tells.
+
+        Raises:
+            RunNotFound: it has no such run, or has it no longer.
+        """
         wanted = run or (await self._row()).run
         store, events = self._port.store, list[ev.Recorded]()
         page: list[ev.Recorded] = []
@@ -489,6 +494,8 @@ class Handle(Generic[R]):
             if not page:
                 break
             events.extend(page)
+        if run is not None and not events:
+            raise RunNotFound(execution=self.id, run=run)
         return events
 
     async def runs(self, *, before: RunRow | None = None, limit: int = 100) -> list[RunRow]:

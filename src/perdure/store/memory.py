@@ -238,16 +238,39 @@ class MemoryStore:
         with self._writing() as tables:
             return tables.collect(before_ms, limit)
 
-    def collect(self, namespace: str, before_ms: int, after: tuple[int, int] | None, limit: int) -> Collected:
-        """See `Store.collect`. Here `limit` counts executions."""
+    def collect(
+        self, namespace: str, before_ms: int, after: tuple[int, int] | None, limit: int, *, runs: bool = False
+    ) -> Collected:
+        """See `Store.collect`. Here `limit` counts executions, or runs."""
         with self._writing() as tables:
-            return self._sweep(tables, namespace, before_ms, after, limit, remove=True)
+            sweep = self._sweep_runs if runs else self._sweep
+            return sweep(tables, namespace, before_ms, after, limit, remove=True)
 
-    def collectable(self, namespace: str, before_ms: int, after: tuple[int, int] | None, limit: int) -> Collected:
+    def collectable(
+        self, namespace: str, before_ms: int, after: tuple[int, int] | None, limit: int, *, runs: bool = False
+    ) -> Collected:
         """See `Store.collectable`."""
         with self._reading() as world:
             tables = MemoryRuns(world, 0, self.now_ms)
-            return self._sweep(tables, namespace, before_ms, after, limit, remove=False)
+            sweep = self._sweep_runs if runs else self._sweep
+            return sweep(tables, namespace, before_ms, after, limit, remove=False)
+
+    def _sweep_runs(
+        self,
+        tables: MemoryRuns,
+        namespace: str,
+        before_ms: int,
+        after: tuple[int, int] | None,
+        limit: int,
+        *,
+        remove: bool,
+    ) -> Collected:
+        page = tables.past_runs(namespace, before_ms, after, limit)
+        place = tables.ending(page[-1][1]) if page else after
+        free = [(key, run) for key, run in page if not tables.is_run_needed(key, run)]
+        for key, run in free if remove else ():
+            tables.remove_run(key, run)
+        return Collected(0, sum(run.events for _, run in free), place, more=len(page) == limit, runs=len(free))
 
     def _sweep(
         self,

@@ -25,6 +25,7 @@ class MemoryRuns(MemoryTables):
         state = state_at([new.event for new in then.events])
         self._replace_run(key, then.run, then.workflow, len(then.events), state)
         self._append(key, then.run, then.events, 0)
+        self.keep(key, batch.blobs)  # those of these events are among them
         self._move_letters(key, before, then.received, then.carried)
 
     def _begin_next(self, key: Key, status: RunStatus, ended_at_ms: int, began: tuple[int, str]) -> int:
@@ -66,7 +67,7 @@ class MemoryRuns(MemoryTables):
         )
 
     def _move_letters(self, key: Key, before: int, received: Sequence[str], carried: Sequence[Mail]) -> None:
-        self._remember(key, received)
+        self._remember(key, before, received)
         # Not what earlier runs received: of that, only what was carried can be here.
         letters = [each for each in self._world.inboxes[before] if each.message_id not in set(received)]
         left = [each for each in letters if stays(self, key, each.body)]
@@ -78,11 +79,11 @@ class MemoryRuns(MemoryTables):
         for mail in carried:
             self.keep(key, mail.blobs)
 
-    def _remember(self, key: Key, received: Sequence[str]) -> None:
-        known = self._world.received
-        new = {(key, message_id) for message_id in received} - known
-        known |= new
-        self._undo.append(lambda: known.difference_update(new))
+    def _remember(self, key: Key, number: int, received: Sequence[str]) -> None:
+        world, known = self._world, dict(self._world.received) if received else {}
+        if received:
+            world.received |= dict.fromkeys(((key, message_id) for message_id in received), number)
+            self._undo.append(lambda: setattr(world, "received", known))
 
     # --- forks and rewinds ---
 
@@ -158,11 +159,54 @@ class MemoryRuns(MemoryTables):
         del world.rows[key]
         for table in (world.dead, world.updates, world.attributes, world.began):
             table.pop(key, None)
-        world.received -= {each for each in world.received if each[0] == key}
+        world.received = {each: number for each, number in world.received.items() if each[0] != key}
         for name in [name for name in world.asks if name[0] == key]:
             del world.asks[name]
         self._remove_blobs(key)
         self._leave_gaps(key)
+
+    def past_runs(
+        self, namespace: str, before_ms: int, after: tuple[int, int] | None, limit: int
+    ) -> list[tuple[Key, RunRow]]:
+        """A page of those that ended before that time, by when they did."""
+        found = [(key, run) for key, runs in self._world.past.items() if key.namespace == namespace for run in runs]
+        over = [each for each in found if self.ending(each[1]) < (before_ms, -1)]
+        return sorted((each for each in over if after is None or self.ending(each[1]) > after), key=_by_end)[:limit]
+
+    def ending(self, run: RunRow) -> tuple[int, int]:
+        """When it ended; its place among the others."""
+        return run.ended_at_ms or 0, run.n
+
+    def is_run_needed(self, key: Key, run: RunRow) -> bool:
+        """Whether it tells where it was copied from, or somebody still waits for it."""
+        world, of = self._world, (key, run.run)
+        sends = any(letters and (sender, name) == of for (sender, name, _), letters in world.outbox.items())
+        return bool(run.origin) or sends or any((name[0], name[1]) == of for name in world.unresolved)
+
+    def remove_run(self, key: Key, run: RunRow) -> None:
+        """All that belongs to it. Not undone: nothing after it fails."""
+        world = self._world
+        world.past[key].remove(run)
+        if not world.past[key]:
+            del world.past[key]
+        world.journals[run.n], world.inboxes[run.n], world.running[run.n] = [], [], {}
+        world.received = {each: number for each, number in world.received.items() if number != run.n}
+        for update in self._updates(key):
+            if update.run == run.run and update.status != "accepted":
+                del world.updates[key][update.update_id]
+        feed = world.feeds[key.shard]
+        feed[:] = [None if each is not None and each[:2] == (key, run.run) else each for each in feed]
+        self._loosen_blobs(key)
+
+    def _loosen_blobs(self, key: Key) -> None:
+        """Those that no run refers to which stays, unless letters wait that may."""
+        world = self._world
+        numbers = [world.numbers[key], *(past.n for past in world.past.get(key, ()))]
+        if any(world.outbox.values()) or world.dead.get(key) or world.inboxes[world.numbers[key]]:
+            return
+        for name, blob in list(world.blobs.items()):
+            if name[0] == key and blob.number is not None and blob.number < min(numbers):
+                self._set_blob(name, blob._replace(owned=False))
 
     def remove_strays(self, namespace: str, before_ms: int) -> None:
         """Dead letters that were sent to nobody."""
@@ -187,6 +231,10 @@ class MemoryRuns(MemoryTables):
 
     def was_received(self, key: Key, message_id: str) -> bool:
         return (key, message_id) in self._world.received
+
+
+def _by_end(each: tuple[Key, RunRow]) -> tuple[int, int]:
+    return each[1].ended_at_ms or 0, each[1].n
 
 
 def _state_of(branch: Branch) -> int | None:

@@ -66,6 +66,7 @@ class Kept(NamedTuple):
     data: bytes
     put_at_ms: int
     owned: bool = False
+    number: int | None = None  # of the run that was current when something last referred to it
 
 
 class World:
@@ -90,7 +91,7 @@ class World:
         self.owners: dict[int, int] = {}  # session by shard
         self.began: dict[Key, tuple[int, str]] = {}  # the current run, if it is not the first: when, origin
         self.past: dict[Key, list[RunRow]] = {}
-        self.received: set[tuple[Key, str]] = set()
+        self.received: dict[tuple[Key, str], int] = {}  # with the number of the last run that received it
         self.attributes: dict[Key, dict[str, ev.Attribute]] = {}
 
 
@@ -152,7 +153,9 @@ class MemoryTables:
 
     def has_run(self, key: Key, run: str) -> bool:
         row = self._world.rows.get(key)
-        return row is not None and (row.run == run or any(past.run == run for past in self._world.past.get(key, [])))
+        return row is not None and (
+            run in (row.run, row.first_run) or any(past.run == run for past in self._world.past.get(key, []))
+        )
 
     def set_attributes(self, key: Key, run: str, attributes: Mapping[str, ev.Attribute]) -> None:  # noqa: ARG002 - the current one
         self._set_attributes(key, attributes)
@@ -400,7 +403,8 @@ class MemoryTables:
             found = self._world.blobs.get((key, address))
             if found is None:
                 raise StoreError(path="memory", detail=f"a blob of execution {key.execution!r} is missing")
-            self._set_blob((key, address), found._replace(owned=True))
+            number = self._world.numbers.get(key)
+            self._set_blob((key, address), found._replace(owned=True, number=number))
 
     def collect(self, before_ms: int, limit: int) -> int:
         """Delete blobs without an owner, the oldest first."""

@@ -376,6 +376,7 @@ class Collected(msgspec.Struct, frozen=True):
     events: int
     after: tuple[int, int] | None
     more: bool
+    runs: int = 0  # past ones, of executions that stay
 
 
 class Store(Protocol):
@@ -503,10 +504,7 @@ class Store(Protocol):
         ...
 
     def find(self, query: Query, after: tuple[int, str] | None, limit: int) -> list[Row]:
-        """A page of rows, the newest first: by `created_at_ms`, then id, descending; from below that pair on.
-
-        From one snapshot. Read-only.
-        """
+        """Rows, newest first: by `created_at_ms`, then id; from below that pair on. One snapshot. Read-only."""
         ...
 
     def running(self, key: Key) -> list[Running]:
@@ -567,18 +565,25 @@ class Store(Protocol):
         """
         ...
 
-    def collect(self, namespace: str, before_ms: int, after: tuple[int, int] | None, limit: int) -> Collected:
+    def collect(
+        self, namespace: str, before_ms: int, after: tuple[int, int] | None, limit: int, *, runs: bool = False
+    ) -> Collected:
         """Remove executions that closed before that time, with all that belongs to them: one bite, by anyone.
 
         One durable transaction, of about `limit` rows; those that closed first go first, from behind that place on.
-        An id is free in the transaction that removes its row; events and large values follow in this and later bites.
-        One stays as long as messages of it are not delivered, a step of it is unresolved, or its parent is open and has
-        not journaled how it closed.
+        An id is free when its row has gone; events and large values follow in this and later bites. One stays as long
+        as its messages wait or a step is unresolved, or its parent is open and has not journaled how it closed.
+
+        With `runs`, past runs that ended before then, of any execution: with events, answers of updates, ids of what no
+        later run received, and, once no letter waits, large values that nothing refers to. One stays as long as its
+        messages wait or a step is unresolved, and if it tells where it was copied from.
         """
         ...
 
-    def collectable(self, namespace: str, before_ms: int, after: tuple[int, int] | None, limit: int) -> Collected:
-        """What `collect` would remove, of a page of `limit` executions. Read-only."""
+    def collectable(
+        self, namespace: str, before_ms: int, after: tuple[int, int] | None, limit: int, *, runs: bool = False
+    ) -> Collected:
+        """What `collect` would remove, of a page of `limit`. Read-only."""
         ...
 
     def changes(self) -> int:

@@ -64,7 +64,7 @@ from perdure.store.records import (
 )
 from perdure.store.routing import Router
 from perdure.store.rules import Parcel, newest
-from perdure.store.sqlite_collecting import Sweep
+from perdure.store.sqlite_collecting import RunSweep, Sweep
 from perdure.store.sqlite_listing import CROWD, crowd, statements
 from perdure.store.sqlite_runs import SqliteRuns
 from perdure.store.sqlite_tables import Overtaken
@@ -354,15 +354,21 @@ class SqliteStore:
         with self._writing() as tables:
             return tables.collect(before_ms, limit)
 
-    def collect(self, namespace: str, before_ms: int, after: tuple[int, int] | None, limit: int) -> Collected:
+    def collect(
+        self, namespace: str, before_ms: int, after: tuple[int, int] | None, limit: int, *, runs: bool = False
+    ) -> Collected:
         """See `Store.collect`."""
         with self._writing():
-            return Sweep(self._writer.execute, self.shards).bite(namespace, before_ms, after, limit)
+            sweep = RunSweep if runs else Sweep
+            return sweep(self._writer.execute, self.shards).bite(namespace, before_ms, after, limit)
 
-    def collectable(self, namespace: str, before_ms: int, after: tuple[int, int] | None, limit: int) -> Collected:
+    def collectable(
+        self, namespace: str, before_ms: int, after: tuple[int, int] | None, limit: int, *, runs: bool = False
+    ) -> Collected:
         """See `Store.collectable`."""
         with self._reading() as cursor:
-            return Sweep(cursor.execute, self.shards).look(namespace, before_ms, after, limit)
+            sweep = RunSweep if runs else Sweep
+            return sweep(cursor.execute, self.shards).look(namespace, before_ms, after, limit)
 
     # --- reading ---
 

@@ -1,7 +1,7 @@
-"""Removing executions that closed long ago from a SQLite file: in bites, each one transaction, so that commits get in.
+"""Removing from a SQLite file executions that closed and runs that ended long ago: in bites, each one transaction.
 
 The row and all that goes by the execution's id leave at once, so that the id is free; events, which go by the number of
-their run, and large values follow. `forgotten` and blobs without an execution tell what is still to be deleted.
+their run, and large values follow. `forgotten` and blobs that nobody owns tell what is still to be deleted.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def _place(page: Sequence[tuple[int, Row]], after: tuple[int, int] | None) -> tu
     return row.closed_at_ms, number
 
 
-class Sweep:
+class _Sweeping:
     """One look at what may go, over a connection that its owner has begun a transaction on."""
 
     def __init__(self, execute: Callable[[str, tuple[Any, ...]], Any], shards: int) -> None:
@@ -43,6 +43,21 @@ class Sweep:
     def _one(self, query: str, bindings: tuple[Any, ...]) -> Any:
         found = self._execute(SQL[query], bindings).fetchone()
         return None if found is None else found[0]
+
+    def _events(self, limit: int) -> tuple[int, bool]:
+        """Delete events of runs that are forgotten; how many, and whether there are more. The newest of all stays."""
+        deleted = 0
+        for (number,) in self._execute(SQL["forgotten"], (limit,)).fetchall():
+            self._execute(SQL["collect_events"], (number, limit - deleted))
+            deleted += self._one("changed", ())
+            self._execute(SQL["end_forgotten"], (number,))
+            if deleted >= limit:
+                return deleted, True
+        return deleted, False
+
+
+class Sweep(_Sweeping):
+    """Of executions that have closed."""
 
     # --- what may go ---
 
@@ -109,17 +124,6 @@ class Sweep:
             self._execute(SQL[query], (number,))
         return True
 
-    def _events(self, limit: int) -> tuple[int, bool]:
-        """Delete events of runs that are forgotten; how many, and whether there are more. The newest of all stays."""
-        deleted = 0
-        for (number,) in self._execute(SQL["forgotten"], (limit,)).fetchall():
-            self._execute(SQL["collect_events"], (number, limit - deleted))
-            deleted += self._one("changed", ())
-            self._execute(SQL["end_forgotten"], (number,))
-            if deleted >= limit:
-                return deleted, True
-        return deleted, False
-
     def _strays(self, namespace: str, before_ms: int, limit: int) -> bool:
         """Delete dead letters that were sent to nobody; whether there are more."""
         self._execute(SQL["collect_strays"], (namespace, before_ms, limit))
@@ -132,3 +136,56 @@ class Sweep:
             self._execute(SQL["delete_blob_data"], blob)
             self._execute(SQL["delete_blob"], blob)
         return len(found) == _BLOBS
+
+
+class RunSweep(_Sweeping):
+    """Of runs that are past, whatever their executions do."""
+
+    def _page(
+        self, namespace: str, before_ms: int, after: tuple[int, int] | None, limit: int
+    ) -> list[tuple[int, Key, str, int, int, bool]]:
+        """Number, execution, run, events and end of those that ended before that time, and whether each must stay."""
+        found = self._execute(SQL["past_runs"], (namespace, before_ms, *(after or (-1, -1)), limit)).fetchall()
+        return [
+            (number, Key(*key), run, events, ended_at_ms, bool(origin or self._one("run_is_needed", (*key, run))))
+            for number, *key, run, events, ended_at_ms, origin in found
+        ]
+
+    def look(self, namespace: str, before_ms: int, after: tuple[int, int] | None, limit: int) -> Collected:
+        """What a bite would take of so many runs."""
+        page = self._page(namespace, before_ms, after, limit)
+        sizes = [events for _, _, _, events, _, stays in page if not stays]
+        place = (page[-1][4], page[-1][0]) if page else after
+        return Collected(0, sum(sizes), place, more=len(page) == limit, runs=len(sizes))
+
+    def bite(self, namespace: str, before_ms: int, after: tuple[int, int] | None, limit: int) -> Collected:
+        """Delete about so many events and rows. The caller's transaction writes."""
+        at_most = max(1, limit // _ROWS_FOR_ONE)
+        page, runs = self._page(namespace, before_ms, after, at_most), 0
+        left, cleared = limit, True
+        of: set[Key] = set()
+        for number, key, run, _, ended_at_ms, stays in page:
+            if not stays:
+                left -= self._clear(number, key, run, left)
+                if left <= 0:
+                    cleared = False  # its row is left, too
+                    break
+                self._execute(SQL["end_past_run"], (number,))
+                self._execute(SQL["forget_run"], (number,))
+                of.add(key)
+                runs += 1
+            after = (ended_at_ms, number)
+        for key in of:
+            if not self._one("letters_wait", key):
+                self._execute(SQL["loosen_blobs"], key)
+        events, more_events = self._events(max(1, left))
+        return Collected(0, events, after, more=not cleared or more_events or len(page) == at_most, runs=runs)
+
+    def _clear(self, number: int, key: Key, run: str, limit: int) -> int:
+        """Delete what goes by the run; how many rows."""
+        self._execute(SQL["collect_received_of_run"], (number, limit))
+        deleted: int = self._one("changed", ())
+        if deleted < limit:
+            self._execute(SQL["collect_updates_of_run"], (*key, run, limit - deleted))
+            deleted += self._one("changed", ())
+        return deleted

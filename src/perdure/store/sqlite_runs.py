@@ -30,6 +30,7 @@ class SqliteRuns(SqliteTables):
         self._execute(SQL["next_run"], (after, then.run, then.workflow, position, began_at_ms, "", state, number))
         self._execute(SQL["move_attributes"], (after, number))
         self._append(after, key.shard, then.events, 0)
+        self.keep(key, batch.blobs)  # those of these events are among them
         self._move_letters(key, number, after, then.received, then.carried)
 
     def _begin_next(self, key: Key, run: str, number: int, status: str, ended_at_ms: int) -> int:
@@ -45,7 +46,7 @@ class SqliteRuns(SqliteTables):
     ) -> None:
         if received:
             self._received_used = True
-            self._executemany(SQL["put_received"], [(*key, message_id) for message_id in received])
+            self._executemany(SQL["put_received"], [(*key, message_id, before) for message_id in received])
             # Not what earlier runs received: of that, only what was carried can be here.
             self._executemany(SQL["take_letter"], [(before, message_id) for message_id in received])
         left: list[Any] = self._execute(SQL["letters"], (before, ALL)).fetchall()

@@ -206,13 +206,17 @@ class FaultyStore:
         """See `Store.collect_blobs`."""
         return self._call("collect_blobs", lambda: self.inner.collect_blobs(before_ms, limit))
 
-    def collect(self, namespace: str, before_ms: int, after: tuple[int, int] | None, limit: int) -> Collected:
+    def collect(
+        self, namespace: str, before_ms: int, after: tuple[int, int] | None, limit: int, *, runs: bool = False
+    ) -> Collected:
         """See `Store.collect`."""
-        return self._call("collect", lambda: self.inner.collect(namespace, before_ms, after, limit))
+        return self._call("collect", lambda: self.inner.collect(namespace, before_ms, after, limit, runs=runs))
 
-    def collectable(self, namespace: str, before_ms: int, after: tuple[int, int] | None, limit: int) -> Collected:
+    def collectable(
+        self, namespace: str, before_ms: int, after: tuple[int, int] | None, limit: int, *, runs: bool = False
+    ) -> Collected:
         """See `Store.collectable`."""
-        return self._call("collectable", lambda: self.inner.collectable(namespace, before_ms, after, limit))
+        return self._call("collectable", lambda: self.inner.collectable(namespace, before_ms, after, limit, runs=runs))
 
     def changes(self) -> int:
         """See `Store.changes`."""

@@ -17,6 +17,11 @@ LAW = "nothing is left of what is removed"
 def nothing_is_left_of_what_is_removed(store: MemoryStore) -> None:
     """Removes it: the last thing that is done to a store. What nobody knows, and those whose it is, may stay."""
     world = store._world  # noqa: SLF001 - what is left shows there alone
+    open_before = {key: list(world.journals[number]) for key, number in world.numbers.items()}
+    store.collect(DEFAULT_NAMESPACE, FOR_EVER_MS, None, sum(map(len, world.past.values())) + 1, runs=True)
+    for key, number in world.numbers.items():
+        if world.journals[number] != open_before[key]:
+            raise Broken("the current run stays whole", "its journal is not what it was", key)
     store.collect(DEFAULT_NAMESPACE, FOR_EVER_MS, None, len(world.rows) + 1)
     kept = {name[0] for name in world.unresolved}
     for key in world.rows.keys() - kept:

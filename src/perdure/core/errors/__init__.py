@@ -48,7 +48,15 @@ from perdure.core.errors.executions import (
     UnknownOutcome,
     WaitTimeout,
 )
-from perdure.core.errors.history import JournalTooLong, MovedOn, NotForkable, PatchMissing, RunsInVain, TooManyChildren
+from perdure.core.errors.history import (
+    JournalTooLong,
+    MovedOn,
+    NotForkable,
+    PatchMissing,
+    RunNotFound,
+    RunsInVain,
+    TooManyChildren,
+)
 from perdure.core.errors.messages import (
     AskTimeout,
     NobodyAnswers,
@@ -139,6 +147,7 @@ __all__ = [
     "ReadOnlyHandler",
     "RemoteFailure",
     "ResultRolledBack",
+    "RunNotFound",
     "RunsInVain",
     "SQLAlchemyMissing",
     "SchemaFromTheFuture",

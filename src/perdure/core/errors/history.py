@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from perdure.core.errors.base import YourError
+from perdure.core.errors.executions import ExecutionNotFound
 
 
 class JournalTooLong(YourError):
@@ -61,3 +62,13 @@ class MovedOn(YourError):
     code = "P0905"
     text = "Execution {execution!r} went on meanwhile: nothing was rewound."
     cure = "Look again, and ask again; a paused or stalled execution does not go on."
+
+
+class RunNotFound(ExecutionNotFound):
+    """The execution has no such run, or has it no longer. Fields: execution, run."""
+
+    code = "P0907"
+    text = "Execution {execution!r} has no run {run!r}: it never had, or that run ended long ago and was removed."
+    cure = (
+        "`await handle.runs()` lists those that are there. How long past runs are kept is set where they are removed."
+    )

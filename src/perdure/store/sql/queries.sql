@@ -88,7 +88,7 @@ SET number = ?, run = ?, lane = ?, workflow = ?, status = ?, wake_at_ms = ?, pos
     problem = '', state_position = NULL, first_run = '', run_began_at_ms = NULL, origin = ''
 WHERE number = ?
 -- name: has_run
-SELECT 1 FROM execution WHERE shard = ?1 AND namespace = ?2 AND execution = ?3 AND run = ?4
+SELECT 1 FROM execution WHERE shard = ?1 AND namespace = ?2 AND execution = ?3 AND ?4 IN (run, first_run)
 UNION ALL
 SELECT 1 FROM past_run WHERE shard = ?1 AND namespace = ?2 AND execution = ?3 AND run = ?4
 -- name: wake
@@ -259,7 +259,8 @@ SELECT EXISTS (SELECT 1 FROM received)
 -- name: was_received
 SELECT 1 FROM received WHERE shard = ? AND namespace = ? AND execution = ? AND message_id = ?
 -- name: put_received
-INSERT INTO received (shard, namespace, execution, message_id) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING
+INSERT INTO received (shard, namespace, execution, message_id, number) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT DO UPDATE SET number = excluded.number
 -- name: move_letters
 UPDATE inbox SET number = ?, arrival = arrival + ? WHERE number = ?
 -- name: put_carried
@@ -419,7 +420,9 @@ RETURNING blob
 -- name: put_blob_data
 INSERT INTO blob_data (blob, data) VALUES (?, ?) ON CONFLICT (blob) DO NOTHING
 -- name: keep_blob
-UPDATE blob SET owned = 1 WHERE shard = ? AND namespace = ? AND execution = ? AND address = ?
+UPDATE blob
+SET owned = 1, number = (SELECT number FROM execution WHERE shard = ?1 AND namespace = ?2 AND execution = ?3)
+WHERE shard = ?1 AND namespace = ?2 AND execution = ?3 AND address = ?4
 -- name: blob
 SELECT data FROM blob JOIN blob_data USING (blob)
 WHERE shard = ? AND namespace = ? AND execution = ? AND address = ?
@@ -472,6 +475,41 @@ DELETE FROM received WHERE (shard, namespace, execution, message_id) IN (
 DELETE FROM ask WHERE (shard, namespace, execution, run, seq) IN (
     SELECT shard, namespace, execution, run, seq FROM ask
     WHERE shard = ? AND namespace = ? AND execution = ? LIMIT ?
+)
+-- name: past_runs
+SELECT number, shard, namespace, execution, run, position, ended_at_ms, origin
+FROM past_run INDEXED BY past_run_ended
+WHERE namespace = ? AND ended_at_ms < ? AND (ended_at_ms, number) > (?, ?) ORDER BY ended_at_ms, number LIMIT ?
+-- name: run_is_needed
+SELECT EXISTS (
+    SELECT 1 FROM outbox WHERE shard = ?1 AND namespace = ?2 AND execution = ?3 AND run = ?4
+) OR EXISTS (
+    SELECT 1 FROM unresolved WHERE shard = ?1 AND namespace = ?2 AND execution = ?3 AND run = ?4
+)
+-- name: collect_received_of_run
+DELETE FROM received WHERE (shard, namespace, execution, message_id) IN (
+    SELECT shard, namespace, execution, message_id FROM received WHERE number = ? LIMIT ?
+)
+-- name: collect_updates_of_run
+DELETE FROM updates WHERE (shard, namespace, execution, update_id) IN (
+    SELECT shard, namespace, execution, update_id FROM updates
+    WHERE shard = ? AND namespace = ? AND execution = ? AND run = ? AND status <> 'accepted' LIMIT ?
+)
+-- name: end_past_run
+DELETE FROM past_run WHERE number = ?
+-- name: letters_wait
+SELECT EXISTS (SELECT 1 FROM outbox) OR EXISTS (
+    SELECT 1 FROM dead_letter WHERE shard = ?1 AND namespace = ?2 AND execution = ?3
+) OR EXISTS (
+    SELECT 1 FROM execution JOIN inbox USING (number) WHERE shard = ?1 AND namespace = ?2 AND execution = ?3
+)
+-- name: loosen_blobs
+UPDATE blob SET owned = 0 WHERE shard = ?1 AND namespace = ?2 AND execution = ?3 AND owned = 1 AND number < (
+    SELECT min(number) FROM (
+        SELECT number FROM execution WHERE shard = ?1 AND namespace = ?2 AND execution = ?3
+        UNION ALL
+        SELECT number FROM past_run WHERE shard = ?1 AND namespace = ?2 AND execution = ?3
+    )
 )
 -- name: collect_strays
 DELETE FROM dead_letter WHERE (shard, namespace, execution, n) IN (
