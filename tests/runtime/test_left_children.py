@@ -149,7 +149,7 @@ async def ended(engine: perdure.Engine) -> jn.ExecutionTerminated:
 async def policies_hold(engine: perdure.Engine) -> None:
     for policy in POLICIES:
         await status(engine.handle(policy), ENDS[policy])
-    assert seen.count("cleaned") == 1
+    assert "cleaned" in seen  # once, or again where its worker died before that was recorded
 
 
 async def test_where_nobody_runs_its_workflow(lab: Lab) -> None:
