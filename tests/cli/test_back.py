@@ -74,7 +74,7 @@ def test_a_rewind_beside_a_worker_goes_on_at_once(cli: Cli, worker: Spawn, spawn
 def test_bad_input_says_what_to_do(cli: Cli) -> None:
     for arguments, code, text in [
         (("fork", "g1", "--at", "99"), Exit.REFUSED, "its journal has 5 events"),
-        (("fork", "g1", "--at", "-1"), Exit.USAGE, "x>=0"),
+        (("fork", "g1", "--at", "-1"), Exit.USAGE, "0<=x"),
         (("fork", "g1", "--replace", "1=2"), Exit.REFUSED, "not a step's result"),
         (("fork", "g1", "--replace", "x"), Exit.USAGE, "is not N=JSON"),
         (("fork", "g1", "--replace", "2=bob"), Exit.USAGE, "--replace 2"),

@@ -96,7 +96,7 @@ def test_missing_input_names_the_signature(cli: Cli) -> None:
         ("run agnet.py:greet", "Did you mean 'agent.py'?"),
         ("run agent.py", "Say which: agent.py:greet"),
         ("run :greet", "Write MODULE:WORKFLOW"),
-        ("worker empty.py", "Put @perdure.workflow above one."),
+        ("worker empty.py", "Put @perdure.workflow above an async def."),
         ("run empty.py:x", "Put @perdure.workflow above an async def."),
     ],
 )

@@ -72,7 +72,7 @@ def test_one_that_is_open_is_in_the_way_or_makes_room(cli: Cli, worker: Spawn) -
         (["--delay", "soon"], "--delay wants a length of time"),
         (["--delay", "9" * 40], "--delay wants a length of time"),
         (["--start-at", "tomorrow"], "--start-at wants a moment"),
-        (["--start-at", "2027-01-01T00:00:00Z", "--delay", "5"], "either start_at or delay"),
+        (["--start-at", "2027-01-01T00:00:00Z", "--delay", "5"], "--start-at or --delay"),
         (["--grace", "5"], "a deadline beside it"),
         (["--memo", "plain"], "--memo wants NAME=VALUE"),
         (["--attribute", "a=1", "--attribute", "a=2"], "'a' is given twice"),

@@ -185,7 +185,7 @@ def test_a_parameter_that_came_later_without_a_default_is_refused() -> None:
     def before(a: int) -> None: ...
     def after(a: int, b: str) -> None: ...
 
-    with pytest.raises(DecodeError, match="'b' was not recorded, and has no default"):
+    with pytest.raises(DecodeError, match="'b' is missing, and has no default"):
         Arguments(after).decode(recorded(before, 1), WHAT)
 
 

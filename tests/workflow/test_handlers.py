@@ -341,7 +341,7 @@ def test_an_update_that_its_validator_rejects_leaves_the_journal_as_it_is() -> N
     found = live.judged("add", (7,))
     assert isinstance(found, ev.FailureInfo)
     assert (found.type, found.message) == ("ValueError", "0 + 7 is over 6")
-    for args, reason in [(("x",), "Expected `int`"), ((), "was not recorded"), ((1, 2), "takes 1")]:
+    for args, reason in [(("x",), "Expected `int`"), ((), "is missing"), ((1, 2), "takes 1")]:
         found = live.judged("add", args)
         assert isinstance(found, ev.FailureInfo)
         assert reason in found.message

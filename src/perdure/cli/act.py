@@ -10,6 +10,7 @@ from perdure.cli.inputs import parse, read_text
 from perdure.cli.options import Settings, shared_options
 from perdure.cli.options import settings as current
 from perdure.cli.output import command_line, print_json, say
+from perdure.cli.problems import nearest
 from perdure.cli.talk import client_of, go, known, worker_runs
 
 NOBODY = "No worker runs on this store: it is kept until one does."
@@ -38,9 +39,15 @@ def signal(execution_id: str, name: str, value: str | None, message_id: str | No
 
 async def _signal(settings: Settings, execution_id: str, name: str, data: Any, message_id: str | None) -> None:
     async with client_of(settings) as client:
-        await known(client, execution_id)
+        row = await known(client, execution_id)
         await client.handle(execution_id).signal(name, data, id=message_id)
         told(settings, execution_id, f"Sent signal {name} to {execution_id}.", worker=worker_runs(client), signal=name)
+    waited = [each.removeprefix("signal ") for each in row.waits_for.split(", ") if each.startswith("signal ")]
+    if not settings.json and waited and name not in waited and (hint := nearest(name, waited)):
+        say(
+            f"{execution_id} waits for signal {', '.join(waited)}; {name} is kept until it is received. {hint}",
+            "yellow",
+        )
 
 
 @click.command()
@@ -121,7 +128,7 @@ async def _resume(settings: Settings, execution_id: str) -> None:
         waits = row.status in {"stalled", "paused"}
         goes_on, not_waiting = (
             f"{execution_id} goes on.",
-            f"{execution_id} is {row.status}: it goes on if it is paused.",
+            f"{execution_id} is {row.status}, neither paused nor stalled: it is left as it is.",
         )
         running = worker_runs(client)
         told(settings, execution_id, goes_on if waits else not_waiting, worker=running, was=row.status)

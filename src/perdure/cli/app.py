@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import importlib
 import io
 import os
@@ -50,6 +52,10 @@ _COMMANDS = {
 }
 
 
+_WORDS = {"is not a valid integer range": "is no whole number", "is not a valid seconds": "is no number of seconds"}
+_OUTPUT_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}
+
+
 class Commands(click.Group):
     """Commands, imported when they are used, in the order of a day's work; a slip of the finger gets the nearest."""
 
@@ -93,10 +99,22 @@ def cli(ctx: click.Context) -> None:
 
 def main(args: list[str] | None = None) -> None:
     """Run the command line and exit."""
+    _open_what_is_closed()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # an odd character is no reason to fail
     sys.exit(invoke(args))
+
+
+def _open_what_is_closed() -> None:
+    """Nobody reads an output that is closed; no other file may get its number."""
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        if getattr(sys, name) is None:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            if nowhere != number:
+                os.dup2(nowhere, number)
+                os.close(nowhere)
+            setattr(sys, name, io.TextIOWrapper(io.FileIO(number, "w"), "utf-8", write_through=True))
 
 
 def invoke(args: list[str] | None = None) -> int:
@@ -116,11 +134,25 @@ def invoke(args: list[str] | None = None) -> int:
     except SystemExit as ended:
         return _ended(ended)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is buffered must not complain at exit
+        _drop_output()
         return Exit.OK
     except Exception as error:  # noqa: BLE001 - nothing else is expected
-        return _report(bug(error), settings)
+        return _report(_unwritten(error) or bug(error), settings)
     return answer if isinstance(answer, int) else Exit.OK
+
+
+def _drop_output() -> None:
+    """What is buffered must not complain at exit."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _unwritten(error: Exception) -> Problem | None:
+    """The disk behind standard output is full, or broken; what is done to other files has problems of its own."""
+    if not isinstance(error, OSError) or error.errno not in _OUTPUT_ERRORS or error.filename is not None:
+        return None
+    _drop_output()
+    return Problem(f"The output cannot be written: {error.strerror}.")
 
 
 def _ended(ended: SystemExit) -> int:
@@ -137,11 +169,15 @@ def _usage_problem(error: click.ClickException) -> Problem:
     if choice is not None and isinstance(error, click.BadParameter) and error.param is not None:
         choices = getattr(error.param.type, "choices", ())
         hint = "\n".join(filter(None, [nearest(choice[1], map(str, choices)), hint]))
-    return Problem(error.format_message(), Exit.USAGE, hint=hint)
+    message = error.format_message()
+    for clicks, ours in _WORDS.items():
+        message = message.replace(clicks, ours)
+    return Problem(message, Exit.USAGE, hint=hint)
 
 
 def _report(problem: Problem, settings: Settings) -> int:
     from perdure.cli.output import print_problem  # noqa: PLC0415 - it needs rich, which --help does not
 
-    print_problem(problem, as_json=settings.json)
+    with contextlib.suppress(OSError):  # nobody reads it: the exit code tells
+        print_problem(problem, as_json=settings.json)
     return int(problem.exit_code)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
 import click
 
+import perdure
 from perdure.cli.act import NOBODY
 from perdure.cli.inputs import parse, read_text
-from perdure.cli.options import Settings, shared_options
+from perdure.cli.options import SECONDS, Exit, Settings, shared_options
 from perdure.cli.options import settings as current
-from perdure.cli.output import print_json, print_result, say
+from perdure.cli.output import command_line, print_json, print_result, say, to_json
+from perdure.cli.problems import Problem, exit_code_of
 from perdure.cli.talk import client_of, go, known, worker_runs
+from perdure.journal import OPEN_STATUSES
 
 _values = click.argument("values", metavar="[JSON]...", nargs=-1)
 
@@ -24,7 +28,7 @@ _values = click.argument("values", metavar="[JSON]...", nargs=-1)
 @click.option("--update-id", metavar="ID", help="Of this update: asked again with it, the answer is the same.")
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0),
+    type=SECONDS,
     metavar="SECONDS",
     help="How long to wait for the answer; the update goes on. Default: as long as it takes.",
 )
@@ -45,11 +49,18 @@ async def _update(
     settings: Settings, execution_id: str, name: str, values: Sequence[Any], chosen: str, timeout: float | None
 ) -> None:
     async with client_of(settings) as client:
-        await known(client, execution_id)
+        row = await known(client, execution_id)
         chosen = chosen or client.new_id()
-        if not worker_runs(client):
+        if row.status in OPEN_STATUSES and not settings.json and not worker_runs(client):
             say(NOBODY, "yellow")
-        result = await client.handle(execution_id).update(name, *values, id=chosen, timeout=timeout)
+        try:
+            result = await client.handle(execution_id).update(name, *values, id=chosen, timeout=timeout)
+        except (perdure.errors.WaitTimeout, asyncio.CancelledError) as error:
+            words = [to_json(value) for value in values]
+            again = command_line(settings, "update", execution_id, name, *words, "--update-id", chosen)
+            hint = f"It goes on; its answer can be asked for again:\n  {again}"
+            code = exit_code_of(error) if isinstance(error, perdure.PerdureError) else Exit.INTERRUPTED
+            raise Problem(f"Update {name!r} of {execution_id} has no answer yet.", code, hint=hint) from None
     if settings.json:
         print_json({"id": execution_id, "update": name, "update_id": chosen, "result": result})
     else:
@@ -62,7 +73,7 @@ async def _update(
 @_values
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0),
+    type=SECONDS,
     default=30.0,
     show_default=True,
     metavar="SECONDS",

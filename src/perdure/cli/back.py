@@ -14,10 +14,10 @@ from perdure.cli import shapes
 from perdure.cli.act import told
 from perdure.cli.inputs import parse, read_text
 from perdure.cli.modules import AnyWorkflow, load_module, workflows_of
-from perdure.cli.options import Settings, shared_options
+from perdure.cli.options import EVENT, Settings, shared_options
 from perdure.cli.options import settings as current
 from perdure.cli.output import command_line, console, print_json, say
-from perdure.cli.problems import Problem, nearest
+from perdure.cli.problems import Problem, nearest, problem_of
 from perdure.cli.talk import client_of, go, known, worker_runs
 from perdure.cli.times import duration, now_ms
 
@@ -27,7 +27,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 def _cut_options(command: Command) -> Command:
     at = click.option(
         "--at",
-        type=click.IntRange(min=0),
+        type=EVENT,
         metavar="N",
         help="The first event that is left out, as `perdure journal` numbers them. Default: that after --replace.",
     )
@@ -84,9 +84,12 @@ async def _fork(
     async with client_of(settings) as client:
         row = await known(client, execution_id)
         workflow = _workflow(row, module)
-        handle: perdure.Handle[Any] = await client.fork(
-            execution_id, new_id=new_id, at=at, replace=replace, run=run, workflow=workflow
-        )
+        try:
+            handle: perdure.Handle[Any] = await client.fork(
+                execution_id, new_id=new_id, at=at, replace=replace, run=run, workflow=workflow
+            )
+        except perdure.ExecutionExists as error:
+            raise problem_of(error, error.what(), hint="Choose another --new-id.") from None
         origin = (await handle.describe()).origin
         place = origin.at if origin is not None else 0
         text = f"{handle.id} begins as {execution_id} before event {place}."

@@ -20,13 +20,14 @@ from perdure import journal as jn
 from perdure.cli import shapes
 from perdure.cli.inputs import standard_input
 from perdure.cli.modules import find_codec
-from perdure.cli.options import Exit, Settings, shared_options
+from perdure.cli.options import EVENT, Exit, Settings, shared_options
 from perdure.cli.options import settings as current
 from perdure.cli.output import console, print_json, say, to_json
-from perdure.cli.problems import Problem
+from perdure.cli.problems import Problem, problem_of
 from perdure.cli.progress import progress
 from perdure.cli.talk import client_of, go, known, rows_of
 from perdure.cli.times import clock
+from perdure.cli.words import counted
 from perdure.store.reader import statuses
 from perdure.testing import golden
 
@@ -36,7 +37,7 @@ FOLLOWED = "followed"
 
 @click.command()
 @click.argument("execution_id", metavar="ID")
-@click.option("--from", "start", type=click.IntRange(min=0), default=0, metavar="N", help="Begin at event N.")
+@click.option("--from", "start", type=EVENT, default=0, metavar="N", help="Begin at event N.")
 @click.option(
     "--limit", type=click.IntRange(min=1), default=MOST_SHOWN, show_default=True, metavar="N", help="At most so many."
 )
@@ -63,6 +64,8 @@ async def _journal(settings: Settings, execution_id: str, start: int, limit: int
         fields = {name: value for name, value in told.items() if name not in _HEADER and _tells(recorded, name, value)}
         head = Text.assemble((f"{recorded.position:>6}  ", "dim"), clock(recorded.at_ms), "  ", (told["type"], "bold"))
         out.print(Text.assemble(head, "  ", to_json(fields) if fields else ""))
+    if start >= len(events):
+        say(f"{execution_id} has {counted(len(events), 'event')}, the last of them {len(events) - 1}.", "yellow")
     left = len(events) - start - len(chosen)
     if left > 0 and not settings.json:
         say(f"{left:,} more: --from {start + len(chosen)}", "dim")
@@ -138,7 +141,7 @@ async def _export(settings: Settings, ids: Collection[str], file: TextIO, *, dec
                 count += 1
                 told.advance()
             _write(file, held, followed=False)
-    say(f"{count:,} executions exported.", "dim")
+    say(f"{counted(count, 'execution')} exported.", "dim")
 
 
 def _write(file: TextIO, lines: Sequence[str], *, followed: bool) -> None:
@@ -187,6 +190,16 @@ def _source(file: str) -> Iterator[TextIO]:
         raise Problem(f"{file} cannot be read: {reason}.") from error
 
 
+@contextmanager
+def _restoring(settings: Settings) -> Iterator[golden.Restoring]:
+    try:
+        with golden.Restoring(settings.store, codec=find_codec(settings.codec)) as restoring:
+            yield restoring
+    except perdure.StoreBusy as error:
+        hint = "Stop it first: an import needs the store for itself."
+        raise problem_of(error, error.what(), hint=hint) from None
+
+
 def _import(settings: Settings, name: str, file: TextIO) -> int:
     """Nothing is written before all of it was read."""
     done, taken, private = 0, list[str](), False
@@ -195,7 +208,7 @@ def _import(settings: Settings, name: str, file: TextIO) -> int:
         for header, _ in _parts(name, file):
             private = private or golden.is_private(header)
             told.reach(total := total + 1)
-        with golden.Restoring(settings.store, codec=find_codec(settings.codec)) as restoring:
+        with _restoring(settings) as restoring:
             if private and not restoring.is_private:
                 raise Problem(
                     "What is in the file was encrypted in its store, and would not be in this one.",
@@ -211,7 +224,7 @@ def _import(settings: Settings, name: str, file: TextIO) -> int:
     if settings.json:
         print_json({"imported": done, "taken": taken})
     else:
-        say(f"{done:,} executions imported.")
+        say(f"{counted(done, 'execution')} imported.")
         for execution_id in taken:
             say(f"{execution_id} exists already: left alone.", "yellow")
     return Exit.REFUSED if taken else Exit.OK

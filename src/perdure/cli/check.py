@@ -19,6 +19,7 @@ from perdure.cli.output import console, print_json, say
 from perdure.cli.problems import Problem, tidy
 from perdure.cli.progress import progress
 from perdure.cli.talk import client_of, go, rows_of
+from perdure.cli.words import counted
 from perdure.store.reader import statuses
 from perdure.testing import golden
 
@@ -135,4 +136,5 @@ def _print(bad: Sequence[Verdict], *, unfinished: int, ended: int) -> None:
         head = Text.assemble((row.key.execution, "bold"), f" ({row.workflow}, {row.status}) ", (would, "bold red"))
         out.print(head)
         out.print(Text("    " + tidy(str(problem)).replace("\n", "\n    ")))
-    say(f"{unfinished:,} unfinished and {ended:,} closed executions replayed: {len(bad):,} disagree.")
+    count = counted(ended, "closed execution")
+    say(f"{unfinished:,} unfinished and {count} replayed: {len(bad):,} disagree{'s' if len(bad) == 1 else ''}.")

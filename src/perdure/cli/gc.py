@@ -11,6 +11,7 @@ from perdure.cli.output import print_json, say
 from perdure.cli.progress import progress
 from perdure.cli.talk import client_of, go
 from perdure.cli.times import SPAN, span_of
+from perdure.cli.words import counted
 
 
 @click.command()
@@ -48,8 +49,9 @@ async def _gc(settings: Settings, older_s: float | None, runs_s: float | None, *
     if settings.json:
         print_json({**removed._asdict(), "dry_run": dry_run})
     else:
-        runs = f" and {removed.runs:,} past runs" if runs_s is not None else ""
-        say(f"{removed.executions:,} executions{runs} with {removed.events:,} events {_verb(dry_run=dry_run)}.")
+        runs = f" and {counted(removed.runs, 'past run')}" if runs_s is not None else ""
+        what = f"{counted(removed.executions, 'execution')}{runs} with {counted(removed.events, 'event')}"
+        say(f"{what} {_verb(dry_run=dry_run)}.")
 
 
 def _verb(*, dry_run: bool) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import inspect
+import shlex
 import sys
 from pathlib import Path
 from typing import Any, TextIO
@@ -12,10 +13,15 @@ import msgspec
 
 import perdure
 from perdure.cli.modules import AnyWorkflow
-from perdure.cli.problems import Problem, tidy
+from perdure.cli.problems import Problem, nearest, tidy
 from perdure.journal import Payload
 
+MOST = 64 * 2**20  # characters: what a value may be by default, in bytes
+
 Parsed = list[msgspec.Raw] | dict[str, msgspec.Raw]
+
+_NO_JSON = (msgspec.DecodeError, UnicodeEncodeError, RecursionError)
+_PYTHON = {"True": "true", "False": "false", "None": "null", "yes": "true", "no": "false"}
 
 _STARS: dict[Any, str] = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
 
@@ -24,13 +30,22 @@ def read_text(given: str) -> str:
     """The text itself, that of a file for `@FILE`, standard input's for `-`."""
     try:
         if given == "-":
-            return standard_input().read()
+            return _bounded(standard_input(), given)
         if given.startswith("@"):
-            return Path(given[1:]).read_text("utf-8")
+            with Path(given[1:]).open(encoding="utf-8") as file:
+                return _bounded(file, given)
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise Problem(f"{given} cannot be read: {reason}.") from None
     return given
+
+
+def _bounded(file: TextIO, given: str) -> str:
+    """Values of more than that are refused anyway."""
+    text = file.read(MOST + 1)
+    if len(text) > MOST:
+        raise Problem(f"{given} is larger than {MOST // 2**20} MiB: no value may be.")
+    return text
 
 
 def standard_input() -> TextIO:
@@ -48,7 +63,7 @@ def parse(text: str, what: str) -> Any:
     """
     try:
         return msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeEncodeError) as error:
+    except _NO_JSON as error:
         raise _no_json(text, what, error) from None
 
 
@@ -56,7 +71,7 @@ def plain_or_text(text: str) -> Any:
     """JSON as plain data; what is no JSON is text."""
     try:
         return msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeEncodeError):
+    except _NO_JSON:
         return text
 
 
@@ -92,13 +107,17 @@ def _parsed(text: str) -> Parsed:
             return msgspec.json.decode(text, type=list[msgspec.Raw])
         if first == "{":
             return msgspec.json.decode(text, type=dict[str, msgspec.Raw])
-    except (msgspec.DecodeError, UnicodeEncodeError) as error:
+    except _NO_JSON as error:
         raise _no_json(text, "--input", error) from None
     return [msgspec.Raw(text.encode())]
 
 
 def _shape_hint(parsed: Parsed, signature: inspect.Signature) -> str:
     if isinstance(parsed, dict):
+        odd = [name for name in parsed if name not in signature.parameters]
+        meant = nearest(odd[0], signature.parameters) if odd else ""
+        if meant:
+            return f"It has no parameter {odd[0]!r}. {meant}"
         return "An object holds arguments by name. To pass it as the one argument, put it in an array: '[{...}]'."
     if not parsed:
         return "Give it with --input; see perdure run --help."
@@ -110,8 +129,22 @@ def _shape_hint(parsed: Parsed, signature: inspect.Signature) -> str:
 def _no_json(text: str, what: str, error: Exception) -> Problem:
     bare = text.strip()
     hint = ""
-    if bare[:1].isalpha() or not bare:
-        hint = f"Text needs its quotes: {what} '{msgspec.json.encode(bare).decode()}'"
+    if not bare:
+        return Problem(f"The value of {what} is empty, which is no JSON.")
+    if isinstance(error, UnicodeEncodeError):
+        return Problem(f"The value of {what} is no JSON: it is not UTF-8.")
+    if isinstance(error, RecursionError):
+        return Problem(f"The value of {what} is nested too deeply.")
+    if bare in _PYTHON:
+        hint = f"In JSON that is {_PYTHON[bare]}."
+    elif bare[:1].isalpha():
+        option = what + ("=" if " " in what else " ") if what.startswith("--") else ""
+        hint = f"Text needs its quotes: {option}{shlex.quote(json_of(bare))}"
     elif "'" in bare:
         hint = 'JSON has double quotes: \'{"name": "value"}\''
     return Problem(f"The value of {what} is no JSON: {error}.", hint=hint)
+
+
+def json_of(text: str) -> str:
+    """Text as JSON."""
+    return msgspec.json.encode(text).decode()

@@ -52,10 +52,10 @@ class Listing:
         if row.parent_id:
             note = f"child of {row.parent_id}{', ' if note else ''}{note}"
         room = self.out.width - len(line) - 2
-        if room < min(NOTE_MIN, len(note)):
+        if note and room < min(NOTE_MIN, len(note)):
             self.line(line)
             line, room = Text(" " * STATUS_WIDTH), self.out.width - STATUS_WIDTH - 2
-        self.line(Text.assemble(line, "  ", (cut(note, room), style)))
+        self.line(Text.assemble(line, "  ", (cut(note, max(room, 1)), style)) if note else line)
 
     def line(self, text: Text) -> None:
         """Never wrapped."""

@@ -23,6 +23,9 @@ def load_module(name: str) -> ModuleType:
     Raises:
         Problem: there is no such module, or it fails, with the traceback of the user's own lines.
     """
+    module, colon, _ = name.partition(":")
+    if colon and not Path(name).exists():
+        raise Problem(f"{name} names a workflow, where a module is wanted.", hint=f"Write {module}")
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
@@ -109,7 +112,18 @@ def find_codec(given: str | None) -> Any:
     found = getattr(module, name, None)
     if found is None:
         raise Problem(f"{module_name} has no {name!r}.", hint=nearest(name, vars(module)))
-    return found if hasattr(found, "encrypt") else found()
+    return _codec(target, found)
+
+
+def _codec(target: str, found: Any) -> Any:
+    """It, or what it makes."""
+    try:
+        made = found if hasattr(found, "encrypt") or not callable(found) else found()
+    except Exception as error:
+        raise Problem(f"{target} does not make a codec:\n{users_traceback(error)}") from error
+    if not (hasattr(made, "encrypt") and hasattr(made, "decrypt")):
+        raise Problem(f"{target} is no codec: it has no encrypt and decrypt, and makes nothing that has.")
+    return made
 
 
 def workflows_of(module: ModuleType) -> dict[str, AnyWorkflow]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from enum import IntEnum
 from typing import Any, TypeVar
@@ -28,6 +29,23 @@ class Exit(IntEnum):
     BUG = 70
     INTERRUPTED = 130
     TERMINATED = 143
+
+
+class SecondsType(click.FloatRange):
+    """A number of seconds that is one: `nan` and `inf` are floats, too."""
+
+    name = "seconds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Of text. Raises click's own error."""
+        found: float = super().convert(value, param, ctx)
+        if not math.isfinite(found):
+            self.fail(f"{value!r} is no number of seconds.", param, ctx)
+        return found
+
+
+SECONDS = SecondsType(min=0)
+EVENT = click.IntRange(0, 2**31)  # the number of one
 
 
 class Settings:

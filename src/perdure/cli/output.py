@@ -24,9 +24,15 @@ PIPE_WIDTH = 160
 NARROWEST = 40
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """A reader that has enough is no failure: `main` knows."""
+        raise BrokenPipeError
+
+
 def console(*, stderr: bool = False) -> Console:
     """For people. In pipes: no colour, and as wide as COLUMNS says, else wide."""
-    made = Console(stderr=stderr, highlight=False, emoji=False, markup=False, soft_wrap=True)
+    made = _Console(stderr=stderr, highlight=False, emoji=False, markup=False, soft_wrap=True)
     if not made.is_terminal and not os.environ.get("COLUMNS", "").isdigit():
         made.width = PIPE_WIDTH
     made.width = max(made.width, NARROWEST)

@@ -37,7 +37,11 @@ _BY_CODE = {
     "P0905": Exit.REFUSED,
     "P0907": Exit.NOT_FOUND,
 }
-CLOSE, ALMOST = 0.5, 0.1  # how alike names are, from 0 to 1
+CLOSE, CLOSE_SHORT, ALMOST = 0.6, 0.5, 0.1  # how alike names are, from 0 to 1
+SHORT = 3  # one letter of those is much
+INNER_NAME = re.compile(r"\bperdure\.core\.errors\.\w+\.(?=[A-Z])")
+POINTER = re.compile(r"( Its traceback is in the journal: `perdure show[^`]*`\.)? \[P\d{4}: docs/errors/P\d{4}\.md\]")
+_POINTER_WITHIN = re.compile(POINTER.pattern + r"\.? ")
 _FILE_LINE = re.compile(r'File "([^"\n]+)", line')
 
 
@@ -62,17 +66,27 @@ def exit_code_of(error: perdure.PerdureError) -> Exit:
 
 def problem_of(error: perdure.PerdureError, message: str = "", *, hint: str = "") -> Problem:
     """A PerdureError as the user sees it: by its own message, unless the command has a better one."""
-    return Problem(message or tidy(str(error)), exit_code_of(error), hint=hint, code=error.code)
+    if isinstance(error, perdure.errors.UnknownHandler):
+        hint = hint or nearest(error.fields["name"], error.fields["known"].split(", "))
+    return Problem(message or tidy(without_inner(str(error))), exit_code_of(error), hint=hint, code=error.code)
+
+
+def without_inner(text: str) -> str:
+    """A message that quotes another of ours: without the place of its class in our code, and without its pointer."""
+    return _POINTER_WITHIN.sub(" ", INNER_NAME.sub("", text))
 
 
 def nearest(wanted: str, known: Iterable[str]) -> str:
     """`Did you mean …?`, or nothing: the nearest names, and those that are almost as near."""
+    if not wanted:
+        return ""
     matcher = difflib.SequenceMatcher(b=wanted.casefold())
     scores: dict[str, float] = {}
     for name in known:
         matcher.set_seq1(name.casefold())
         scores[name] = 1.0 if name.casefold().startswith(wanted.casefold()) else matcher.ratio()
-    enough = max(CLOSE, max(scores.values(), default=0.0) - ALMOST)
+    least = CLOSE if len(wanted) > SHORT else CLOSE_SHORT
+    enough = max(least, max(scores.values(), default=0.0) - ALMOST)
     close = [repr(name) for name in sorted(scores, key=lambda name: -scores[name]) if scores[name] >= enough][:3]
     if not close:
         return ""

@@ -15,7 +15,7 @@ from perdure.cli.inputs import parse, read_text
 from perdure.cli.options import Settings, shared_options
 from perdure.cli.options import settings as current
 from perdure.cli.output import command_line, console, print_json, say
-from perdure.cli.problems import tidy
+from perdure.cli.problems import problem_of, tidy
 from perdure.cli.talk import client_of, go, worker_runs
 from perdure.cli.times import duration, now_ms
 from perdure.cli.values import argument_lines, value_text
@@ -92,5 +92,11 @@ def answer(token: str, value: str) -> None:
 
 async def _answer(settings: Settings, token: str, value: jn.Payload) -> None:
     async with client_of(settings) as client:
-        execution = await client.answer(token, value)
+        try:
+            execution = await client.answer(token, value)
+        except perdure.errors.NotAsked as error:
+            if error.fields["execution"] != "?":
+                raise
+            message = f"This answers no question: {error.fields['state']}."
+            raise problem_of(error, message, hint=f"{command_line(settings, 'asks')} lists open questions.") from None
         told(settings, execution, f"{execution} has its answer.", worker=worker_runs(client))

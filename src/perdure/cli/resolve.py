@@ -70,7 +70,7 @@ def _lines(settings: Settings, each: perdure.Unresolved) -> Iterator[Text]:
 
 @click.command()
 @click.argument("execution_id", metavar="ID")
-@click.argument("seq", metavar="SEQ", type=click.IntRange(min=1))
+@click.argument("seq", metavar="SEQ", type=click.IntRange(1, 2**31))
 @click.option("--happened", metavar="JSON", help="It happened, and this is what the step would have returned.")
 @click.option("--did-not-happen", is_flag=True, help="It did not, and can no longer happen: it runs again.")
 @click.option("--abandon", is_flag=True, help="Nobody will know: the workflow gets perdure.UnknownOutcome.")

@@ -40,6 +40,8 @@ class Wanted:
         self.given = given
         self.id = secrets.token_hex(16) if execution_id is None else execution_id
         self.chosen = execution_id is not None
+        # looked at before a store is made for it; an id that exists needs none
+        self.call = arguments(self.workflow, given) if given is not None or not self.chosen else None
         self.started = False
 
     async def start(self, executions: Executions) -> perdure.Handle[Any]:
@@ -51,10 +53,10 @@ class Wanted:
             with contextlib.suppress(perdure.ExecutionNotFound):
                 row = await handle.describe()
                 if row.workflow != self.workflow.name:
-                    why = f"but not with what is asked now for {self.workflow.name!r}"
+                    why = f"and this start is of {self.workflow.name!r}"
                     raise perdure.ExecutionExists(execution=self.id, recorded=row.workflow, why=why)
                 return handle
-        args, kwargs = arguments(self.workflow, self.given)
+        args, kwargs = self.call or arguments(self.workflow, self.given)
         taken = kwargs.keys() & {"id", *self.options}
         if taken:
             raise Problem(f"{min(taken)!r} is an argument of {self.workflow.name!r}, and an option of starting it.")
@@ -205,5 +207,8 @@ def _explained(settings: Settings, wanted: Wanted, error: perdure.PerdureError) 
         case perdure.ExecutionFailed():
             hint = f"The whole story: {command_line(settings, 'show', wanted.id)}"
             return problem_of(error, f"Execution {wanted.id!r} failed: {failure_line(error.failure)}", hint=hint)
+        case perdure.ExecutionExists():
+            hint = "Choose another --id, or say what to do about the one there is: --on-conflict, --reuse."
+            return problem_of(error, error.what(), hint=hint)
         case _:
             return problem_of(error)

@@ -52,6 +52,8 @@ def chosen(given: dict[str, Any]) -> dict[str, Any]:
     for name in ("start_at", "delay", "deadline", "grace"):
         if given[name] is not None:
             found[name] = _READ[name](given[name], f"--{name.replace('_', '-')}")
+    if "start_at" in found and "delay" in found:
+        raise Problem("Say when to begin once: --start-at or --delay.")
     if given["memo"]:
         found["memo"] = _pairs(given["memo"], "--memo", plain_or_text)
     if given["attribute"]:

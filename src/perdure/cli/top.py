@@ -15,7 +15,7 @@ from rich.text import Text
 
 import perdure
 from perdure import journal as jn
-from perdure.cli.options import Settings, shared_options
+from perdure.cli.options import SecondsType, Settings, shared_options
 from perdure.cli.options import settings as current
 from perdure.cli.output import console, print_json
 from perdure.cli.talk import client_of, go
@@ -29,7 +29,7 @@ COUNTING_SHARE = 20  # of the time, one part at most goes into counting executio
 @click.command()
 @click.option(
     "--interval",
-    type=click.FloatRange(min=0.1),
+    type=SecondsType(min=0.1),
     default=1.0,
     show_default=True,
     metavar="SECONDS",

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
-
 from rich.console import Console
 from rich.text import Text
 
 from perdure import journal as jn
-from perdure.cli.problems import tidy
+from perdure.cli.problems import INNER_NAME, POINTER, tidy
 from perdure.cli.timeline import Mark
 from perdure.cli.times import duration
 
@@ -41,7 +39,6 @@ STATUSES: dict[jn.Status, tuple[Mark, str]] = {
 }
 _LINES = {"─": "-", "│": "|", "╭": ".", "╰": "'", "━": "=", "→": ">", "…": "~", "≠": "!"}
 _IN_ASCII = str.maketrans(_LINES | {pretty: plain for pretty, plain, _ in GLYPHS.values()})
-_POINTERS = re.compile(r"( Its traceback is in the journal: `perdure show[^`]*`\.)? \[P\d{4}: docs/errors/P\d{4}\.md\]")
 
 
 def status_sign(status: jn.Status) -> tuple[str, str]:
@@ -59,19 +56,24 @@ def drawable(text: Text, console: Console) -> Text:
 
 def failure_line(failure: jn.FailureInfo) -> str:
     """Type and message of an exception."""
-    kind = failure.type.removeprefix("perdure.core.errors.")
+    kind = INNER_NAME.sub("", failure.type)
     message = first_line(without_pointers(failure.message))
     return tidy(f"{kind}: {message}" if message else kind)
 
 
 def without_pointers(text: str) -> str:
     """Without what Perdure's own messages end with: it was of use where the error was raised."""
-    return _POINTERS.sub("", text)
+    return POINTER.sub("", text)
 
 
 def first_line(text: str) -> str:
     """What a single line has room for."""
     return text.strip().partition("\n")[0]
+
+
+def counted(count: int, noun: str) -> str:
+    """So many of them."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def waits_text(row: jn.Row, now_ms: int) -> str:

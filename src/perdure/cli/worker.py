@@ -11,7 +11,7 @@ import click
 
 import perdure
 from perdure.cli.modules import find_codec, load_module, workflows_of
-from perdure.cli.options import Settings, shared_options
+from perdure.cli.options import SECONDS, Settings, shared_options
 from perdure.cli.options import settings as current
 from perdure.cli.output import print_json, say
 from perdure.cli.problems import Problem, problem_of, tidy
@@ -25,7 +25,7 @@ from perdure.cli.times import span_of
 @click.option("--wait", is_flag=True, help="If another worker runs on this store, wait until it ends.")
 @click.option(
     "--shutdown-timeout",
-    type=click.FloatRange(min=0),
+    type=SECONDS,
     default=10.0,
     show_default=True,
     metavar="SECONDS",
@@ -50,7 +50,7 @@ def worker(
     """
     workflows = [workflow for name in modules for workflow in workflows_of(load_module(name)).values()]
     if not workflows:
-        raise Problem(f"{', '.join(modules)}: no workflow is defined there.", hint="Put @perdure.workflow above one.")
+        raise Problem(f"{', '.join(modules)} defines no workflow.", hint="Put @perdure.workflow above an async def.")
     log_to_stderr()
     keep = None if retention is None else span_of(retention, "--retention")
     keep_runs = None if run_retention is None else span_of(run_retention, "--run-retention")

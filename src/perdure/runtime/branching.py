@@ -103,7 +103,7 @@ async def question(
 
 def _check_numbers(at: int | None, replace: Mapping[int, Any]) -> None:
     for option, number in [("at", 0 if at is None else at), *(("replace", position) for position in replace)]:
-        if isinstance(number, bool) or not isinstance(number, int) or number < 0:
+        if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < 2**63:
             raise InvalidOption(option=option, value=repr(number), expected="the number of an event, 0 or more")
 
 

@@ -44,7 +44,8 @@ def make_start(
 def check_same(start: Start, row: Row | None) -> None:
     """Starting again what was started before is fine; another workflow or input under the id is not."""
     if row is not None and row.start_digest != start.digest:
-        why = f"but not with what is asked now for {start.event.workflow!r}"
+        other = row.workflow != start.event.workflow
+        why = f"and this start is of {start.event.workflow!r}" if other else "and this start has another input"
         raise ExecutionExists(execution=start.key.execution, recorded=row.workflow, why=why)
 
 

@@ -329,7 +329,7 @@ class Arguments:
                 case inspect.Parameter.VAR_KEYWORD:
                     kwargs.update({} if value is _NO_DEFAULT else value)
                 case _ if value is _NO_DEFAULT:
-                    reason = f"argument {parameter.key!r} was not recorded, and has no default"
+                    reason = f"argument {parameter.key!r} is missing, and has no default"
                     raise DecodeError(what=what, expected=f"arguments of {self.name!r}", reason=reason)
                 case inspect.Parameter.KEYWORD_ONLY:
                     kwargs[parameter.key] = value

@@ -18,10 +18,14 @@ class PerdureError(Exception):
 
     def render(self) -> str:
         """The message: what happened, what to do, and the page to read."""
-        what = self.text.format_map(self.fields)
+        what = self.what()
         cure = self.cure.format_map(self.fields)
         space = "" if not cure or what.endswith("\n") else " "
         return f"{what}{space}{cure} [{self.code}: docs/errors/{self.code}.md]"
+
+    def what(self) -> str:
+        """What happened, without what to do: for those who know better what that is, such as the command line."""
+        return self.text.format_map(self.fields)
 
     def brief(self) -> str:
         """What may go into a log where values are encrypted: messages quote them."""
