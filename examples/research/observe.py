@@ -9,7 +9,7 @@ from examples.research.agent import Decision, Excerpt, Note, Plan, Report, Summa
 from examples.research.measure import Recorded
 
 import perdure
-from perdure.core.events import ExecutionCompleted, StepCompleted
+from perdure.journal import ExecutionCompleted, StepCompleted
 
 STEPS = {step.name: step for step in (agent.make_plan, agent.search, agent.read, agent.take_note, agent.summarise)}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from importlib.metadata import entry_points
@@ -26,6 +27,16 @@ def runs(block: Block) -> bool:
 
 def name(page: Path) -> str:
     return str(page.relative_to(ROOT))
+
+
+INNER = re.compile(r"^\s*(?:from|import) perdure\.(?:core|runtime|workflow|store|linting|cli)\b", re.MULTILINE)
+
+
+def test_pages_and_examples_import_nothing_that_may_change_without_notice() -> None:
+    code = [(name(page), block.text) for page in PAGES for block in blocks(page) if block.language == "python"]
+    code += [(name(file), file.read_text("utf-8")) for file in (ROOT / "examples").rglob("*.py")]
+    assert len(code) > 100
+    assert not [where for where, text in code if INNER.search(text)]
 
 
 WITH_CODE = [page for page in PAGES if any(map(runs, blocks(page)))]
