@@ -34,7 +34,7 @@ from perdure.core.errors import (
 )
 from perdure.core.retry import Retry
 from perdure.linting import Finding, lint
-from perdure.runtime.asks import OpenQuestion
+from perdure.runtime.asks import OpenQuestion, QuestionPage
 from perdure.runtime.client import Client
 from perdure.runtime.collecting import Removed
 from perdure.runtime.engine import Engine
@@ -117,6 +117,7 @@ __all__ = [
     "Page",
     "PerdureError",
     "QueryFailed",
+    "QuestionPage",
     "ReadOnlyHandler",
     "Removed",
     "Retry",

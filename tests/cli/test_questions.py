@@ -113,10 +113,25 @@ def test_a_question_is_shown_to_people_with_what_it_is_about(
     assert cli("answer", token, "yes").code == Exit.USAGE
     assert cli("answer", "x" + token, "1").code == Exit.REFUSED
     (buying.path / "answer.json").write_text('{"verdict": "no", "comment": "why"}', "utf-8")
-    assert cli("answer", token, "@answer.json").code == 0
+    assert cli("answer", token, "@answer.json", "--by", "x" * 201).code == Exit.USAGE
+    assert cli("answer", token, "@answer.json", "--by", "Ada L.").code == 0
     until(lambda: (row := buying.row("b100")) is not None and row.status == "completed", "the end")
     told = spawn("show", "b100").end().out
-    for part in ("asked #1", "of finance: Pay this?", "answer to #1"):
+    for part in ("asked #1", "of finance: Pay this?", "answer to #1", "by Ada L."):
         assert part in told
     assert token not in told
+    assert '"by": "Ada L."' in cli("journal", "b100", "--json").out
     assert cli("answer", token, '{"verdict": "no"}').code == Exit.REFUSED
+
+
+def test_questions_are_listed_in_pages(buying: Project, worker: Spawn, spawn: Spawn, cli: Cli) -> None:
+    begin(buying, worker, spawn, 100, 200, 300)
+    first = cli("asks", "--json", "--limit", "2", "--to", "finance")
+    assert len(first.out.splitlines()) == 2
+    cursor = json.loads(first.err)["next"]
+    rest = asked(cli, "--to", "finance", "--after", cursor)
+    assert {*(json.loads(line)["id"] for line in first.out.splitlines()), rest[0]["id"]} == {"b100", "b200", "b300"}
+    assert len(rest) == 1
+    assert f"--after {cursor}" in cli("asks", "--limit", "2", "--to", "finance").err
+    assert cli("asks", "--after", cursor).code == Exit.USAGE
+    assert cli("asks", "--limit", "1001").code == Exit.USAGE

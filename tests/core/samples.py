@@ -78,7 +78,9 @@ FULL: list[ev.AnyEvent] = [
         value=PAYLOAD,
         note="the bank says so",
     ),
-    ev.SignalReceived(message_id="m-3", name="approval", value=PAYLOAD, sender="boss", sender_run="0c" * 16, number=3),
+    ev.SignalReceived(
+        message_id="m-3", name="approval", value=PAYLOAD, sender="boss", sender_run="0c" * 16, number=3, by="ada"
+    ),
     ev.ExecutionCompleted(result=PAYLOAD, lost_failures=(FAILURE,), **_CLOSING),
     ev.ExecutionFailed(failure=FAILURE, lost_failures=(FAILURE,), **_CLOSING),
     ev.ExecutionCancelled(reason="enough", lost_failures=(FAILURE,), **_CLOSING),

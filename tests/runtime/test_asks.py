@@ -137,7 +137,8 @@ async def test_of_several_questions_each_gets_its_own_answer_and_pages_go_on(lab
         handle = await engine.start(several, id="s")
         await status(handle, "parked")
         first = await engine.asks(limit=3)
-        rest = await engine.asks(after=first[-1], limit=3)
+        rest = await engine.asks(cursor=first.next, limit=3)
+        assert (bool(first.next), rest.next) == (True, "")
         assert [each.question for each in (*first, *rest)] == [f"number {n}?" for n in range(5)]
         assert [each.question for each in await engine.asks(to="p1")] == ["number 1?", "number 3?"]
         assert await engine.asks(to="nobody") == []
@@ -243,11 +244,91 @@ async def test_what_only_code_can_refuse_is_dropped_and_the_question_is_open_aga
         token = (await one(engine)).token
         await engine.answer(token, {"even": 3})
         again = await one(engine)
-        assert (again.token, again.was_refused) == (token, True)
+        assert (again.token, again.was_refused, again.refused_by) == (token, True, "")
         [dropped] = of_kind(await handle.journal(), ev.MessageDropped)
         assert "odd" in dropped.failure.message
+        await engine.answer(token, {"even": 5}, by="Ada L.")
+
+        async def refused_again() -> bool:
+            return [each.refused_by for each in await engine.asks()] == ["Ada L."]
+
+        await until(refused_again)
         await engine.answer(token, {"even": 4})
         assert await handle.result() == 4
+
+
+# --- who answers ---
+
+
+async def test_who_answered_is_in_the_journal_if_it_was_said(lab: Lab) -> None:
+    async with lab.engine(simple) as engine:
+        for name, said in (("a", "ada@example.org"), ("b", "")):
+            handle = await engine.start(simple, name, 60, id=name)
+            await engine.answer((await one(engine)).token, 1, by=said)
+            assert await handle.result() == "answered 1"
+            [answer] = of_kind(await handle.journal(), ev.SignalReceived)
+            assert answer.by == said
+        handle = await engine.start(simple, "c", 60, id="c")
+        await one(engine)
+        await handle.answer(2, by="bob")
+        assert await handle.result() == "answered 2"
+        assert [each.by for each in of_kind(await handle.journal(), ev.SignalReceived)] == ["bob"]
+
+
+@pytest.mark.parametrize("by", ["x" * 201, "two\nlines", "\ud800", "\x1b[31m", None, 7])
+async def test_what_is_no_name_is_refused_and_the_question_stays_open(lab: Lab, by: Any) -> None:
+    async with lab.engine(simple) as engine:
+        handle = await engine.start(simple, "q", 60, id="x")
+        asked = await one(engine)
+        with pytest.raises(InvalidOption, match="by="):
+            await engine.answer(asked.token, 1, by=by)
+        await engine.answer(asked.token, 1, by="x" * 200)
+        assert await handle.result() == "answered 1"
+
+
+# --- pages ---
+
+
+async def test_a_list_goes_on_where_it_ended_though_what_it_ended_with_is_answered(lab: Lab) -> None:
+    async with lab.engine(several) as engine:
+        for name in ("s", "t"):
+            await status(await engine.start(several, id=name), "parked")
+        whole = [(each.execution, each.seq) for each in await engine.asks()]
+        page = await engine.asks(limit=4)
+        await engine.answer(page[-1].token, 1)
+
+        async def is_closed() -> bool:
+            return len(await engine.asks()) == len(whole) - 1
+
+        await until(is_closed)
+        rest = await engine.asks(cursor=page.next)
+        assert [(each.execution, each.seq) for each in (*page, *rest)] == whole
+        to_p1 = await engine.asks(to="p1", limit=1)
+        others = await engine.asks(to="p1", cursor=to_p1.next)
+        assert {each.to for each in (*to_p1, *others)} == {"p1"}
+        row = page[-1].row
+        assert row.run not in page.next
+        for bad in ("nonsense", to_p1.next, page.next[:-3], "é"):
+            with pytest.raises(InvalidOption, match="cursor="):
+                await engine.asks(cursor=bad)
+        for limit in (0, 1_001, True):
+            with pytest.raises(InvalidOption, match="limit="):
+                await engine.asks(limit=limit)
+
+
+async def test_a_cursor_into_a_run_that_is_over_lists_all_that_the_next_one_asks(lab: Lab) -> None:
+    async with lab.engine(several) as engine:
+        handle = await engine.start(several, id="s")
+        await status(handle, "parked")
+        page = await engine.asks(limit=3)
+        await handle.rewind(at=2)
+
+        async def asks_anew() -> Any:
+            found = await engine.asks(cursor=page.next)
+            return found if len(found) == 5 else None
+
+        again = await until(asks_anew)
+        assert {each.token for each in again}.isdisjoint(each.token for each in page)
 
 
 async def test_unknown_and_broken_tokens_are_refused(lab: Lab) -> None:

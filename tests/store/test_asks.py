@@ -8,6 +8,7 @@ from perdure.core import events as ev
 from perdure.core.ask_events import answer_name
 from perdure.core.identity import shard_of
 from perdure.store.protocol import AskRow, Branch, Mail, Outcome, Succession
+from perdure.store.queries import SQL
 
 NOW = 1_700_000_000_000
 NOTHING = ev.Payload(b"\xc0")
@@ -77,6 +78,35 @@ def test_it_is_found_by_whom_is_asked_then(lab):
     ]
     assert found == [["a"], [], [], ["a"]]
     assert len(listed(lab)) == 2
+
+
+def test_those_to_somebody_come_in_pages_too_before_and_after_they_escalate(lab):
+    for n in range(12):
+        begin(lab, f"x{n}", to="ada" if n % 2 else "boss", escalate=("boss", NOW + 10) if n % 3 else ("", 0))
+    for now_ms in (NOW, NOW + 10, 0):
+        for to in ("ada", "boss"):
+            whole = [row for row in listed(lab, now_ms=now_ms) if row.asked_of(now_ms) == to]
+            assert len(whole) > 1
+            pages, after = [], None
+            while page := listed(lab, to=to, now_ms=now_ms, after=after, limit=2):
+                pages, after = pages + page, page[-1]
+            assert pages == whole
+    assert [row.key.execution for row in listed(lab, to="boss", execution="x0")] == ["x0"]
+
+
+def test_those_to_somebody_are_found_by_an_index_in_order(sqlite_lab):
+    query = "EXPLAIN QUERY PLAN " + SQL["asks_of"]
+    plan = [
+        row[3]
+        for row in sqlite_lab.store._reader.execute(query, (5, "default", "a", "r", 1, "default", "", "ada", NOW, 9))
+    ]
+    assert [each for each in plan if "TEMP B-TREE" in each or "SCAN ask" in each] == []
+    assert any("ask_addressee (namespace=? AND addressee=? AND (shard,execution,run,seq)>" in each for each in plan), (
+        plan
+    )
+    assert any(
+        "ask_escalated (namespace=? AND escalate_to=? AND (shard,execution,run,seq)>" in each for each in plan
+    ), plan
 
 
 def test_what_is_too_late_is_listed_only_when_asked_for(lab):

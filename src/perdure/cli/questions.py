@@ -14,43 +14,46 @@ from perdure.cli.act import told
 from perdure.cli.inputs import parse, read_text
 from perdure.cli.options import Settings, shared_options
 from perdure.cli.options import settings as current
-from perdure.cli.output import command_line, console, print_json, say
+from perdure.cli.output import command_line, console, print_json, say, to_json
 from perdure.cli.problems import problem_of, tidy
 from perdure.cli.talk import client_of, go, worker_runs
 from perdure.cli.times import duration, now_ms
 from perdure.cli.values import argument_lines, value_text
 
-PAGE = 100
-
 
 @click.command()
 @click.option("--to", default="", metavar="NAME", help="Only those that are asked of NAME now.")
-@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N.")
+@click.option(
+    "--limit", type=click.IntRange(min=1, max=1_000), default=50, show_default=True, metavar="N", help="At most N."
+)
+@click.option("--after", default="", metavar="CURSOR", help="Go on where a list with the same --to ended.")
 @shared_options
-def asks(to: str, limit: int | None) -> None:
+def asks(to: str, limit: int, after: str) -> None:
     """List open questions to people.
 
     Each with what it is about, until when it may be answered, and the command that answers it. Whoever has its token
     may answer, once.
     """
-    go(_asks(current(), to, limit))
+    go(_asks(current(), to, limit, after))
 
 
-async def _asks(settings: Settings, to: str, limit: int | None) -> None:
-    out, count, last = console(), 0, None
+async def _asks(settings: Settings, to: str, limit: int, after: str) -> None:
+    out = console()
     async with client_of(settings) as client:
-        while page := await client.asks(to=to, after=last, limit=PAGE if limit is None else min(PAGE, limit - count)):
-            count, last = count + len(page), page[-1]
-            for each in page:
-                if settings.json:
-                    print_json(shapes.of_question(each))
-                    continue
-                for line in _lines(settings, each):
-                    out.print(line)
-            if count == limit:
-                break
-    if not settings.json:
-        say(f"{count:,} open." if count else "Nobody is asked anything.", "dim")
+        page = await client.asks(to=to, cursor=after, limit=limit)
+    if settings.json:
+        for each in page:
+            print_json(shapes.of_question(each))
+        if page.next:
+            click.echo(to_json({"next": page.next}), err=True)
+        return
+    for each in page:
+        for line in _lines(settings, each):
+            out.print(line)
+    if page.next:
+        say(f"The first {len(page):,}. There are more: --limit, or go on with --after {page.next}", "dim")
+    else:
+        say(f"{len(page):,} open." if page else "Nobody is asked anything.", "dim")
 
 
 def _lines(settings: Settings, each: perdure.OpenQuestion) -> Iterator[Text]:
@@ -63,7 +66,8 @@ def _lines(settings: Settings, each: perdure.OpenQuestion) -> Iterator[Text]:
     elif each.about is not None:
         yield Text(f"    about {value_text(each.about)}")
     if each.was_refused:
-        yield Text("    the last answer was refused: it is not of the type that is asked for", "red")
+        by = f", by {tidy(each.refused_by)}," if each.refused_by else ""
+        yield Text(f"    the last answer{by} was refused: it is not of the type that is asked for", "red")
     yield Text(f"    {command_line(settings, 'answer', each.token)} JSON", "dim")
 
 
@@ -75,25 +79,26 @@ def _when(each: perdure.OpenQuestion) -> str:
 @click.command()
 @click.argument("token", metavar="TOKEN")
 @click.argument("value", metavar="JSON")
+@click.option("--by", default="", metavar="NAME", help="Who answers, for the record.")
 @shared_options
-def answer(token: str, value: str) -> None:
+def answer(token: str, value: str, by: str) -> None:
     """Answer the question with this TOKEN.
 
     Of those that perdure asks lists; each takes one answer. JSON is a value of the type that is asked for; `-` reads it
     from standard input, `@FILE` from a file.
 
     \b
-      perdure answer lK5vcmRlci0xAcQQ... true
+      perdure answer lK5vcmRlci0xAcQQ... true --by ada
     """
     text = read_text(value)
     parse(text, "the answer")
-    go(_answer(current(), token, jn.Payload(text.encode(), "json")))
+    go(_answer(current(), token, jn.Payload(text.encode(), "json"), by))
 
 
-async def _answer(settings: Settings, token: str, value: jn.Payload) -> None:
+async def _answer(settings: Settings, token: str, value: jn.Payload, by: str) -> None:
     async with client_of(settings) as client:
         try:
-            execution = await client.answer(token, value)
+            execution = await client.answer(token, value, by=by)
         except perdure.errors.NotAsked as error:
             if error.fields["execution"] != "?":
                 raise

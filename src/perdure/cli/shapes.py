@@ -66,6 +66,7 @@ def of_question(each: perdure.OpenQuestion) -> dict[str, Any]:
         "asked_at_ms": each.asked_at_ms,
         "expires_at_ms": each.expires_at_ms,
         "refused": each.was_refused,
+        "refused_by": each.refused_by or None,
         "token": each.token,
     }
 

@@ -160,7 +160,7 @@ class _Teller:
             case jn.MessageSent() | jn.MessageDelivered() | jn.MessageFailed():
                 self.message(at_ms, event)
             case jn.SignalReceived():
-                text = f"from {event.sender}" if event.sender else ""
+                text = f"from {event.sender}" if event.sender else event.by and f"by {event.by}"
                 self.add(Entry("signal", _signal_title(event.name), at_ms, input=event.value, text=text))
             case jn.TimerFired():
                 self.add(Entry("timer", "timer fired", at_ms, seq=event.seq))

@@ -92,6 +92,7 @@ class SignalReceived(Event, frozen=True):
     sender: str = ""
     sender_run: str = ""
     number: int = 0
+    by: str = ""  # of an answer to a question: who gave it, as the sender says
 
 
 class ExecutionCompleted(ClosingEvent, frozen=True):

@@ -6,23 +6,26 @@ What was asked is in the journal; the store only lists where. A token names one 
 from __future__ import annotations
 
 import binascii
+import hashlib
 import hmac
-from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Iterator, Sequence
+from base64 import b64decode, urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
 
 from perdure.core import events as ev
 from perdure.core.ask_events import answer_name
-from perdure.core.errors import NotAsked, WrongAnswer
-from perdure.core.identity import Key, derived_id
+from perdure.core.errors import InvalidOption, NotAsked, WrongAnswer
+from perdure.core.identity import ExecutionId, Key, Namespace, derived_id, shard_of
 from perdure.runtime.schemas import mismatch
 from perdure.store.protocol import AskRow, Mail, Store
 from perdure.workflow.values import codec_for, encode_untyped
 
 PAGE = 1_000
 MAX_TOKEN = 2_000
+MAX_BY = 200
+"""Characters of the name of who answers."""
 EARLIER = "the token is of an earlier run, which is over"
 _token_of = msgspec.msgpack.Decoder(tuple[str, int, bytes]).decode
 
@@ -41,6 +44,8 @@ class OpenQuestion(msgspec.Struct, frozen=True):
     schema: dict[str, Any]
     """JSON Schema of the answer; empty if there is none."""
     location: str
+    refused_by: str = ""
+    """Who gave the last answer, which was not of the type that is asked for, if that was said."""
 
     @property
     def execution(self) -> str:
@@ -89,11 +94,60 @@ def _tag(key: Key, run: str, seq: int) -> bytes:
     return bytes.fromhex(derived_id("ask", key.execution, run, seq))
 
 
+class QuestionPage(list[OpenQuestion]):
+    """Open questions. `next` is the cursor of the page that follows; empty: there is none."""
+
+    def __init__(self, found: Iterable[OpenQuestion] = (), cursor: str = "") -> None:
+        super().__init__(found)
+        self.next = cursor
+
+
+class _Place(msgspec.Struct, array_like=True):
+    """What a cursor says. No run's id, which tokens are made of: a hash of it."""
+
+    to: str
+    execution: str
+    run: bytes
+    seq: int
+
+
 def read_page(
-    store: Store, namespace: str, execution: str, to: str, now_ms: int, after: AskRow | None, limit: int
-) -> list[OpenQuestion]:
-    """Open questions, with what the journal tells of them. Blocks."""
-    return [_told(store, row, now_ms) for row in store.asks(namespace, execution, to, now_ms, after, limit)]
+    store: Store, namespace: str, execution: str, to: str, now_ms: int, cursor: str, limit: int
+) -> QuestionPage:
+    """Open questions, with what the journal tells of them. Blocks. Raises `InvalidOption`: it is no such cursor."""
+    after = _after(store, namespace, to, cursor)
+    rows = store.asks(namespace, execution, to, now_ms, after, limit + 1)
+    page = QuestionPage(_told(store, row, now_ms) for row in rows[:limit])
+    if len(rows) > limit:
+        last = rows[limit - 1]
+        place = _Place(to, last.key.execution, _hash(last.run), last.seq)
+        page.next = urlsafe_b64encode(msgspec.msgpack.encode(place)).decode().rstrip("=")
+    return page
+
+
+def _after(store: Store, namespace: str, to: str, cursor: str) -> AskRow | None:
+    """Where the page begins: behind a question, or at its execution if another run asks there by now."""
+    if cursor == "":
+        return None
+    try:
+        place = _place_of(b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True))
+    except (ValueError, TypeError):
+        place = None
+    if place is None or place.to != to:
+        expected = "`next` of a page of this very list: with the same `to`"
+        raise InvalidOption(option="cursor", value=repr(cursor), expected=expected)
+    key = Key(shard_of(namespace, place.execution, store.shards), Namespace(namespace), ExecutionId(place.execution))
+    row = store.row(key)
+    is_same = row is not None and _hash(row.run) == place.run
+    run, seq = (row.run, place.seq) if row is not None and is_same else ("", 0)
+    return AskRow(key, run, seq, 0, "", "", 0, 0, 0)
+
+
+_place_of = msgspec.msgpack.Decoder(_Place).decode
+
+
+def _hash(run: str) -> bytes:
+    return hashlib.blake2b(run.encode(), digest_size=8).digest()
 
 
 def _told(store: Store, row: AskRow, now_ms: int) -> OpenQuestion:
@@ -102,7 +156,17 @@ def _told(store: Store, row: AskRow, now_ms: int) -> OpenQuestion:
     schema: Any = {}
     if event.schema is not None and not event.schema.key_id:
         schema = codec_for(Any, "a schema").decode(event.schema, "a schema")
-    return OpenQuestion(row, event.question, row.asked_of(now_ms), event.about, event.name, schema, event.location)
+    by = _refused_by(store, row) if row.refused else ""
+    return OpenQuestion(row, event.question, row.asked_of(now_ms), event.about, event.name, schema, event.location, by)
+
+
+def _refused_by(store: Store, row: AskRow) -> str:
+    """Who gave the last answer, looked for in the events behind the question: so many, for it is only for people."""
+    by, name = "", answer_name(row.seq)
+    for recorded in store.load(row.key, row.run, row.position + 1, PAGE):
+        if isinstance(recorded.event, ev.SignalReceived) and recorded.event.name == name:
+            by = recorded.event.by
+    return by
 
 
 # --- answering --------------------------------------------------------------------------------------------------------
@@ -186,13 +250,18 @@ def _journal(store: Store, key: Key, run: str) -> Iterator[ev.AnyEvent]:
         position += len(page)
 
 
-def answer(asked: OpenQuestion, value: Any, message_id: str) -> Mail:
+def answer(asked: OpenQuestion, value: Any, message_id: str, by: str = "") -> Mail:
     """The message that answers it.
 
     Raises:
+        InvalidOption: `by` is no such text.
         WrongAnswer: it is not of the type that is asked for.
         EncodeError: it cannot be encoded.
     """
+    if not isinstance(by, str) or len(by) > MAX_BY or not (by.isprintable() or not by):
+        raise InvalidOption(
+            option="by", value=repr(by)[: 2 * MAX_BY], expected=f"a name of at most {MAX_BY} characters"
+        )
     what = f"the answer to question #{asked.seq}"
     payload = value if isinstance(value, ev.Payload) else encode_untyped(value, what)
     plain = codec_for(Any, what).decode(payload, what)
@@ -201,7 +270,7 @@ def answer(asked: OpenQuestion, value: Any, message_id: str) -> Mail:
     reason = mismatch(asked.schema, plain) if asked.schema else ""
     if reason:
         raise WrongAnswer(execution=asked.execution, seq=asked.seq, reason=reason)
-    event = ev.SignalReceived(message_id, answer_name(asked.seq), payload)
+    event = ev.SignalReceived(message_id, answer_name(asked.seq), payload, by=by)
     return Mail(receiver=asked.row.key, message_id=message_id, event=event, receiver_run=asked.row.run)
 
 

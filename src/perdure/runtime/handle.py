@@ -428,17 +428,19 @@ class Handle(Generic[R]):
         """Questions that it asks people, and that are open: at most a thousand. See `perdure.ask`."""
         port, key = self._port, self.key
         now_ms, read = port.environment.now_ms(), asks.read_page
-        return await port.read(lambda: read(port.store, key.namespace, key.execution, "", now_ms, None, PAGE))  # type: ignore[no-any-return]
+        return await port.read(lambda: read(port.store, key.namespace, key.execution, "", now_ms, "", PAGE))  # type: ignore[no-any-return]
 
-    async def answer(self, value: Any, *, seq: int | None = None, token: str = "") -> None:
+    async def answer(self, value: Any, *, seq: int | None = None, token: str = "", by: str = "") -> None:
         """Answer a question that it asks; returns when that is durable. It counts once.
 
         Args:
             value: of the type that is asked for.
             seq: the question's number, where there are several.
             token: the question's, instead.
+            by: who answers, for the record: up to 200 characters.
 
         Raises:
+            InvalidOption: `by` is too long.
             NotAsked: nobody asks that (any more): it was answered, its time is over, or it is of an earlier run.
             WrongAnswer, EncodeError: the value is not of the type that is asked for; the question is still open.
             ExecutionNotFound: there is none with this id.
@@ -455,7 +457,7 @@ class Handle(Generic[R]):
         else:
             found = await port.read(lambda: asks.find(store, key, seq, now_ms))
         with self._secrets_pass():
-            mail = asks.answer(found, value, port.new_id())
+            mail = asks.answer(found, value, port.new_id(), by)
         receipt = await port.deposit(mail)
         if receipt.status == "moot" and not await port.read(lambda: asks.was_taken(store, found, mail.message_id)):
             raise NotAsked(execution=self.id, state="somebody else has just answered, or its time is over")

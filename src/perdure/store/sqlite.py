@@ -479,7 +479,8 @@ class SqliteStore:
     ) -> list[AskRow]:
         """See `Store.asks`."""
         least = (-1, "", "", "", 0) if after is None else (*after.key, after.run, after.seq)
-        return [ask_of(row) for row in self._all("asks", (*least, namespace, execution, to, now_ms, limit))]
+        query = "asks_of" if to else "asks"
+        return [ask_of(row) for row in self._all(query, (*least, namespace, execution, to, now_ms, limit))]
 
     def blob(self, key: Key, address: bytes) -> bytes | None:
         """See `Store.blob`."""

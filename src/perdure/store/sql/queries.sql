@@ -196,8 +196,22 @@ expires_at_ms, message_id, refused FROM ask
 WHERE (shard, namespace, execution, run, seq) > (?1, ?2, ?3, ?4, ?5) AND namespace = ?6
 AND (?7 = '' OR execution = ?7)
 AND (?9 = 0 OR (message_id = '' AND NOT (expires_at_ms > 0 AND expires_at_ms <= ?9)))
-AND (?8 = '' OR ?8 = CASE WHEN escalate_at_ms > 0 AND escalate_at_ms <= ?9 THEN escalate_to ELSE addressee END)
-ORDER BY shard, namespace, execution, run, seq LIMIT ?10
+AND ?8 = '' ORDER BY shard, namespace, execution, run, seq LIMIT ?10
+-- name: asks_of
+SELECT shard, namespace, execution, run, seq, position, addressee, escalate_to, escalate_at_ms, asked_at_ms,
+       expires_at_ms, message_id, refused
+FROM ask INDEXED BY ask_addressee
+WHERE namespace = ?6 AND addressee = ?8 AND (shard, execution, run, seq) > (?1, ?3, ?4, ?5)
+AND (?7 = '' OR execution = ?7) AND NOT (escalate_at_ms > 0 AND escalate_at_ms <= ?9)
+AND (?9 = 0 OR (message_id = '' AND NOT (expires_at_ms > 0 AND expires_at_ms <= ?9)))
+UNION ALL
+SELECT shard, namespace, execution, run, seq, position, addressee, escalate_to, escalate_at_ms, asked_at_ms,
+       expires_at_ms, message_id, refused
+FROM ask INDEXED BY ask_escalated
+WHERE namespace = ?6 AND escalate_to = ?8 AND (shard, execution, run, seq) > (?1, ?3, ?4, ?5)
+AND (?7 = '' OR execution = ?7) AND escalate_at_ms > 0 AND escalate_at_ms <= ?9
+AND (?9 = 0 OR (message_id = '' AND NOT (expires_at_ms > 0 AND expires_at_ms <= ?9)))
+ORDER BY shard, execution, run, seq LIMIT ?10
 
 -- name: outbox_used
 SELECT EXISTS (SELECT 1 FROM outbox)
