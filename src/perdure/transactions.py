@@ -32,7 +32,7 @@ from perdure.core.events import CLOSING, FailureInfo, Payload, StepCompleted, St
 from perdure.core.identity import Key
 from perdure.core.retry import Retry, Seconds, to_ms
 from perdure.runtime.attempt import StepRun
-from perdure.runtime.client import Executions
+from perdure.runtime.executions import Executions
 from perdure.runtime.handle import key_of
 from perdure.store.protocol import Store
 from perdure.store.sealing import SealedStore

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.runtime.noting import seen
 
 import perdure
 from perdure.core.events import Recorded
@@ -59,6 +60,12 @@ class Lab:
     async def client(self) -> AsyncIterator[perdure.Client]:
         async with perdure.Client(self.path) as client:
             yield client
+
+
+@pytest.fixture(autouse=True)
+def nothing_seen() -> None:
+    """What the last test noted is forgotten."""
+    seen.clear()
 
 
 @pytest.fixture

@@ -7,28 +7,11 @@ from typing import Any
 
 import pytest
 from tests.runtime.conftest import Lab, status, until
+from tests.runtime.noting import echo, note, seen
 
 import perdure
-from perdure import step, workflow
+from perdure import workflow
 from perdure.store.sqlite import SqliteStore
-
-seen: list[Any] = []
-
-
-@pytest.fixture(autouse=True)
-def fresh() -> None:
-    seen.clear()
-
-
-@step
-async def note(what: Any) -> Any:
-    seen.append(what)
-    return what
-
-
-@workflow
-async def echo(value: str) -> str:
-    return await note(value)
 
 
 @workflow

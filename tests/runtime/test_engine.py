@@ -12,6 +12,7 @@ from typing import Any
 import apsw
 import pytest
 from tests.runtime.conftest import Lab, status, until
+from tests.runtime.noting import seen
 
 import perdure
 from perdure import step, workflow
@@ -23,13 +24,6 @@ from perdure.runtime.background import ThreadBackground
 from perdure.runtime.threads import ThreadPool
 from perdure.store.protocol import Lease, Row, Session
 from perdure.store.sqlite import SqliteStore
-
-seen: list[Any] = []
-
-
-@pytest.fixture(autouse=True)
-def fresh() -> None:
-    seen.clear()
 
 
 @workflow

@@ -10,28 +10,17 @@ import apsw
 import msgspec
 import pytest
 from tests.runtime.conftest import Lab, of_kind, status, until
+from tests.runtime.noting import note, seen
 
 import perdure
 from perdure import journal as jn
-from perdure import step, workflow
+from perdure import workflow
 from perdure.runtime import stalls
 from perdure.runtime.outgoing import Outgoing
 from perdure.store.sqlite import SqliteStore
 
-seen: list[Any] = []
 POLICIES = ("terminate", "cancel", "abandon")
 ENDS = {"terminate": "terminated", "cancel": "cancelled", "abandon": "parked"}
-
-
-@pytest.fixture(autouse=True)
-def fresh() -> None:
-    seen.clear()
-
-
-@step
-async def note(what: Any) -> Any:
-    seen.append(what)
-    return what
 
 
 @workflow

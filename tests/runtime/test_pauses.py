@@ -8,29 +8,22 @@ from typing import Any
 
 import pytest
 from tests.runtime.conftest import Lab, ShiftedClock, kinds, status, until
+from tests.runtime.noting import note, seen
 
 import perdure
 from perdure import step, workflow
 from perdure.core.events import Recorded
 
-seen: list[Any] = []
 gates: dict[str, asyncio.Event] = {}
 
 
 @pytest.fixture(autouse=True)
 def fresh() -> None:
-    seen.clear()
     gates.clear()
 
 
 def gate(name: str) -> asyncio.Event:
     return gates.setdefault(name, asyncio.Event())
-
-
-@step
-async def note(what: Any) -> Any:
-    seen.append(what)
-    return what
 
 
 @step

@@ -11,29 +11,13 @@ from typing import Any
 
 import pytest
 from tests.runtime.conftest import Lab, ShiftedClock, kinds, of_kind, status, until
+from tests.runtime.noting import echo, note, seen
 
 import perdure
 from perdure import step, workflow
 from perdure.core import events as ev
 
-seen: list[Any] = []
 HOUR_MS = 3_600_000
-
-
-@pytest.fixture(autouse=True)
-def fresh() -> None:
-    seen.clear()
-
-
-@step
-async def note(what: Any) -> Any:
-    seen.append(what)
-    return what
-
-
-@workflow
-async def echo(value: str) -> str:
-    return await note(value)
 
 
 @workflow

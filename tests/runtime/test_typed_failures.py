@@ -11,18 +11,12 @@ from typing import Any
 import pytest
 import sqlalchemy
 from tests.runtime.conftest import Lab, kinds, of_kind, status, until
+from tests.runtime.noting import seen
 
 import perdure
 from perdure import Retry, step, workflow
 from perdure.core import events as ev
 from perdure.encryption import KeyRing
-
-seen: list[Any] = []
-
-
-@pytest.fixture(autouse=True)
-def fresh() -> None:
-    seen.clear()
 
 
 class CardDeclined(perdure.Failure):

@@ -8,31 +8,19 @@ from typing import Any
 
 import pytest
 from tests.runtime.conftest import Lab, until
+from tests.runtime.noting import note, seen
 
 import perdure
-from perdure import step, workflow
+from perdure import workflow
 from perdure.core.errors import (
     EncodeError,
 )
-
-seen: list[Any] = []
-
-
-@pytest.fixture(autouse=True)
-def fresh() -> None:
-    seen.clear()
 
 
 @dataclass
 class Line:
     text: str
     number: int = 1
-
-
-@step
-async def note(what: Any) -> Any:
-    seen.append(what)
-    return what
 
 
 @workflow

@@ -29,10 +29,10 @@ from perdure.core.identity import DEFAULT_LANE, DEFAULT_NAMESPACE, Key
 from perdure.core.retry import Seconds, to_ms
 from perdure.runtime.background import ThreadBackground, post
 from perdure.runtime.branching import Asked, carry_out
-from perdure.runtime.client import Executions
 from perdure.runtime.collecting import retentions_of
 from perdure.runtime.committer import ThreadCommitter
 from perdure.runtime.environment import Environment, SystemEnvironment
+from perdure.runtime.executions import Executions
 from perdure.runtime.figures import Figures
 from perdure.runtime.handle import raise_if_error
 from perdure.runtime.known import fingerprint_of, named, place_of

@@ -17,7 +17,7 @@ from perdure.core.errors import InvalidOption, StoreError
 from perdure.core.events import Payload
 from perdure.core.identity import DEFAULT_NAMESPACE, Key
 from perdure.core.retry import Seconds, to_ms
-from perdure.runtime.client import Executions
+from perdure.runtime.executions import Executions
 from perdure.runtime.figures import Figures
 from perdure.runtime.known import named
 from perdure.runtime.local import Question
