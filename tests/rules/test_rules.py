@@ -243,7 +243,7 @@ def test_a_commit_holds_messages_then_results_then_timers_by_deadline_and_number
     world.run(1)
     worker.process.thaw()
     worker.environment.skew_ms = 10_000
-    worker.process.call_soon(worker.worker.woken, [world.key("x")])
+    worker.process.call_soon(worker.worker.arrivals.woken, [world.key("x")])
     world.run(20)
     events = [recorded.event for recorded in world.journal()]
     timers = [event.seq for event in events if isinstance(event, ev.TimerFired)]

@@ -78,7 +78,7 @@ async def test_the_policy_holds_when_the_worker_dies_as_the_parent_closes(
         await handle.result(timeout=5)
     store.close()
     async with lab.engine(leaves, cleans) as engine:
-        await until(lambda: not engine._worker._loading)  # type: ignore[union-attr]
+        await until(lambda: not len(engine._worker.arrivals))  # type: ignore[union-attr]
         assert (await status(engine.handle("child"), ends)).parent
         assert seen == cleaned
 

@@ -312,10 +312,10 @@ async def test_an_engine_without_the_key_stalls_what_it_must_run_and_one_with_it
     for codec in (None, ring(current="k2", k2=K2)):
         async with lab.engine(waits, codec=codec) as engine:
             handle = engine.handle("waits")
-            engine._worker.woken([handle.key])  # type: ignore[union-attr]
+            engine._worker.arrivals.woken([handle.key])  # type: ignore[union-attr]
             store = engine.store.inner
             store._writer.execute("UPDATE execution SET status = 'active'")
-            engine._worker.scan()  # type: ignore[union-attr]
+            engine._worker.arrivals.scan()  # type: ignore[union-attr]
             row = await status(handle, "stalled")
             assert (row.waits_for, "'k1', which is not here" in row.problem) == ("KeyMissing", True)
             with pytest.raises(perdure.ExecutionStalled, match="k1"):

@@ -187,7 +187,7 @@ async def test_closing_is_quiet_what_reads_the_store_ends_before_it(
     async with lab.engine(listens) as engine:
         store.slow = True
         if who == "the scan":
-            engine._running().scan()
+            engine._running().arrivals.scan()
         await until(store.read.is_set)
     assert store.closed.is_set()
     await until(lambda: not {"perdure-heart", "perdure-reader_0"} & {each.name for each in threading.enumerate()})

@@ -304,7 +304,7 @@ async def test_what_is_written_while_its_row_is_read_is_not_missed(lab: Lab) -> 
             return found
 
         engine.store.row = slow  # type: ignore[method-assign]
-        worker.woken([key])
+        worker.arrivals.woken([key])
         await asyncio.to_thread(asked.wait, 10)
         async with lab.client() as client:
             await client.start(echo, "b", id="x", on_conflict="terminate")

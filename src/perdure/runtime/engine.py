@@ -190,7 +190,7 @@ class Engine(Executions):
             session,
             post=loop.call_soon_threadsafe,
             alone=lambda: worker.active <= 1 and len(worker.steps) == 0,
-            woken=worker.woken,
+            woken=worker.arrivals.woken,
             lost=self._lost,
         )
         worker.collector.keep(self._retentions)
@@ -445,7 +445,7 @@ class Engine(Executions):
         """Resume a stalled execution and run it here."""
         receipt: Receipt = await self.read(lambda: self.store.resume(key, message_id))
         if receipt.status == "accepted":
-            self._running().woken([key])
+            self._running().arrivals.woken([key])
         return receipt
 
     def code(self, name: str) -> Workflow[..., Any] | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Protocol
 
 from perdure.core.identity import Key
@@ -29,16 +30,13 @@ class Home(Protocol):
     committer: Committer
     stopping: bool
 
-    def load(self, row: Row) -> None:
-        """Bring it into memory."""
-        ...
-
 
 class Suspects:
     """Whose turn it is, and who waits. Belongs to the engine's thread."""
 
-    def __init__(self, worker: Home) -> None:
+    def __init__(self, worker: Home, load: Callable[[Row], None]) -> None:
         self._worker = worker
+        self._load = load  # bring it into memory
         self._waiting: list[Row] = []
         self._current: Row | None = None
 
@@ -59,7 +57,7 @@ class Suspects:
         self._worker.steps.alone = row.key
         log.warning("execution %s was active at %d unclean deaths: it runs alone", row.key.execution, row.recoveries)
         asyncio.get_running_loop().call_later(ALONE_AT_MOST_S, self.passed, row.key)
-        self._worker.load(row)
+        self._load(row)
 
     def read(self, store: Store, row: Row) -> Loaded:
         """Before it begins, the store knows that it runs alone: those that wait their turn die beside it, innocent."""

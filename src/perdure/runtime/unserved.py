@@ -28,6 +28,10 @@ class Home(Protocol):
         """Have it called off the loop."""
         ...
 
+
+class Loading(Protocol):
+    """What brings executions into memory."""
+
     def load(self, row: Row) -> None:
         """Read it, and bring it into memory."""
         ...
@@ -40,8 +44,9 @@ class Home(Protocol):
 class Unserved:
     """Of one worker."""
 
-    def __init__(self, worker: Home) -> None:
+    def __init__(self, worker: Home, loading: Loading) -> None:
         self._worker = worker
+        self._loading = loading
         self._named: set[str] = set()
 
     def meet(self, row: Row) -> None:
@@ -54,8 +59,8 @@ class Unserved:
 
         def looked(letters: Any) -> None:
             if letters and not isinstance(letters, Exception):
-                if not worker.is_here(row):
-                    worker.load(row)
+                if not self._loading.is_here(row):
+                    self._loading.load(row)
             else:
                 why = str(self.problem(row))
                 worker.committer.advise(

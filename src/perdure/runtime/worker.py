@@ -1,4 +1,4 @@
-"""A worker: the executions that it has in memory, how they come in from the store, and how they leave again.
+"""A worker: the executions that it has in memory, how they are written, rest, and leave; `Arrivals` brings them in.
 
 All of it runs on the engine's loop. What blocks (loading, committing, renewing the lease) goes through the ports
 `Background` and `Committer`, so that the simulator runs this very code in one thread.
@@ -9,31 +9,28 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from perdure.core import events as ev
-from perdure.core.errors import CorruptJournal, JournalFromTheFuture, PerdureError, StalledByBug, StoreError
+from perdure.core.errors import CorruptJournal, JournalFromTheFuture, PerdureError
 from perdure.core.identity import Key
 from perdure.runtime.alarm import Alarm
+from perdure.runtime.arrivals import Arrivals
 from perdure.runtime.background import Background
 from perdure.runtime.collecting import Collector
 from perdure.runtime.committer import Committer, Done
 from perdure.runtime.driver import Driver
 from perdure.runtime.environment import Environment
 from perdure.runtime.lease import NOTHING, Holding
-from perdure.runtime.loading import Loaded, died_alone, letters_for, parent_of, read, recorded_here, size_of
+from perdure.runtime.loading import letters_for, recorded_here
 from perdure.runtime.stalls import Stalls
 from perdure.runtime.steps import StepRunner
-from perdure.runtime.suspects import RECOVERIES_ALONE, Suspects
-from perdure.runtime.unserved import UNSERVED, Unserved
-from perdure.store.protocol import Batch, Lease, Row, Session, Start, Store, Succession
+from perdure.store.protocol import Batch, Lease, Session, Start, Store, Succession
 from perdure.workflow.definitions import Workflow
-from perdure.workflow.values import failure_info
 
 log = logging.getLogger("perdure")
 
-READY_PAGE = 200
 PARK_WORTH_MS = 1_000
 DELIVERIES_PER_TICK = 1_000
 
@@ -92,16 +89,9 @@ class Worker:
         self._outgoing: list[tuple[Batch, Done]] = []
         self._resting_bytes = 0
         self._stalls = Stalls(self)
-        self._loading: set[Key] = set()
         self._fetching: dict[Driver, bool] = {}  # whose inbox is being read: whether to read it again after that
-        self._woken_while_loading: set[Key] = set()
-        self._outdated: set[Key] = set()  # another run took its place while it was read
-        self._leaving: dict[Key, bool] = {}  # dropped with a commit under way: whether to load it again after that
-        self._scanning = False
-        self._scan_again = False
-        self._suspects = Suspects(self)
+        self.arrivals = Arrivals(self)
         self.collector = Collector(store, self.ask, environment)
-        self._unserved = Unserved(self)
         self._room: list[asyncio.Future[None]] = []
         self.stopping = False  # nothing new comes in
         self._stopped = False  # everything has left
@@ -175,7 +165,7 @@ class Worker:
                     self._loop.call_later(0.5, self.fetch_letters, driver)
             elif driver.dead:
                 if letters or again:
-                    self.woken([driver.key])  # it was evicted meanwhile
+                    self.arrivals.woken([driver.key])  # it was evicted meanwhile
             else:
                 driver.letters_arrived(letters)
                 if again:
@@ -192,11 +182,11 @@ class Worker:
         if wake_at_ms is None or wake_at_ms > self.now_ms() + PARK_WORTH_MS:
             paused = driver.paused
             self.committer.advise(driver.park("paused" if paused else "parked", waits_for=driver.execution.waits_for()))
-            self._rouse(driver)
+            self.rouse(driver)
             self.resting[key] = driver.size
             self._resting_bytes += driver.size
             self._evict_some()
-        self._suspects.passed(key)
+        self.arrivals.suspects.passed(key)
         self._made_room()
 
     def closed(self, driver: Driver, event: ev.AnyEvent) -> None:
@@ -213,7 +203,7 @@ class Worker:
         """The next run goes on at once; its letters are read when the store says that there are some."""
         key, workflow = driver.key, self.workflows.get(then.workflow) if then is not None else None
         if then is None or workflow is None or self.stopping:
-            self.woken([key])
+            self.arrivals.woken([key])
             return
         following = self.drivers[key] = Driver(self, key, then.run, workflow)
         following.replay(recorded_here(then.events, 0, self.fingerprint), ())
@@ -225,12 +215,12 @@ class Worker:
     def begun_anew(self, key: Key, run: str) -> None:
         """Another run has taken the place of the one that there was, if there was one."""
         driver = self.drivers.get(key)
-        if key in self._loading:
-            self._outdated.add(key)
-        elif driver is not None and driver.run != run:
+        if self.arrivals.outdated(key):
+            return
+        if driver is not None and driver.run != run:
             self.reload(driver)
         else:
-            self.woken([key])
+            self.arrivals.woken([key])
 
     def lost(self, driver: Driver) -> None:
         """Somebody else has written to its journal, or may have: forget it, and look at the store again."""
@@ -243,13 +233,17 @@ class Worker:
         """Its id was taken: it never existed. Meanwhile it stood in the place of the one that has the id."""
         self.reload(driver)
 
+    def left(self, key: Key) -> None:
+        """The last commit of an execution that was dropped has ended."""
+        self.arrivals.left(key)
+
     def reload(self, driver: Driver) -> None:
         """Forget what is in memory, and look at the store again."""
         self.drop(driver)
         self.on_moved(driver.key)
-        self.woken([driver.key])
+        self.arrivals.woken([driver.key])
 
-    # --- coming in ---
+    # --- beginning ---
 
     def start(self, start: Start, workflow: Workflow[..., Any]) -> Driver:
         """Begin a new execution; its first commit tells whether the id was free."""
@@ -261,11 +255,11 @@ class Worker:
     @property
     def active(self) -> int:
         """Executions in memory that have something to do."""
-        return len(self.drivers) - len(self.resting) + len(self._loading)
+        return len(self.drivers) - len(self.resting) + len(self.arrivals)
 
     def gauges(self) -> dict[str, int]:
         """What `Figures` tells of it."""
-        told = {"active": self.active, "resting": len(self.resting), "loading": len(self._loading)}
+        told = {"active": self.active, "resting": len(self.resting), "loading": len(self.arrivals)}
         return told | {"running": len(self.steps), "waiting": self.steps.waiting(), "held": len(self._room)}
 
     async def room(self) -> None:
@@ -275,192 +269,9 @@ class Worker:
             self._room.append(waiter)
             await waiter
 
-    def woken(self, keys: Sequence[Key]) -> None:
-        """These executions have mail, or are new. Those of other workers are found by them."""
-        for key in keys:
-            if key.shard not in self.holding.shards:
-                continue
-            driver = self.drivers.get(key)
-            if driver is not None:
-                self._rouse(driver)
-                self.fetch_letters(driver)
-            elif key in self._loading:
-                self._woken_while_loading.add(key)
-            elif self.active < self.limits.active:
-                self._load_key(key)
-            else:
-                self.scan()  # it is in the store, `active`: found when there is room
-
-    def scan(self) -> None:
-        """Look in the store for what is active or due and not in memory."""
-        if self.stopping:
-            return
-        if self._scanning:
-            self._scan_again = True
-            return
-        self._scanning = True
-        self._scan_again = False
-        self._scan_page(None)
-
-    def _scan_page(self, after: Key | None) -> None:
-        room = self.limits.active - self.active
-        if room <= 0 or self.stopping:
-            self._scanning = False  # `_made_room` scans again
-            self._scan_again = True
-            return
-        limit = min(READY_PAGE, room)
-
-        def scanned(rows: Any) -> None:
-            if isinstance(rows, Exception):
-                log.warning("cannot look for work, trying again: %s", rows)
-                self._scanning = False
-                self._loop.call_later(0.5, self.scan)
-                return
-            self._load_rows(rows)
-            if len(rows) == limit:
-                self._scan_page(rows[-1].key)
-            else:
-                self._scanning = False
-                self._arm_scan()
-
-        self.ask(lambda: self.store.ready(self.session, self.now_ms(), after, limit), scanned)
-
-    def _arm_scan(self) -> None:
-        if self._scan_again:
-            self._loop.call_soon(self.scan)
-            return
-
-        def told(wake_at_ms: Any) -> None:
-            if isinstance(wake_at_ms, Exception):
-                self._loop.call_later(0.5, self._arm_scan)
-            else:
-                self._hear_of(wake_at_ms)  # what was parked since it was read is heard of already
-
-        self.ask(lambda: self.store.next_wake_ms(self.session), told)
-
-    def left(self, key: Key) -> None:
-        """The last commit of an execution that was dropped has ended."""
-        if self._leaving.pop(key, False):
-            self.woken([key])
-
-    def _load_key(self, key: Key) -> None:
-        if key in self._leaving:
-            self._leaving[key] = True
-            return
-        self._loading.add(key)
-        self.ask(lambda: self.store.row(key), lambda row: self._row_read(key, row))
-
-    def _row_read(self, key: Key, row: Any) -> None:
-        self._loading.discard(key)
-        if isinstance(row, Exception):
-            log.warning("cannot read %s, trying again: %s", key.execution, row)
-            self._loop.call_later(0.5, self.woken, [key])
-        elif row is not None and row.status == "active":
-            self._load_rows([row])
-        elif key in self._woken_while_loading:  # what woke it may have been written after the row was read
-            self._woken_while_loading.discard(key)
-            self.woken([key])
-        elif row is not None and row.status == "stalled" and row.waits_for == UNSERVED:
-            self._load_rows([row])  # it stalled just when somebody asked to end it
-        elif row is not None and row.status == "parked":
-            self._hear_of(row.wake_at_ms)
-
-    def _load_rows(self, rows: Sequence[Row]) -> None:
-        for row in rows:
-            driver = self.drivers.get(row.key)
-            if driver is not None and driver.run != row.run and not driver.is_new:
-                self.reload(driver)  # another process rewound it
-            elif driver is not None:
-                self._rouse(driver)
-                driver.timer_due()
-                if row.status == "active":
-                    self.fetch_letters(driver)  # another process may have written into its inbox
-            elif row.key not in self._loading and self._serves(row):
-                if row.recoveries < RECOVERIES_ALONE:
-                    self.load(row)
-                else:
-                    self._suspects.add(row)
-        self._suspects.next()
-
-    def _serves(self, row: Row) -> bool:
-        if row.key.shard not in self.holding.shards:
-            return False
-        if row.workflow in self.workflows:
-            return True
-        self._unserved.meet(row)
-        return False
-
-    def is_here(self, row: Row) -> bool:
-        """Whether it is in memory, or on its way there."""
-        return row.key in self._loading or row.key in self.drivers
-
-    def load(self, row: Row) -> None:
-        """Read it in the background, and bring it into memory."""
-        if row.key in self._leaving:
-            self._leaving[row.key] = True
-            self._suspects.passed(row.key)
-            return
-        self._loading.add(row.key)
-        reading = self._suspects.read if self._suspects.has_turn(row.key) else read
-        self.ask(lambda: reading(self.store, row), lambda loaded: self._read(row, loaded))
-
-    def _read(self, row: Row, loaded: Any) -> None:
-        self._loading.discard(row.key)
-        if row.key in self._outdated:
-            self._outdated.discard(row.key)
-            self._woken_while_loading.discard(row.key)
-            self._suspects.passed(row.key)
-            self.woken([row.key])
-        else:
-            self._loaded(row, loaded)
-
-    def _loaded(self, row: Row, loaded: Any) -> None:
-        again = row.key in self._woken_while_loading
-        self._woken_while_loading.discard(row.key)
-        there = self.drivers.get(row.key)
-        if there is not None and there.is_new and self._suspects.has_turn(row.key):
-            self._loop.call_later(0.02, self.load, row)  # a start of its id stands in its place for a moment
-            return
-        if self.stopping or there is not None or row.key.shard not in self.holding.shards:
-            self._suspects.passed(row.key)
-            return
-        driver = Driver(self, row.key, row.run, self._unserved.code_of(row))
-        if isinstance(loaded, StoreError):
-            log.warning("cannot load %s, trying again: %s", row.key.execution, loaded)
-            self._loop.call_later(0.5, self._load_again, row)
-            return
-        self.drivers[row.key] = driver
-        if isinstance(loaded, Exception):
-            self._unreadable(driver, row, loaded)
-        else:
-            self._replay(driver, row, loaded)
-        if again:
-            self.fetch_letters(driver)
-
-    def _load_again(self, row: Row) -> None:
-        if self._suspects.has_turn(row.key):
-            self.load(row)
-        else:
-            self.woken([row.key])
-
-    def _unreadable(self, driver: Driver, row: Row, error: Exception) -> None:
-        driver.length = row.position
-        driver.pending.parent = parent_of(row)
-        driver.broken = error if isinstance(error, PerdureError) else StalledByBug(failure=failure_info(error))
-        self.fetch_letters(driver)
-
-    def _replay(self, driver: Driver, row: Row, loaded: Loaded) -> None:
-        driver.watched = self._suspects.has_turn(row.key)
-        driver.poisoned = died_alone(loaded)
-        driver.size = sum(size_of(recorded.event) for recorded in loaded.journal)
-        driver.progress = {r.seq: r.progress for r in loaded.running if r.run == row.run and r.progress is not None}
-        if row.workflow not in self.workflows:
-            driver.broken, driver.pending.parent = self._unserved.problem(row), parent_of(row)
-        driver.replay(loaded.journal, loaded.letters)
-
     def progressed(self, driver: Driver) -> None:
         """Something of an execution that runs alone was committed."""
-        self._suspects.passed(driver.key)
+        self.arrivals.suspects.passed(driver.key)
 
     # --- what is ours ---
 
@@ -475,7 +286,7 @@ class Worker:
         for driver in [each for key, each in self.drivers.items() if key.shard in lost and not each.is_new]:
             self.drop(driver)
         if gained:
-            self.scan()
+            self.arrivals.scan()
         if self._lapse is not None:
             self._lapse.cancel()
         if lease.ttl_ms is not None:
@@ -493,14 +304,14 @@ class Worker:
 
         def delivered(keys: Any) -> None:
             if isinstance(keys, list):
-                self.woken(keys)
+                self.arrivals.woken(keys)
 
         def looked(changes: Any) -> None:
             if isinstance(changes, Exception):
                 log.warning("cannot look at the store: %s", changes)
             elif changes != self.changes:
                 self.changes = changes
-                self.scan()
+                self.arrivals.scan()
 
         self.ask(lambda: self.store.deliver(self.session, DELIVERIES_PER_TICK), delivered)
         self.ask(self.store.changes, looked)
@@ -508,7 +319,8 @@ class Worker:
 
     # --- leaving ---
 
-    def _rouse(self, driver: Driver) -> None:
+    def rouse(self, driver: Driver) -> None:
+        """It does not rest any more."""
         size = self.resting.pop(driver.key, None)
         if size is not None:
             self._resting_bytes -= size
@@ -518,12 +330,12 @@ class Worker:
         if self.drivers.get(driver.key) is driver:
             del self.drivers[driver.key]
             self._alarm.set(driver.key, None)
-        self._rouse(driver)
+        self.rouse(driver)
         if driver.committing:
-            self._leaving.setdefault(driver.key, False)
+            self.arrivals.leaving(driver.key)
         driver.discard()
         if not driver.is_new:  # else it only was a start that met the suspect's id
-            self._suspects.passed(driver.key)
+            self.arrivals.suspects.passed(driver.key)
         self._made_room()
 
     def _evict_some(self) -> None:
@@ -535,11 +347,12 @@ class Worker:
             if driver.resting:
                 due_ms = driver.next_wake_ms()
                 self.drop(driver)
-                self._hear_of(due_ms)
+                self.hear_of(due_ms)
             else:
-                self._rouse(driver)
+                self.rouse(driver)
 
-    def _hear_of(self, due_ms: int | None) -> None:
+    def hear_of(self, due_ms: int | None) -> None:
+        """Something is due then that is not in memory: look at the store then."""
         armed = self._alarm.due("scan")
         if due_ms is not None and (armed is None or due_ms < armed):
             self._alarm.set("scan", due_ms)
@@ -550,21 +363,20 @@ class Worker:
             if not waiter.done():
                 waiter.set_result(None)
                 break
-        if self._scan_again and not self._scanning and not self.stopping:
-            self._loop.call_soon(self.scan)
+        self.arrivals.room_again()
 
     def _ring(self, who: Any) -> None:
         if who == "scan":
-            self.scan()
+            self.arrivals.scan()
             return
         driver = self.drivers.get(who)
         if driver is not None:
-            self._rouse(driver)
+            self.rouse(driver)
             driver.timer_due()
 
     def idle(self, asleep: int = 0) -> bool:
         """Nothing runs but so many steps, is read or written: only time or a message brings something to do."""
-        reading = self._loading or self._fetching or self._scanning or self._leaving
+        reading = self.arrivals.under_way or self._fetching
         under_way = self._turning or self._stalls or len(self.steps) > asleep or self.committer.depth()
         return not (reading or under_way) and all(driver.is_quiet for driver in self.drivers.values())
 

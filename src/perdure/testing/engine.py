@@ -250,7 +250,7 @@ class TestEngine(Engine):
         if not at_once and seconds < self._patience_s:
             return
         delivered = await self.read(lambda: self.store.deliver(worker.session, DELIVERIES_PER_TICK))
-        worker.woken(delivered)
+        worker.arrivals.woken(delivered)
         if await self._idle(worker) and self._next_ms(worker) is None and self._is_awaited():
             self._fail(NothingLeft(waits=await self._waits_for(worker)))
 

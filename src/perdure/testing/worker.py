@@ -239,7 +239,7 @@ class SimWorker:
         )
         worker.steps.stand_in = self.stand_in
         worker.committer = SimCommitter(
-            self.process, self.pace, self.store, session, woken=worker.woken, lost=self._lost
+            self.process, self.pace, self.store, session, woken=worker.arrivals.woken, lost=self._lost
         )
         worker.on_stalled = self.on_stalled
         self.worker = worker
@@ -252,7 +252,7 @@ class SimWorker:
             lost=self._lost,
         )
         self._beat()
-        worker.scan()
+        worker.arrivals.scan()
         self._tick()
 
     async def _read(self, call: Callable[[], Any]) -> Any:
