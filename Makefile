@@ -51,6 +51,7 @@ sim: $(VENV)/.dev-stamp ## the simulator: make sim SEEDS=20000
 crash: $(VENV)/.dev-stamp ## kill -9 a worker again and again: make crash KILLS=200
 	$(BIN)/python -m tests.crash.campaign --kills $(KILLS) $(ARGS)
 	$(BIN)/python -m tests.crash.payments --kills $(KILLS)
+	PERDURE_FAULT_STRIDE=1 $(PYTEST) -q -n auto tests/store/test_exhaustive_faults.py
 
 docs: $(VENV)/.dev-stamp ## the documentation as a site, in .cache/site
 	$(BIN)/sphinx-build -W --keep-going -q docs .cache/site

@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 import re
 import signal
+import sys
 
 import pytest
 from rich.console import Console
 from tests.cli.conftest import Cli, Project, Spawn, until
-from tests.cli.test_all_commands import in_a_terminal
+from tests.cli.terminal import in_a_terminal
 
 import perdure
 from perdure.cli.top_view import Reading, line, lines
@@ -50,7 +51,7 @@ def test_beside_a_worker_it_tells_what_that_does_and_has_done(
 @pytest.mark.slow
 def test_it_is_drawn_in_place_in_a_terminal(project: Project, cli: Cli, worker: Spawn) -> None:
     worker()
-    drawn = in_a_terminal(project, "top", "--count", "3", "--interval", "0.1")
+    drawn = in_a_terminal(project, sys.executable, "-m", "perdure", "top", "--count", "3", "--interval", "0.1")
     assert drawn.count("executions") >= 3
     assert "\x1b[1A" in drawn, "the cursor goes up"
     assert "up " in drawn

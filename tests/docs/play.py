@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 WORDS = {
     "file": "NAME: it is written to this file instead of being run",
     "exit": "CODE: what the shell ends with; 0 by default",
-    "until": "COMMAND: of `timeout -s KILL N ...`: here it is killed once this succeeds, however slow the machine",
+    "until": "COMMAND: of `timeout -s KILL N ...`: here it is killed once this succeeds; what it printed is in $SAID",
     "raises": "NAME: the exception that ends it",
     "background": "it goes on beside the blocks that follow, as in a second terminal",
     "like": "an output whose numbers and blanks may differ",
@@ -158,8 +158,8 @@ class Player:
         with Path(f"killed-{block.line}").open("w+", encoding="utf-8") as said:
             running = subprocess.Popen(["bash", "-c", f"exec {command[1]}"], stdout=said, stderr=said)
             before = time.monotonic()
-            look = ["bash", "-c", block.words["until"]]
-            while subprocess.run(look, capture_output=True, check=False).returncode:
+            look, env = ["bash", "-c", block.words["until"]], {**os.environ, "SAID": said.name}
+            while subprocess.run(look, env=env, capture_output=True, check=False).returncode:
                 assert time.monotonic() < before + SHELL_S, f"line {block.line}: it never comes to that"
                 assert running.poll() is None, f"line {block.line}: it has ended"
                 time.sleep(LOOK_S)

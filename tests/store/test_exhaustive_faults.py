@@ -1,7 +1,8 @@
-"""Fail the 1st, 2nd, ... n-th write, sync and truncation of the file, until a run passes without a failure.
+"""Fail the 1st, 4th, 7th ... write, sync and truncation of the file, until a run passes without a failure.
 
 Whatever fails, and however: what was acknowledged is there, what was not is there wholly or not at all, in the running
 process (which tries again and goes on) as in the copy that a crash right after the failure would leave.
+Each way to fail begins at another of the first three; `PERDURE_FAULT_STRIDE=1` takes all of them (`make crash`).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from perdure.store.sqlite import SqliteStore
 
 DATA = ev.Payload(b"x" * 3000)  # a few of them fill a page
 RUN = "0123456789abcdef0123456789abcdef"
+STRIDE = int(os.environ.get("PERDURE_FAULT_STRIDE", "3"))
 
 
 class Faults:
@@ -235,7 +237,7 @@ WAYS = {
 @pytest.mark.parametrize("way", WAYS)
 def test_whatever_write_or_sync_fails_nothing_acknowledged_is_lost_and_nothing_is_half_there(fast_path, way):
     error, when, forever = WAYS[way]
-    for nth in itertools.count(1):
+    for nth in itertools.count(1 + list(WAYS).index(way) % STRIDE, STRIDE):
         directory = fast_path / str(nth)
         directory.mkdir()
         faults = Faults(nth, error, when, forever=forever)

@@ -113,7 +113,8 @@ async def _store(settings: Settings) -> list[Finding]:
 
 async def _inside(settings: Settings, client: perdure.Client) -> AsyncIterator[Finding]:
     counts = Counter(await asyncio.to_thread(statuses, client.store, client.namespace))
-    shown = ", ".join(f"{count:,} {status}" for status, count in counts.most_common()) or "none"
+    most_first = sorted(counts.items(), key=lambda each: (-each[1], each[0]))
+    shown = ", ".join(f"{count:,} {status}" for status, count in most_first) or "none"
     yield Finding("Executions", shown)
     owner = local_owner(client.store)
     unfinished = sum(counts[status] for status in jn.OPEN_STATUSES)
