@@ -9,7 +9,7 @@ from perdure.core import events as ev
 from perdure.core.commands import CloseRun
 from perdure.core.identity import derived_id
 from perdure.core.machine import Machine
-from perdure.runtime import branching, succession
+from perdure.runtime import branching, closing, succession
 from perdure.store.memory_runs import MemoryRuns
 from perdure.testing.ledger import Broken
 from perdure.testing.simulation import Simulation, profile_of
@@ -105,3 +105,57 @@ def test_numbers_of_senders_that_are_kept_over_a_rewind(monkeypatch):
         Machine, "_count_message", lambda self, event: None if isinstance(event, ev.RunForked) else count(self, event)
     )
     assert laws_broken("knocker") != ""
+
+
+def test_children_that_go_on_beside_the_successor_of_their_run(monkeypatch):
+    monkeypatch.setattr(branching, "_depends", lambda *_, **__: False)
+    assert laws_broken("family") == "no child goes on beside a successor"
+
+
+def test_children_whose_start_is_on_its_way_when_their_run_is_replaced(monkeypatch):
+    """As it was: they were not there yet, and began beside those of the successor."""
+    depends = branching._depends
+    monkeypatch.setattr(branching, "_depends", lambda *given, **_: depends(*given, has_ended=True))
+    assert laws_broken("deserter") == "no child goes on beside a successor"
+
+
+def test_children_that_nobody_sees_to_when_their_parent_ends(monkeypatch):
+    end = closing._last_mail
+    monkeypatch.setattr(closing, "_last_mail", lambda *given: end(*given[:3], (), given[4]))
+    assert laws_broken("deserter", branches=0) == "children are seen to"
+
+
+def test_children_that_are_told_to_end_otherwise_than_was_said(monkeypatch):
+    end = closing._end_child
+
+    def harsh(outgoing, child, sender_run, number):
+        earlier = ev.EarlierChild(child.execution, child.run, "terminate")
+        return end(outgoing, earlier, sender_run, number)
+
+    monkeypatch.setattr(closing, "_end_child", harsh)
+    assert laws_broken("deserter", branches=0) == "children are seen to"
+
+
+def test_children_that_are_forgotten_when_a_run_continues(monkeypatch):
+    monkeypatch.setattr(succession, "_left", lambda *_: [])
+    assert laws_broken("relay", branches=0) == "a run that continues hands its children on"
+
+
+def test_messages_that_are_given_back_out_of_order(monkeypatch):
+    """When a run continues, they stand in order in the journal of the one before: only that of the next one tells."""
+    carried = succession._carried
+    monkeypatch.setattr(succession, "_carried", lambda *given: carried(*given)[::-1])
+    assert laws_broken("chain", branches=0) == "order per sender"
+
+
+def test_messages_of_which_a_rewind_brings_back_only_the_latest(monkeypatch):
+    """The others are dead letters, hence not lost; but no end left them behind."""
+    move = MemoryRuns._move_letters
+
+    def careless(self, key, before, received, carried):
+        move(self, key, before, received, carried[-1:])
+        for mail in carried[:-1]:
+            self.bury(key, mail.message_id, mail.event)
+
+    monkeypatch.setattr(MemoryRuns, "_move_letters", careless)
+    assert laws_broken("approvals") == "order per sender"

@@ -364,20 +364,23 @@ def _check_what_runs(store: Store, asked: Asked, journal: Sequence[ev.Recorded])
             began[event.seq] = event
         elif isinstance(event, (*_ENDS, ev.StepOutcomeUnknown)):
             began.pop(event.seq, None)
+    has_ended = isinstance(journal[-1].event, ev.CLOSING)
     for event in began.values():
         if isinstance(event, ev.StepIntended):
             reason = f"step {event.name!r} (#{event.seq}), declared once, runs now"
             raise asked.refused(reason, "Wait until its outcome is recorded.")
-        if isinstance(event, ev.ChildInitiated) and _depends(store, asked.key, event):
-            reason = f"its child {event.execution!r} runs now, and would go on beside its successor"
+        if isinstance(event, ev.ChildInitiated) and _depends(store, asked.key, event, has_ended=has_ended):
+            reason = f"its child {event.execution!r} runs now, or is about to, and would go on beside its successor"
             raise asked.refused(reason, "Terminate or cancel it, or wait for its end.")
 
 
-def _depends(store: Store, parent: Key, event: ev.ChildInitiated) -> bool:
+def _depends(store: Store, parent: Key, event: ev.ChildInitiated, *, has_ended: bool) -> bool:
     """Whether this child is open, and would end with its parent."""
     shard = shard_of(parent.namespace, event.execution, store.shards)
     row = store.row(Key(shard, parent.namespace, event.execution))  # type: ignore[arg-type]
-    if row is None or row.status not in OPEN_STATUSES or event.run not in (row.run, row.first_run):
+    if row is None:  # its start is on its way; but of a parent that has ended, and asked it to, it may be long gone
+        return not has_ended and event.on_parent_close != "abandon"
+    if row.status not in OPEN_STATUSES or event.run not in (row.run, row.first_run):
         return False
     started = started_of(store, row)
     return started is None or started.on_parent_close != "abandon"

@@ -22,13 +22,15 @@ from perdure.testing.ask_laws import (
     what_is_listed_is_open,
 )
 from perdure.testing.bank import Bank
+from perdure.testing.child_laws import no_child_goes_on_beside_a_successor
+from perdure.testing.client_laws import order_per_client
 from perdure.testing.deploys import a_change_is_taken_wholly
 from perdure.testing.effect_laws import (
     effects_are_told_truly,
     what_had_begun_does_not_vanish,
     what_nobody_knows_is_listed,
 )
-from perdure.testing.ledger import Acknowledged, Broken, Journal, Ledger
+from perdure.testing.ledger import Broken, Journal, Ledger
 from perdure.testing.replaying import FIXED_POINT, Replay, check_prefix, replay
 from perdure.workflow.definitions import Workflow
 
@@ -265,14 +267,14 @@ def nothing_acknowledged_is_lost(evidence: Evidence) -> None:
 
 
 def _kept(evidence: Evidence, row: Row) -> set[str]:
-    events = [recorded.event for recorded in _chain(evidence, row)]
+    events = [recorded.event for recorded in chain_of(evidence, row)]
     found = {getattr(event, "message_id", "") for event in events}
     found |= {event.resolved.message_id for event in events if getattr(event, "resolved", None) is not None}  # type: ignore[union-attr]
     found |= {letter.message_id for letter in evidence.store.inbox(row.key, ALL)}
     return found | {letter.message_id for letter in evidence.store.dead_letters(row.key, ALL)}
 
 
-def _chain(evidence: Evidence, row: Row) -> list[ev.Recorded]:
+def chain_of(evidence: Evidence, row: Row) -> list[ev.Recorded]:
     """The events of its current run and of those that it continued from, in order; not of what was rewound."""
     found: list[ev.Recorded] = []
     run = row.run
@@ -280,35 +282,6 @@ def _chain(evidence: Evidence, row: Row) -> list[ev.Recorded]:
         found = [*journal.events, *found]
         run = getattr(journal.events[0].event, "continued_from", "")
     return found
-
-
-def order_per_client(evidence: Evidence) -> None:
-    """What a client sent after an acknowledgement comes after what was acknowledged."""
-    rows = rows_of(evidence)
-    per_pair: dict[tuple[str, Key], list[Acknowledged]] = defaultdict(list)
-    for each in evidence.ledger.acknowledged:
-        if isinstance(each.mail.event, ev.SignalReceived) and not each.mail.receiver_run:  # answers are for one run
-            per_pair[each.client, each.mail.receiver].append(each)
-    for (client, key), sent in per_pair.items():
-        chain = _chain(evidence, rows[key.execution])
-        told = [each.mail.message_id for each in sorted(sent, key=lambda each: each.sent)]
-        places = _places(told, chain, _left_dead(evidence, key, chain))
-        if places != sorted(places):
-            raise Broken("order per sender", f"{client} to {key.execution}: {places}", key)
-
-
-def _places(sent: Sequence[str], chain: Sequence[ev.Recorded], dead: set[str]) -> list[int]:
-    position: dict[str, int] = {}
-    for place, recorded in enumerate(chain):
-        position.setdefault(getattr(recorded.event, "message_id", ""), place)
-    return [position.get(name, ALL) for name in sent if name in position or name not in dead]
-
-
-def _left_dead(evidence: Evidence, key: Key, chain: Sequence[ev.Recorded]) -> set[str]:
-    """What a run left unread when it closed, which a rewind does not bring back."""
-    if not any(isinstance(recorded.event, ev.RunForked) for recorded in chain):
-        return set()
-    return {letter.message_id for letter in evidence.store.dead_letters(key, ALL)}
 
 
 def what_was_sent_has_a_fate(evidence: Evidence) -> None:
@@ -454,12 +427,13 @@ def check_all(evidence: Evidence, prefixes: Mapping[tuple[Key, str], Sequence[in
     steps_began_from_the_journal(evidence, replayed)
     no_step_begins_in_a_pause(evidence)
     nothing_acknowledged_is_lost(evidence)
-    order_per_client(evidence)
+    order_per_client(evidence, {name: chain_of(evidence, row) for name, row in rows_of(evidence).items()})
     what_was_sent_has_a_fate(evidence)
     children_are_answered(evidence)
     effects_are_told_truly(evidence)
     what_nobody_knows_is_listed(evidence)
     what_had_begun_does_not_vanish(replayed)
     children_asked_to_cancel_may_clean_up(evidence)
+    no_child_goes_on_beside_a_successor(evidence)
     a_change_is_taken_wholly(evidence)
     what_is_listed_is_open(evidence)

@@ -61,6 +61,7 @@ class Journal:
         self.ends: set[int] = set()  # lengths at which commits ended: where workers take commands
         self.copied = 0  # how many of its events were copied from another run, or tell of that
         self.closed = False
+        self.began = self.over = self.left = 0  # the ledger's order when: 0, not yet; left: another took its place
         self.ended: dict[int, int] = {}  # by seq: the ledger's order when the step's answer was committed
 
 
@@ -140,6 +141,7 @@ class Ledger:
         journal = self.journals.get(name)
         if journal is None:
             journal = self.journals[name] = self._by_run[batch.run] = Journal(batch.key, batch.run)
+            journal.began = self.next()
         if batch.expected != len(journal.events):
             raise Broken(
                 "the journal only grows",
@@ -164,6 +166,7 @@ class Ledger:
         self.lengths[batch.run] = len(journal.events)
         journal.ends.add(len(journal.events))
         journal.closed = batch.closes is not None or batch.then is not None
+        journal.over = order * journal.closed
         if batch.then is not None:
             self._begin(process, time_ms, batch.key, batch.then.run)
 
@@ -171,7 +174,8 @@ class Ledger:
         """A fork or a rewind was made durable: the run in whose place it stands is over."""
         self.note(time_ms, process, branch.key.execution, f"begins anew from {branch.origin[-20:]}")
         if branch.instead_of:
-            self.journals[branch.key, branch.instead_of].closed = True
+            before = self.journals[branch.key, branch.instead_of]
+            before.closed, before.left = True, self.next()
         self._begin(process, time_ms, branch.key, branch.run).copied = len(branch.events)
 
     def _begin(self, process: str, time_ms: int, key: Key, run: str) -> Journal:
@@ -180,7 +184,7 @@ class Ledger:
         journal.events = self.store.load(key, run, 0, 1_000_000)
         journal.bodies = [encode_event(recorded.event) for recorded in journal.events]
         journal.writers = [process] * len(journal.events)
-        order = self.next()
+        order = journal.began = self.next()
         for recorded in journal.events:
             if isinstance(recorded.event, ENDS_STEP):
                 journal.ended[recorded.event.seq] = order

@@ -19,6 +19,7 @@ from perdure.runtime.starting import make_start
 from perdure.runtime.worker import Limits, Worker
 from perdure.store.memory import MemoryStore
 from perdure.store.protocol import OPEN_STATUSES, Batch, Store
+from perdure.testing.child_laws import children_are_seen_to
 from perdure.testing.clients import AnswerLost, SimPort, bother, decide, go_back, hold, operate, reply
 from perdure.testing.deploys import renewed_before
 from perdure.testing.faults import FaultyStore, Plan
@@ -197,6 +198,7 @@ class Simulation:
     def _committed(self, name: str, batch: Batch) -> None:
         order_within_a_commit(batch)
         self.ledger.committed(name, self.kernel.now_ms, batch)
+        children_are_seen_to(self.ledger.journals[batch.key, batch.run], batch)
         if "freeze" in self.profile.troubles and self.faults.on and self.rng.random() < FREEZE_AFTER_COMMIT:
             for worker in self.awake():
                 if worker.process.name == name:
