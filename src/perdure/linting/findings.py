@@ -50,4 +50,8 @@ RULES: dict[str, Rule] = {
     "L008": Rule("state outside the run", "Keep state in local variables: only those come back after a crash."),
     "L009": Rule("cancellation is swallowed", "Catch Exception, or raise again."),
     "L010": Rule("not awaited", "Write `await`, or give it to asyncio.gather or a task."),
+    "L011": Rule(
+        "a query changes state",
+        "Only look: change a copy, or make it a signal or an update (@perdure.on_update), which is recorded.",
+    ),
 }

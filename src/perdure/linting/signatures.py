@@ -39,6 +39,13 @@ def handler(node: FunctionNode, names: Names) -> str:
     return ""
 
 
+def validators(node: FunctionNode) -> list[str]:
+    """Names of the functions that a handler gives as its validator."""
+    calls = [each for each in node.decorator_list if isinstance(each, ast.Call)]
+    given = [keyword.value for call in calls for keyword in call.keywords if keyword.arg == "validator"]
+    return [each.id for each in given if isinstance(each, ast.Name)]
+
+
 def _parameters(code: Code) -> Iterator[ast.arg]:
     arguments = code.node.args
     for number, each in enumerate([*arguments.posonlyargs, *arguments.args]):

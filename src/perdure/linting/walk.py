@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from types import FunctionType
 from typing import Any
 
-from perdure.linting import calls, names, sets, signatures, source, state
+from perdure.linting import calls, names, queries, sets, signatures, source, state
 from perdure.linting.calls import Seen
 from perdure.linting.findings import RULES, Finding
 from perdure.linting.names import SCOPES, Names
@@ -82,6 +82,22 @@ class _Walk:
         if kind:
             name = code.name if node is code.node else f"{code.name}.{node.name}"
             self._report(signatures.check(code._replace(node=node, name=name), kind), code)
+            self._lookers(node, known, code, kind)
+
+    def _lookers(self, node: FunctionNode, known: Names, code: Code, kind: str) -> None:
+        """What may only look: a query, and the validator of an update."""
+        owner = code.owner if node is code.node else None
+        around = () if node is code.node else known.layers
+        if kind == "Query":
+            self._report(queries.check(node, kind, around, is_method=owner is not None), code)
+        for name in signatures.validators(node):
+            if owner is None:
+                self._report(queries.validator(name, around), code)
+                continue
+            fn = plain(vars(owner).get(name))
+            found = None if fn is None else code_of(fn, owner)
+            if found is not None:
+                self._report(queries.check(found.node, "Validator", (), is_method=True), found)
 
     def _follow(self, node: ast.AST, known: Names) -> None:
         if not isinstance(node, ast.Name | ast.Attribute) or not isinstance(node.ctx, ast.Load):

@@ -134,7 +134,7 @@ def on_query(fn_or_name: Any, /) -> Any:
     """Let a function answer the queries of a name: by default its own.
 
     As `on_signal`, but a `def` that only looks at the workflow's state and returns something; nothing of it is
-    recorded. What it changes in spite of that is lost.
+    recorded. What it changes in spite of that is lost; `perdure lint` tells of what it sees (L011).
 
     Raises:
         InvalidDefinition, UnsupportedType: this can be no handler.
