@@ -24,7 +24,7 @@ from perdure.core.errors import (
     NotForkable,
 )
 from perdure.core.identity import derived_id
-from perdure.runtime import worker
+from perdure.runtime import arrivals
 from perdure.runtime.branching import Asked
 
 RAN: list[tuple[str, str]] = []
@@ -594,7 +594,7 @@ async def test_an_engine_notices_that_its_store_was_rewound_under_it(lab: Lab) -
 async def test_a_rewind_while_its_journal_is_being_read(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was read is of the run that is over: it is read again."""
     began, go_on = threading.Event(), threading.Event()
-    read = worker.read
+    read = arrivals.read
 
     def held(store: Any, row: Any) -> Any:
         loaded = read(store, row)
@@ -606,7 +606,7 @@ async def test_a_rewind_while_its_journal_is_being_read(lab: Lab, monkeypatch: p
         handle = await engine.start(asks, "x", id="a")
         await status(handle, "parked")
         await until(lambda: handle.key not in engine._running().drivers)
-        monkeypatch.setattr(worker, "read", held)
+        monkeypatch.setattr(arrivals, "read", held)
         await handle.rewind(at=3)
         await until(began.is_set)
         await handle.rewind(at=2)
