@@ -143,12 +143,29 @@ async def test_a_payload_over_the_limit_is_refused_where_it_is_passed(lab: Lab) 
 # --- definitions and options ---
 
 
+class Bare:
+    async def run(self) -> None: ...
+
+
 async def test_what_is_no_workflow_is_refused_by_name(lab: Lab) -> None:
     with pytest.raises(InvalidDefinition, match="async def"):
         workflow(lambda: 1)  # type: ignore[arg-type,return-value]
     async with lab.engine() as engine:
         with pytest.raises(InvalidDefinition, match="was not decorated"):
             await engine.start(identity)  # type: ignore[arg-type]
+        with pytest.raises(InvalidDefinition, match="was not decorated"):
+            engine.handle("any", Bare)  # a type checker cannot tell it from a decorated class
+        with pytest.raises(InvalidDefinition, match="was not decorated"):
+            await engine.signal_with_start(Bare, id="any", signal="go")
+        with pytest.raises(InvalidDefinition, match="was not decorated"):
+            await engine.fork("any", workflow=Bare)
+
+        @workflow
+        async def starts_it() -> None:
+            await perdure.start_child(Bare)
+
+        with pytest.raises(perdure.ExecutionFailed, match="was not decorated"):
+            await (await engine.start(starts_it)).result()
     with pytest.raises(InvalidDefinition, match="was not decorated"):
         perdure.Engine(lab.path, workflows=[plain.fn])  # type: ignore[list-item]
 

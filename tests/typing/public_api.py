@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 import perdure
 from perdure import Retry, step, workflow
+from perdure.testing import TestEngine, golden
 
 
 @dataclass
@@ -120,6 +121,63 @@ async def main(topic: str, *, depth: int = 1) -> Page:
     assert_type(await perdure.receive("number", int), int)
     assert_type(await perdure.receive("anything"), Any)
     return Page(topic)
+
+
+class Chat:
+    async def run(self, user: str, *, turns: int = 1) -> list[str]:
+        return [user] * turns
+
+
+chat = workflow(Chat)
+named_chat = workflow(name="chat", version="2")(Chat)
+
+
+@workflow
+class Cart:
+    """Type checkers that pass over what class decorators return see the class, and know what it results in."""
+
+    async def run(self, customer: str) -> int:
+        return len(customer)
+
+    @perdure.on_query
+    def total(self) -> int:
+        return 0
+
+
+@workflow(name="basket")
+class Basket:
+    async def run(self) -> Page:
+        return Page("x")
+
+
+@workflow  # type: ignore[arg-type]
+class NotAWorkflow:
+    """It has no `run`."""
+
+
+@workflow
+async def shop() -> int:
+    assert_type(await chat("ada", turns=2), list[str])
+    await chat("ada", turns="2")  # type: ignore[arg-type]
+    started = await perdure.start_child(Cart, "ada", id="c")
+    assert_type(started, perdure.ChildHandle[int])
+    return await started.result()
+
+
+async def classes() -> None:
+    async with perdure.Engine("x.db", workflows=[chat, Cart, Basket, shop]) as engine:
+        assert_type(await engine.start(chat, "ada", turns=3), perdure.Handle[list[str]])
+        assert_type(await engine.start(named_chat, "ada"), perdure.Handle[list[str]])
+        assert_type(await engine.start(Cart, "ada", id="one"), perdure.Handle[int])
+        assert_type(await engine.handle("one", Cart).result(), int)
+        assert_type(await engine.signal_with_start(Basket, id="two", signal="go"), perdure.Handle[Page])
+        assert_type(await (await engine.fork("one", workflow=Cart)).result(), int)
+        await engine.start(NotAWorkflow)  # type: ignore[arg-type]
+    async with TestEngine([Cart], steps={"search": []}) as testing:
+        assert_type(await (await testing.start(Cart, "ada")).result(), int)
+    golden.replay("cart.jsonl", Cart)
+    assert_type(perdure.lint(Cart), list[perdure.Finding])
+    assert_type(perdure.run(Basket), Page)
 
 
 async def outside() -> None:

@@ -8,9 +8,10 @@ from typing import Any
 from perdure.core.errors import InvalidOption
 from perdure.linting.findings import Finding
 from perdure.workflow.definitions import Step, Workflow
+from perdure.workflow.runnable import Runnable
 
 
-def lint(target: Workflow[..., Any] | ModuleType) -> list[Finding]:
+def lint(target: Runnable[..., Any] | ModuleType) -> list[Finding]:
     """Look through a workflow, or all workflows and steps of a module, for what replay may not survive.
 
     Functions that a workflow calls are looked through as well, if they are the user's own and can be resolved without

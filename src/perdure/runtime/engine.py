@@ -53,6 +53,7 @@ from perdure.store.open import open_store, sealed
 from perdure.store.protocol import Mail, Receipt, Session, Start, Store
 from perdure.workflow import guards, ordered
 from perdure.workflow.definitions import Step, Workflow
+from perdure.workflow.runnable import Runnable
 
 R = TypeVar("R")
 log = logging.getLogger("perdure")
@@ -96,7 +97,7 @@ class Engine(Executions):
         self,
         store: str | Path | Store | None = None,
         *,
-        workflows: Iterable[Workflow[..., Any]] = (),
+        workflows: Iterable[Runnable[..., Any]] = (),
         namespace: str = DEFAULT_NAMESPACE,
         wait: bool = False,
         durability: str = "full",

@@ -10,13 +10,13 @@ from typing import Any, TypeVar
 from perdure.core.errors import EngineMisused
 from perdure.runtime.engine import Engine
 from perdure.store.protocol import Store
-from perdure.workflow.definitions import Workflow
+from perdure.workflow.runnable import Runnable
 
 R = TypeVar("R")
 
 
 def run(
-    workflow: Workflow[..., R],
+    workflow: Runnable[..., R],
     *args: Any,
     id: str | None = None,
     store: str | Path | Store | None = None,

@@ -28,6 +28,7 @@ from perdure.store.protocol import Mail, OnConflict, Receipt, Reuse, Start, Stat
 from perdure.store.sealing import SealedStore
 from perdure.workflow.attributes import AttributeValue, Moment
 from perdure.workflow.definitions import Step, Workflow
+from perdure.workflow.runnable import Runnable, workflow_of
 from perdure.workflow.values import secrets_pass
 
 P = ParamSpec("P")
@@ -43,7 +44,7 @@ class Executions(Questions, ABC):
 
     async def start(
         self,
-        workflow: Workflow[P, R],
+        workflow: Runnable[P, R],
         *args: Any,
         id: str | None = None,
         on_conflict: OnConflict = "use",
@@ -83,6 +84,7 @@ class Executions(Questions, ABC):
         Example:
             await client.start(remind, user, id=f"remind-{user}", delay=timedelta(days=7), attributes={"user": user})
         """
+        known = workflow_of(workflow)
         options = StartOptions(
             on_conflict=on_conflict,
             reuse=reuse,
@@ -94,13 +96,13 @@ class Executions(Questions, ABC):
             attributes=attributes,
         )
         chosen = id if id is not None else self.environment.new_id()
-        start = await self._start_of(workflow, args, kwargs, chosen, options)
-        await self.begin(start, workflow)
-        return Handle(self, start.key, workflow)
+        start = await self._start_of(known, args, kwargs, chosen, options)
+        await self.begin(start, known)
+        return Handle(self, start.key, known)
 
     async def signal_with_start(
         self,
-        workflow: Workflow[P, R],
+        workflow: Runnable[P, R],
         *args: Any,
         id: str,
         signal: str,
@@ -125,15 +127,16 @@ class Executions(Questions, ABC):
         Example:
             await client.signal_with_start(cart, user, id=f"cart-{user}", signal="add", value="apple")
         """
-        start = await self._start_of(workflow, args, kwargs, id)
-        await self.know(workflow)
-        handle = Handle(self, start.key, workflow)
+        known = workflow_of(workflow)
+        start = await self._start_of(known, args, kwargs, id)
+        await self.know(known)
+        handle = Handle(self, start.key, known)
         await handle.signal_starting(start, signal, value, message_id)
         return handle
 
     async def update_with_start(
         self,
-        workflow: Workflow[P, R],
+        workflow: Runnable[P, R],
         *args: Any,
         id: str,
         update: str,
@@ -162,9 +165,10 @@ class Executions(Questions, ABC):
         Example:
             total = await client.update_with_start(cart, user, id=f"cart-{user}", update="add", values=["apple"])
         """
-        start = await self._start_of(workflow, args, kwargs, id)
-        await self.know(workflow)
-        handle = Handle(self, start.key, workflow)
+        known = workflow_of(workflow)
+        start = await self._start_of(known, args, kwargs, id)
+        await self.know(known)
+        handle = Handle(self, start.key, known)
         return await handle.update_starting(start, update, values, update_id, returns, timeout)
 
     async def _start_of(
@@ -193,10 +197,11 @@ class Executions(Questions, ABC):
     @overload
     def handle(self, id: str) -> Handle[Any]: ...
     @overload
-    def handle(self, id: str, workflow: Workflow[..., R]) -> Handle[R]: ...
-    def handle(self, id: str, workflow: Workflow[..., Any] | None = None) -> Handle[Any]:
+    def handle(self, id: str, workflow: Runnable[..., R]) -> Handle[R]: ...
+    def handle(self, id: str, workflow: Runnable[..., Any] | None = None) -> Handle[Any]:
         """An execution by id; with its workflow the result is decoded as its type."""
-        return Handle(self, key_of(self._opened(), self.namespace, id), workflow)
+        known = None if workflow is None else workflow_of(workflow)
+        return Handle(self, key_of(self._opened(), self.namespace, id), known)
 
     async def fork(
         self,
@@ -206,7 +211,7 @@ class Executions(Questions, ABC):
         at: int | None = None,
         replace: Mapping[int, Any] | None = None,
         run: str | None = None,
-        workflow: Workflow[..., R] | None = None,
+        workflow: Runnable[..., R] | None = None,
     ) -> Handle[R]:
         """Begin a new execution with the first events of another one; returns when that is durable.
 
@@ -236,13 +241,14 @@ class Executions(Questions, ABC):
         key = key_of(store, self.namespace, chosen)
         if key == source:
             raise InvalidOption(option="new_id", value=repr(new_id), expected="another id; to keep it, handle.rewind")
-        code, new_run = self.with_code(workflow), self.environment.new_id()
+        known = None if workflow is None else workflow_of(workflow)
+        code, new_run = self.with_code(known), self.environment.new_id()
         asked = await question(self.read, store, source, key, new_run, at=at, replace=replace, run=run, code=code)
-        receipt = await self.branch(asked, workflow)
+        receipt = await self.branch(asked, known)
         if receipt.status == "exists":
             recorded = "?" if receipt.row is None else receipt.row.workflow
             raise ExecutionExists(execution=chosen, recorded=recorded, now="", why="and it is not this fork")
-        return Handle(self, key, workflow)
+        return Handle(self, key, known)
 
     async def diff(
         self, left: str, right: str, *, left_run: str | None = None, right_run: str | None = None

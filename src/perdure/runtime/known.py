@@ -9,11 +9,12 @@ from collections.abc import Iterable, Iterator
 from types import ModuleType
 from typing import Any
 
-from perdure.core.errors import DuplicateName, InvalidDefinition
+from perdure.core.errors import DuplicateName
 from perdure.workflow.definitions import Workflow
+from perdure.workflow.runnable import Runnable, workflow_of
 
 
-def named(workflows: Iterable[Workflow[..., Any]]) -> dict[str, Workflow[..., Any]]:
+def named(workflows: Iterable[Runnable[..., Any]]) -> dict[str, Workflow[..., Any]]:
     """Workflows by name: the given ones, and others that their modules define.
 
     Raises:
@@ -21,15 +22,8 @@ def named(workflows: Iterable[Workflow[..., Any]]) -> dict[str, Workflow[..., An
         InvalidDefinition: something is no workflow.
     """
     found: dict[str, Workflow[..., Any]] = {}
-    given = list(workflows)
+    given = [workflow_of(each) for each in workflows]
     for workflow in given:
-        if not isinstance(workflow, Workflow):
-            raise InvalidDefinition(
-                name=repr(workflow),
-                kind="workflow",
-                reason="it was not decorated",
-                fix="Put @perdure.workflow above it.",
-            )
         other = found.setdefault(workflow.name, workflow)
         if other is not workflow:
             raise DuplicateName(kind="workflow", name=workflow.name, first=place_of(other), second=place_of(workflow))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from perdure.core import events as ev
-from perdure.core.errors import ExecutionExists, InvalidDefinition
+from perdure.core.errors import ExecutionExists
 from perdure.core.identity import Key
 from perdure.runtime.environment import Environment
 from perdure.runtime.options import DEFAULT, StartOptions
@@ -25,13 +25,8 @@ def make_start(
     """A start, its input encoded.
 
     Raises:
-        InvalidDefinition: this is no workflow.
         InvalidOption, WrongArguments, EncodeError, PayloadTooLarge: nothing was started.
     """
-    if not isinstance(workflow, Workflow):
-        raise InvalidDefinition(
-            name=repr(workflow), kind="workflow", reason="it was not decorated", fix="Put @perdure.workflow above it."
-        )
     options.check(workflow)
     payload, _ = workflow.arguments.encode(args, kwargs, f"the input of workflow {workflow.name!r}")
     run = environment.new_id()

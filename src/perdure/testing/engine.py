@@ -25,7 +25,8 @@ from perdure.testing.awaited import Awaited
 from perdure.testing.clock import DEFAULT_START, VirtualClock
 from perdure.testing.replaying import AlwaysReplay, ReplayDiffers
 from perdure.testing.stand_ins import StandIns
-from perdure.workflow.definitions import Step, Workflow
+from perdure.workflow.definitions import Step
+from perdure.workflow.runnable import Runnable
 
 LOOK_S = 0.001
 LOOKS = 3  # so many passes of the loop without anything to do count as idle
@@ -70,7 +71,7 @@ class TestEngine(Engine):
 
     def __init__(
         self,
-        workflows: Iterable[Workflow[..., Any]] = (),
+        workflows: Iterable[Runnable[..., Any]] = (),
         *,
         steps: Mapping[str | Step[..., Any], Any] | None = None,
         start_at: datetime = DEFAULT_START,

@@ -26,6 +26,7 @@ from perdure.testing.transcript import transcript
 from perdure.workflow import ordered
 from perdure.workflow.definitions import Workflow
 from perdure.workflow.execution import Execution
+from perdure.workflow.runnable import Runnable, workflow_of
 
 KIND = "perdure journal"
 
@@ -109,7 +110,7 @@ def _recorded(told: dict[str, Any], position: int) -> ev.Recorded:
     return ev.Recorded(position, told["at_ms"], event, 0, told["fingerprint"])
 
 
-def replay(path: str | Path, workflow: Workflow[..., Any]) -> None:
+def replay(path: str | Path, workflow: Runnable[..., Any]) -> None:
     """Feed the journal to the code as it is now. Nothing is run and nothing is written.
 
     Raises:
@@ -121,9 +122,10 @@ def replay(path: str | Path, workflow: Workflow[..., Any]) -> None:
             replay("tests/journals/report-1.jsonl", research)
     """
     header, journal = load(path)
-    if header.get("workflow") != workflow.name:
-        raise CorruptJournal(detail=f"{path} is of workflow {header.get('workflow')!r}, not {workflow.name!r}")
-    replay_events(workflow, header["execution"], journal, private=is_private(header))
+    known = workflow_of(workflow)
+    if header.get("workflow") != known.name:
+        raise CorruptJournal(detail=f"{path} is of workflow {header.get('workflow')!r}, not {known.name!r}")
+    replay_events(known, header["execution"], journal, private=is_private(header))
 
 
 def is_private(header: dict[str, Any]) -> bool:

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from perdure.testing.engine import TestEngine
-from perdure.workflow.definitions import Step, Workflow
+from perdure.workflow.definitions import Step
+from perdure.workflow.runnable import Runnable
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def perdure_engine(perdure_steps: Mapping[str | Step[..., Any], Any]) -> Iterato
     made: list[TestEngine] = []
 
     def make(
-        workflows: Iterable[Workflow[..., Any]] = (),
+        workflows: Iterable[Runnable[..., Any]] = (),
         *,
         steps: Mapping[str | Step[..., Any], Any] | None = None,
         **options: Any,

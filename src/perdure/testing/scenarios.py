@@ -32,6 +32,7 @@ from perdure.testing.simulation import FINGERPRINT, Simulation, profile_of
 from perdure.testing.stand_ins import StandIns
 from perdure.workflow.context import current_attempt
 from perdure.workflow.definitions import Step, Workflow
+from perdure.workflow.runnable import Runnable
 
 W = TypeVar("W")
 
@@ -188,7 +189,7 @@ def _noted(step: Step[..., Any]) -> Callable[..., Any]:
 def simulate(
     scenario: Callable[[Executions, W], Awaitable[Any]],
     *,
-    workflows: Iterable[Workflow[..., Any]],
+    workflows: Iterable[Runnable[..., Any]],
     world: Callable[[], W],
     steps: Callable[[W], Stand] | None = None,
     laws: Sequence[Callable[[Seen[W]], Any]] = (),

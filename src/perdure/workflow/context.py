@@ -25,11 +25,12 @@ from perdure.workflow.attributes import (
     encode_attributes,
     moment,
 )
-from perdure.workflow.definitions import OnCancel, ParentClose, Workflow
+from perdure.workflow.definitions import OnCancel, ParentClose
 from perdure.workflow.execution import Execution
 from perdure.workflow.handlers import Reader, signal_payload
 from perdure.workflow.location import caller
 from perdure.workflow.loop import DeterministicLoop
+from perdure.workflow.runnable import Runnable, workflow_of
 from perdure.workflow.values import codec_for, digest
 
 P = ParamSpec("P")
@@ -192,7 +193,7 @@ def external(execution_id: str) -> ExternalHandle:
 
 
 async def start_child(
-    workflow: Workflow[P, R],
+    workflow: Runnable[P, R],
     *args: Any,
     id: str | None = None,
     on_parent_close: ParentClose = "terminate",
@@ -214,7 +215,7 @@ async def start_child(
             option="on_parent_close", value=repr(on_parent_close), expected="'terminate', 'cancel' or 'abandon'"
         )
     command, closed = await execution.start_child(
-        workflow, args, kwargs, caller(), child_id=id, on_parent_close=on_parent_close
+        workflow_of(workflow), args, kwargs, caller(), child_id=id, on_parent_close=on_parent_close
     )
     return ChildHandle(execution, command, closed)
 

@@ -1,0 +1,24 @@
+"""What may be started, as type checkers see it.
+
+A class under `@workflow` is a Workflow. mypy passes over what decorators make of classes, and sees the class still.
+"""
+
+from __future__ import annotations
+
+from typing import ParamSpec, TypeAlias, TypeVar
+
+from perdure.core.errors import InvalidDefinition
+from perdure.workflow.definitions import Runs, Workflow
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+Runnable: TypeAlias = Workflow[P, R] | type[Runs[P, R]]
+
+
+def workflow_of(given: Runnable[P, R]) -> Workflow[P, R]:
+    """The same. Raises `InvalidDefinition`: it was not decorated."""
+    if isinstance(given, Workflow):
+        return given
+    fix = "Put @perdure.workflow above it."
+    raise InvalidDefinition(name=repr(given), kind="workflow", reason="it was not decorated", fix=fix)
