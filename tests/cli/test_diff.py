@@ -68,7 +68,7 @@ def test_bad_input_says_what_to_do(cli: Cli) -> None:
         (("diff", "g1", "g1"), Exit.USAGE, "compared with itself"),
         (("diff", "g0", "g1"), Exit.NOT_FOUND, "Did you mean"),
         (("diff", "g1", "g0"), Exit.NOT_FOUND, "Did you mean"),
-        (("diff", "g1", "g2", "--run", "x"), Exit.NOT_FOUND, "run x"),
+        (("diff", "g1", "g2", "--run", "x"), Exit.NOT_FOUND, "no run 'x'"),
     ]:
         told = cli(*arguments)
         assert (told.code, text in told.err) == (code, True), (arguments, told.err)

@@ -124,7 +124,7 @@ def test_did_not_happen_runs_it_again(shop: Project, cli: Cli) -> None:
         ("resolve order-7 9 --abandon", 7, "no step that is declared once has this number"),
         ("resolve order-8 1 --abandon", 3, "Did you mean 'order-7'?"),
         ("resolve order-7 1 --happened seven", 2, "Text needs its quotes: --happened '\"seven\"'"),
-        ("resolve order-7 x --abandon", 2, "'x' is not a valid integer"),
+        ("resolve order-7 x --abandon", 2, "'x' is no whole number"),
     ],
 )
 def test_what_makes_no_sense_is_told(shop: Project, cli: Cli, line: str, code: int, said: str) -> None:
