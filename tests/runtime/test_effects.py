@@ -14,6 +14,7 @@ from perdure import Retry, UnknownOutcome, step, workflow
 from perdure.core import events as ev
 from perdure.journal import plain_value
 from perdure.runtime import asking, effects
+from perdure.runtime import engine as engine_module
 from perdure.store.sqlite import SqliteStore
 
 QUICK = Retry(attempts=3, delay=0.01, jitter=0)
@@ -649,6 +650,27 @@ async def test_reconcile_is_asked_with_the_key_and_the_arguments_and_its_value_c
         assert await engine.unresolved() == []
     assert world.asked == [(keys[0], "x")]
     assert done.resolved == ev.Resolution("happened", "reconcile")
+
+
+async def test_reconcile_is_asked_about_what_was_done_though_other_code_would_do_something_else(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it could say, truly, that this did not happen: and both would."""
+    price = "100"
+
+    @workflow
+    async def flow(_what: str) -> str:
+        return await asked(price)
+
+    world.answers = [perdure.Happened("found it")]
+    async with lab.doomed(flow) as engine:
+        await engine.start(flow, "x", id="x")
+        await until(lambda: world.calls)
+    price = "120"
+    monkeypatch.setattr(engine_module, "fingerprint_of", lambda _: "of other code")
+    async with lab.engine(flow) as engine:
+        assert await engine.handle("x", flow).result() == "found it"
+    assert [what for _, what in world.asked] == world.calls == ["100"]
 
 
 async def test_what_did_not_happen_is_tried_again(lab: Lab) -> None:

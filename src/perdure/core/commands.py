@@ -33,6 +33,7 @@ class Intent(msgspec.Struct, frozen=True, gc=False):
 
     position: int
     at_ms: int
+    input: Payload | None = None  # what that attempt was given, where the code passes something else by now
 
 
 class Command(msgspec.Struct, gc=False):

@@ -247,7 +247,8 @@ class Machine:
             command.spent_ms = event.spent_ms
             command.progress = event.progress
         elif isinstance(event, ev.StepIntended) and isinstance(command, RunStep):
-            command.intent = Intent(recorded.position, recorded.at_ms)
+            given = None if event.digest == command.digest else event.input
+            command.intent = Intent(recorded.position, recorded.at_ms, given)
 
     def _other_values(self, event: Given, command: Giving, recorded: ev.Recorded) -> None:
         """The same code must pass the same values; that other code passes others is told."""

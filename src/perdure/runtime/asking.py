@@ -69,14 +69,14 @@ class Asking:
 
     def ask(self) -> None:
         """Once more."""
-        command = self._command
+        command, intent = self._command, self._command.intent
         self._asked += 1
         self._effects.owner.attempts[command.seq] = None  # so that the execution stays in memory
         question = RunStep(
             seq=command.seq,
             location=command.location,
             name=self.name,
-            input=command.input,
+            input=(intent and intent.input) or command.input,
             digest=command.digest,
             target=self,
             options=OPTIONS,
