@@ -352,3 +352,22 @@ def test_a_child_that_stays_though_its_parent_has_ended(monkeypatch):
     needed = MemoryRuns.is_needed
     monkeypatch.setattr(MemoryRuns, "is_needed", lambda self, row: bool(row.parent_id) or needed(self, row))
     assert laws_broken(shape="family", seeds=5) == "nothing is left of what is removed"
+
+
+def test_a_past_run_that_takes_the_current_one_with_it(monkeypatch):
+    remove = MemoryRuns.remove_run
+
+    def too_much(self, key, run):
+        remove(self, key, run)
+        self._world.journals[self._world.numbers[key]] = []
+
+    monkeypatch.setattr(MemoryRuns, "remove_run", too_much)
+    assert laws_broken(shape="chain", seeds=5) == "the current run stays whole"
+
+
+def test_a_past_run_that_goes_without_its_events(monkeypatch):
+    def too_little(self, key, run):
+        self._world.past[key].remove(run)
+
+    monkeypatch.setattr(MemoryRuns, "remove_run", too_little)
+    assert laws_broken(shape="chain", seeds=5) == "nothing is left of what is removed"
