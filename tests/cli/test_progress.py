@@ -94,6 +94,8 @@ def test_long_work_is_told_on_a_terminal_and_short_work_is_not(cli: Cli, project
     plain = in_a_terminal(project, *check, columns=columns, NO_COLOR="1")
     assert "replaying" in plain
     assert not re.search(r"\x1b\[[\d;]*[34]\d[;m]", plain)
+    mixed = in_a_terminal(project, sys.executable, "-c", AT_ONCE, "export", "--all", columns=columns)
+    assert "exporting" not in mixed, "the result is on this terminal"
     waited = in_a_terminal(project, sys.executable, "-c", SOON, "check", "slow.py", columns=columns)
     assert "replaying" in waited
     short = in_a_terminal(project, sys.executable, "-m", "perdure", "gc", "--older-than", "0", "--dry-run")

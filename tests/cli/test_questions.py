@@ -75,6 +75,8 @@ def test_asked_killed_answered_while_nobody_runs_and_gone_on(
         first.kill(signal.SIGKILL)
         first.end()
         [question] = [each for each in asked(cli, "--to", "finance") if each["id"] == f"b{n}"]
+        [open_now] = [each for each in cli("doctor", "--json").lines() if each["what"] == "Questions"]
+        assert (open_now["found"], open_now["cure"]) == ("2 to people, open", "See perdure asks")
         assert question["step"] == "pay"
         told = cli("answer", str(question["token"]), '{"verdict": "yes"}')
         assert (told.code, f"b{n} has its answer" in told.err) == (0, True)

@@ -69,6 +69,14 @@ def test_it_is_listed_with_its_whole_input_and_the_command_that_settles_it(shop:
     assert shop.ledger() == ["4242 500"]
 
 
+def test_doctor_says_that_a_person_is_needed(shop: Project, cli: Cli) -> None:
+    told = cli("doctor", "--json")
+    [steps] = [each for each in told.lines() if each["what"] == "Steps"]
+    assert (told.code, steps["well"]) == (0, True)
+    assert steps["found"] == "1 of which nobody knows whether they happened"
+    assert steps["cure"] == "See perdure unresolved"
+
+
 def test_ls_and_show_say_what_is_waited_for(shop: Project, cli: Cli) -> None:
     assert "waits for outcome of step 'charge'" in cli("ls").out
     shown = cli("show", "order-7").out

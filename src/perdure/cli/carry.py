@@ -166,9 +166,9 @@ async def _wanted(client: perdure.Client, ids: Collection[str]) -> AsyncIterator
 def import_(file: str) -> int:
     """Bring exported executions into this store.
 
-    It is made if it is missing. `-` reads standard input. No engine may run on it. Ids that exist already are
-    left alone, and told. Unfinished executions go on with the next
-    worker. Exit code 7 if any id was taken.
+    It is made if it is missing. `-` reads standard input. No engine may run on it. Ids that exist already are left
+    alone, and told. Unfinished executions go on with the next worker. Of a file that is damaged or was cut off nothing
+    is imported. Exit code 7 if any id was taken.
     """
     with _source(file) as lines:
         return _import(current(), file, lines)

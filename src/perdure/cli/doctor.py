@@ -8,7 +8,7 @@ import platform
 import shutil
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +26,7 @@ from perdure.cli.talk import client_of, go
 from perdure.store.reader import integrity, local_owner, sqlite_version, statuses
 
 LITTLE_SPACE = 100 * 2**20
+COUNTED = 1_000  # what people must decide: more is not looked at
 BIG_LOG = 256 * 2**20
 OLDEST_SQLITE = (3, 51, 0)
 
@@ -124,6 +125,18 @@ async def _inside(settings: Settings, client: perdure.Client) -> AsyncIterator[F
     stalled = counts["stalled"]
     if stalled:
         yield Finding("Stalled", f"{stalled:,} wait for a fix", cure=f"See {command_line(settings, 'stalled')}")
+    unresolved = await client.unresolved(limit=COUNTED)
+    if unresolved:
+        found = f"{_at_least(unresolved)} of which nobody knows whether they happened"
+        yield Finding("Steps", found, cure=f"See {command_line(settings, 'unresolved')}")
+    questions = await client.asks(limit=COUNTED)
+    if questions:
+        found = f"{_at_least(questions)} to people, open"
+        yield Finding("Questions", found, cure=f"See {command_line(settings, 'asks')}")
+
+
+def _at_least(page: Sequence[object]) -> str:
+    return f"{len(page):,}{' or more' if len(page) == COUNTED else ''}"
 
 
 def _print(findings: list[Finding]) -> None:

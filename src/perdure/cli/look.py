@@ -16,7 +16,7 @@ from perdure.cli.options import Settings, shared_options
 from perdure.cli.options import settings as current
 from perdure.cli.output import command_line, console, print_json, say, to_json
 from perdure.cli.problems import nearest, tidy
-from perdure.cli.talk import PAGE, client_of, go, known, rows_of, worker_runs
+from perdure.cli.talk import PAGE, ROWS_COMPARED, client_of, go, known, rows_of, worker_runs
 from perdure.cli.timeline import timeline
 from perdure.cli.timeline_view import View
 from perdure.cli.times import now_ms
@@ -85,7 +85,13 @@ async def _ls(settings: Settings, filters: dict[str, Any], cursor: str, limit: i
 
 
 async def _other_workflow(client: perdure.Client, name: str) -> str:
-    names = {row.workflow async for page in rows_of(client) for row in page}
+    names: set[str] = set()
+    looked = 0
+    async for page in rows_of(client):
+        names.update(row.workflow for row in page)
+        looked += len(page)
+        if looked >= ROWS_COMPARED:
+            break
     return nearest(name, names) if name not in names else ""
 
 

@@ -16,7 +16,7 @@ from perdure.store.reader import local_owner, open_existing
 
 T = TypeVar("T")
 PAGE = 1_000
-IDS_COMPARED = 20_000
+ROWS_COMPARED = 20_000  # the newest, for a hint
 
 
 def go(work: Coroutine[Any, Any, T]) -> T:
@@ -66,7 +66,7 @@ async def known(client: perdure.Client, execution_id: str) -> Description:
         ids: list[str] = []
         async for page in rows_of(client):
             ids += [row.key.execution for row in page]
-            if len(ids) >= IDS_COMPARED:
+            if len(ids) >= ROWS_COMPARED:
                 break
         hint = nearest(execution_id, ids) or ("perdure ls lists them." if ids else "The store is empty.")
         raise problem_of(error, f"No execution has the id {execution_id!r}.", hint=hint) from None
