@@ -184,8 +184,8 @@ class Datasource(Generic[C]):
             executions: a `Client` or `Engine` on the store whose workflows ran these transactions.
             window: seconds or timedelta: at least the age of the oldest copy of the store that you would restore.
             gone_after: also delete records this old of runs that the store does not know; only right if no other
-                store uses this database, and above `window` and the store's retention (of executions and of runs) together.
-                None keeps them.
+                store uses this database, and above `window` and the store's retention (of executions and of runs)
+                together. None keeps them.
 
         Raises:
             StoreError, and errors of SQLAlchemy: what was deleted by then was right; call it again.
