@@ -20,6 +20,7 @@ from perdure.core import events as ev
 from perdure.core.ask_events import answer_name
 from perdure.encryption import KeyRing
 from perdure.errors import AskTimeout, InvalidOption, NotAsked, NotAsShown, WrongAnswer
+from perdure.runtime import engine as engine_module
 from perdure.store.open import open_store
 from perdure.testing import TestEngine
 from perdure.testing.golden import Restoring
@@ -467,6 +468,61 @@ async def test_a_call_is_made_as_it_was_shown_once_or_not_at_all(lab: Lab, how: 
             await engine.answer((await one(engine)).token, value=True)
         assert end in await handle.result()
     assert len(paid) == times
+
+
+@pytest.mark.parametrize("how", [pay, pay.with_options(once=True)], ids=["plain", "once"])
+async def test_what_was_agreed_to_is_not_made_otherwise_by_other_code(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, how: Any
+) -> None:
+    cents = 100
+
+    @workflow
+    async def agreed() -> str:
+        call = how.bind("ACME", Order(["pears"]), cents=cents)
+        await perdure.ask("Pay?", bool, about=call)
+        return await call()
+
+    async with lab.engine(agreed, shutdown_timeout=0) as engine:
+        await engine.start(agreed, id="a")
+        asked = await one(engine)
+    cents, was = 120, cents
+    monkeypatch.setattr(engine_module, "fingerprint_of", lambda _: "of other code")
+    async with lab.engine(agreed) as engine:
+        await engine.answer(asked.token, value=True)
+        row = await status(engine.handle("a"), "stalled")
+        assert "P0810" in row.problem
+        assert "'pay' was not made: other code asked about it, and showed other arguments" in row.problem
+    cents = was
+    async with lab.engine(agreed) as engine:
+        await engine.handle("a").resume()
+        assert await engine.handle("a").result() == "paid ACME"
+    assert [each for _, _, each in paid] == [100]
+
+
+async def test_what_was_made_as_agreed_to_replays_though_other_code_would_do_it_otherwise(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cents = 100
+
+    @workflow
+    async def agreed() -> str:
+        call = pay.bind("ACME", Order(["pears"]), cents=cents)
+        await perdure.ask("Pay?", bool, about=call)
+        told = await call()
+        await perdure.receive("go")
+        return told
+
+    async with lab.engine(agreed) as engine:
+        handle = await engine.start(agreed, id="a")
+        await engine.answer((await one(engine)).token, value=True)
+        await until(lambda: paid)
+        await status(handle, "parked")
+    cents = 120
+    monkeypatch.setattr(engine_module, "fingerprint_of", lambda _: "of other code")
+    async with lab.engine(agreed) as engine:
+        await engine.handle("a").signal("go")
+        assert await engine.handle("a").result() == "paid ACME"
+    assert [each for _, _, each in paid] == [100]
 
 
 @workflow

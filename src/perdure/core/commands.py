@@ -57,6 +57,7 @@ class RunStep(Command, kw_only=True, gc=False):
     spent_ms: int = 0
     progress: Payload | None = None
     intent: Intent | None = None  # of the attempt that began last, if the step is declared once
+    shown: bytes = b""  # digest of the input that people agreed to, as the journal tells; empty: nobody was asked
 
 
 class StartTimer(Command, kw_only=True, gc=False):
@@ -116,6 +117,7 @@ class AskQuestion(Command, kw_only=True, gc=False):
     expires_at_ms: int
     escalate_to: str
     escalate_at_ms: int
+    shown: bytes = b""  # the digest that the journal tells
 
 
 class CloseQuestion(Command, kw_only=True, gc=False):

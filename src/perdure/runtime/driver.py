@@ -21,7 +21,7 @@ from perdure.core.commands import (
     StartTimer,
     State,
 )
-from perdure.core.errors import PerdureError, PoisonedExecution, StalledByBug
+from perdure.core.errors import NotAsShown, PerdureError, PoisonedExecution, StalledByBug
 from perdure.core.identity import Key
 from perdure.core.machine import Machine
 from perdure.core.table import RunState
@@ -417,6 +417,10 @@ class Driver:
                 self._outgoing.note(command)
 
     def _start_step(self, command: RunStep) -> None:
+        if command.shown and command.shown != command.digest and command.state is State.OPEN:
+            reason = "other code asked about it, and showed other arguments"
+            self._unreadable = NotAsShown(name=command.name, reason=reason)
+            return
         if command.retry_at_ms and command.retry_at_ms > self.host.now_ms():
             self._retries[command.seq] = command
             return

@@ -124,7 +124,7 @@ async def ask(
     answers = await _wait(execution, command, codec, limit_ms)
     if answers:
         if isinstance(about, Call):
-            about.answered(command.digest)
+            about.answered(command, execution)
         return answers[0]
     if not isinstance(default, _Raise):
         return default

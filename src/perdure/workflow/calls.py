@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from perdure.core.errors import NotAsShown
+from perdure.workflow.location import caller
 
 if TYPE_CHECKING:
+    from perdure.core.commands import AskQuestion
     from perdure.core.events import Payload
     from perdure.workflow.definitions import Step
+    from perdure.workflow.execution import Execution
 
 R_co = TypeVar("R_co", covariant=True)
 
@@ -25,30 +28,33 @@ class Call(Generic[R_co]):
         self.step = step
         self._args = args
         self._kwargs = kwargs
-        self._shown: bytes | None = None  # the digest of what was shown to who has answered
+        self._answered: tuple[AskQuestion, Execution] | None = None
         self.encode()
 
     def encode(self) -> tuple[Payload, bytes]:
         """Its arguments, as they are now, and their digest. Raises `WrongArguments`, `EncodeError`."""
         return self.step.arguments.encode(self._args, self._kwargs, self.step.input_what)
 
-    def answered(self, shown: bytes) -> None:
-        """Somebody has answered who was shown arguments with this digest."""
-        self._shown = shown
+    def answered(self, asked: AskQuestion, execution: Execution) -> None:
+        """Somebody has answered this question about it."""
+        self._answered = asked, execution
 
     async def __call__(self) -> R_co:
         """Make it, and return its result.
 
         Raises:
-            NotAsShown: nobody was asked about it, it was made already, or its arguments have changed since.
+            NotAsShown: nobody was asked about it, it was made already, or its arguments have changed since. Where other
+                code asked, about other arguments, the execution stalls.
         """
-        shown, self._shown = self._shown, None
-        if shown is None:
+        answered, self._answered = self._answered, None
+        if answered is None:
             reason = "no answer stands for it: nobody was asked about it, or it was made already"
             raise NotAsShown(name=self.step.name, reason=reason)
-        if self.encode()[1] != shown:
+        asked, execution = answered
+        if self.encode()[1] != asked.digest:
             raise NotAsShown(name=self.step.name, reason="its arguments are not those that were shown")
-        return await self.step(*self._args, **self._kwargs)
+        made = execution.run_step(self.step, self._args, self._kwargs, caller(), asked.shown)
+        return await made  # type: ignore[no-any-return]
 
     def __repr__(self) -> str:
         return f"<call of step {self.step.name!r}>"

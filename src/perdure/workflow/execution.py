@@ -214,6 +214,7 @@ class Execution:
     def _note(self, command: AnyCommand | None, event: ev.AnyEvent) -> None:
         """The machine remembers it; the code does not see it."""
         if isinstance(command, AskQuestion) and isinstance(event, ev.QuestionAsked):
+            command.shown = event.digest
             asked, asks = event.schema, command.schema
             if (asked and asked.data) != (asks and asks.data):
                 self._asked_otherwise.add(command.seq)
@@ -373,15 +374,23 @@ class Execution:
         self._futures[seq] = future
         return future
 
-    async def run_step(self, step: Step[..., Any], args: Any, kwargs: Any, location: str) -> Any:
-        """Issue a step and wait for its journaled result."""
+    async def run_step(self, step: Step[..., Any], args: Any, kwargs: Any, location: str, shown: bytes = b"") -> Any:
+        """Issue a step and wait for its journaled result. `shown`: see `RunStep`."""
         loop = self.loop
         if loop.closing:
             raise Evicted
         payload, digest = step.arguments.encode(args, kwargs, step.input_what)
         loop.command_issued()
         seq = self.machine.issue(
-            RunStep(location=location, name=step.name, input=payload, digest=digest, target=step, options=step.options)
+            RunStep(
+                location=location,
+                name=step.name,
+                input=payload,
+                digest=digest,
+                target=step,
+                options=step.options,
+                shown=shown,
+            )
         )
         future = self._futures[seq] = CommandFuture(loop=loop)
         future.seq = seq
