@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import pytest
 from tests.runtime.conftest import Lab, status
 
@@ -132,6 +134,10 @@ async def test_a_cursor_is_of_one_list(lab: Lab) -> None:
         with pytest.raises(perdure.errors.InvalidOption, match="this very list"):
             await client.list(limit=1, prefix="x", cursor=page.next)
         assert len(await client.list(limit=2, cursor=page.next)) == 2, "of any size"
+        query, _, execution = msgspec.msgpack.decode(urlsafe_b64decode(page.next + "=" * (-len(page.next) % 4)))
+        forged = urlsafe_b64encode(msgspec.msgpack.encode((query, 2**63, execution))).decode().rstrip("=")
+        with pytest.raises(perdure.errors.InvalidOption, match="cursor"):
+            await client.list(limit=1, cursor=forged)
 
 
 async def test_text_from_outside_is_only_ever_text(lab: Lab) -> None:

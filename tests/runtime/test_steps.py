@@ -10,8 +10,9 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, ClassVar
 
+import pydantic
 import pytest
-from tests.runtime.conftest import Lab, kinds, of_kind, until
+from tests.runtime.conftest import Lab, kinds, of_kind, status, until
 
 import perdure
 from perdure import Retry, step, workflow
@@ -787,3 +788,39 @@ def test_an_attempt_tells_its_facts_and_takes_heartbeats() -> None:
             found.heartbeat()
     finally:
         current_attempt.reset(token)
+
+
+given_up: list[str] = []
+
+
+class GivesUp(pydantic.BaseModel):
+    """A validator of it calls what must not be called there."""
+
+    how: str
+
+    @pydantic.model_validator(mode="after")
+    def check(self) -> GivesUp:
+        if given_up:
+            raise SystemExit(3) if self.how == "exit" else asyncio.CancelledError
+        return self
+
+
+@step
+async def gives_up(how: str) -> GivesUp:
+    made = GivesUp(how=how)
+    given_up.append(how)
+    return made
+
+
+@workflow
+async def wants_it(how: str) -> None:
+    await gives_up(how)
+
+
+@pytest.mark.parametrize("how", ["exit", "cancel"])
+async def test_a_result_whose_own_code_gives_up_is_no_reason_to_run_the_step_again(lab: Lab, how: str) -> None:
+    given_up.clear()
+    async with lab.engine(wants_it) as engine:
+        row = await status(await engine.start(wants_it, how), "stalled", "failed")
+        assert (row.status, row.waits_for) == ("stalled", "UnencodableResult")
+    assert given_up == [how]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Iterable, Sequence
-from typing import Any, TypeAlias, get_args
+from typing import Annotated, Any, TypeAlias, get_args
 
 import msgspec
 
@@ -38,7 +38,7 @@ class _Place(msgspec.Struct, array_like=True):
     """What a cursor says."""
 
     query: bytes  # a digest
-    created_at_ms: int
+    created_at_ms: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
     execution: str
 
 

@@ -12,6 +12,7 @@ import hashlib
 import inspect
 import json
 import typing
+from asyncio import CancelledError
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 import msgspec
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MAX_PAYLOAD_BYTES = limits.MAX_PAYLOAD_BYTES  # read at each call
+USERS_CODE = (Exception, SystemExit, CancelledError)  # what validators and serializers raise: they are no steps
 DIGEST_BYTES = 16
 MAX_PROVEN = 1024  # payloads by codec, 8 bytes each, that are known to be what they seem
 
@@ -151,7 +153,7 @@ class Codec(Generic[T]):
             raise kind(what=what, path=problem.path, reason=problem.reason, expected=self.type_name) from problem
         except RecursionError:
             raise self._encode_error(what, "$", TOO_DEEP) from None
-        except Exception as error:
+        except USERS_CODE as error:
             reason = f"fails with {type(error).__name__}: {error}"
             raise self._encode_error(what, "$", reason) from error
         if len(payload.data) > MAX_PAYLOAD_BYTES:
@@ -187,7 +189,7 @@ class Codec(Generic[T]):
                 check_same(value, decoded, self._usual_rules)
         except MemoryError:
             raise
-        except Exception:  # noqa: BLE001 - whatever it is, the richer form finds it again, with its path
+        except USERS_CODE:  # the richer form finds it again, with its path
             return None
         self._prove(again)
         return again
@@ -242,7 +244,7 @@ class Codec(Generic[T]):
             reason = f"$ {TOO_DEEP}"
         except UnsupportedType:
             raise
-        except Exception as error:  # noqa: BLE001 - users' validators raise what they like
+        except USERS_CODE as error:
             reason = str(error) or type(error).__name__
         raise DecodeError(what=what, expected=self.type_name, reason=reason)
 
