@@ -21,7 +21,7 @@ from tests.values.grammar import LEAVES, MSGSPEC_MAKERS, PYDANTIC_LEAVES, PYDANT
 from perdure import Secret
 from perdure.cli.output import jsonable
 from perdure.core.errors import DecodeError, EncodeError, SecretInClear
-from perdure.core.events import Payload
+from perdure.core.events import Payload, SignalReceived
 from perdure.workflow.values import Arguments, codec_for, encode_untyped, failure_info, preview, render, secrets_pass
 
 WORD = "swordfish"
@@ -222,6 +222,13 @@ def test_secrets_of_one_value_have_one_digest_and_others_another(encrypted: None
 
     one, two, three = (Arguments(pay).encode((Login("me", Secret(word)),), {}, "it")[1] for word in ("a", "a", "b"))
     assert one == two != three
+
+
+def test_what_holds_a_secret_does_not_show_it_when_it_is_logged(encrypted: None) -> None:
+    """Events, questions and steps that wait for a person are logged as what they are."""
+    payload = codec_for(Secret[str], "it").encode(Secret(WORD), "it")
+    assert WORD.encode() in payload.data
+    assert WORD not in f"{payload} {payload!r} {SignalReceived('m', 'n', payload)!r}"
 
 
 @settings(max_examples=150, deadline=None)

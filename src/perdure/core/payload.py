@@ -19,6 +19,10 @@ class Payload(msgspec.Struct, frozen=True, array_like=True, gc=False):
     content_type: str = "msgpack"
     key_id: str = ""
 
+    def __repr__(self) -> str:
+        """Not the data: it may hold secrets, and events and questions are logged."""
+        return f"Payload(<{len(self.data)} bytes of {self.content_type}>)"
+
 
 class FailureInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     """What is kept of an exception: its type's name, message and traceback as text, causes and group members.
