@@ -1,6 +1,6 @@
-"""What a restart costs: replaying one long journal, and going on with a thousand executions after `kill -9`.
+"""What a restart costs: replaying one long journal, and going on with thousands of executions after `kill -9`.
 
-restart.py [--steps 10000,100000] [--executions 1000] [--folder .cache/bench]
+restart.py [--steps 10000,100000] [--executions 1000,10000] [--folder .cache/bench]
 Prints one line of JSON for each. (`restart.py worker STORE LEDGER N` is the process that is killed.)
 """
 
@@ -25,6 +25,7 @@ from perdure import step, workflow
 
 RESULT = "x" * 100
 ROUNDS = 3
+STEPS_PER_S = 1_000  # of all executions in flight: the worker is busy, and not with more than it can do
 # Python keeps what it has compiled, as it does wherever a package is installed, whatever this shell says of that.
 COMPILES = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
@@ -62,24 +63,25 @@ async def replay(file: Path, steps: int) -> dict[str, Any]:
 
 
 @step
-async def slow(ledger: str, execution: int, number: int) -> str:
-    """Tells the ledger that it began, and takes a second."""
+async def slow(ledger: str, seconds: float, execution: int, number: int) -> str:
+    """Tells the ledger that it began, and takes its time."""
     file = os.open(ledger, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.write(file, f"{execution} {number}\n".encode())
     os.close(file)
-    await asyncio.sleep(1)
+    await asyncio.sleep(seconds)
     return RESULT
 
 
 @workflow
-async def steady(folder: str, execution: int) -> None:
+async def steady(folder: str, seconds: float, execution: int) -> None:
     for number in range(1_000_000):
-        await slow(f"{folder}/ledger", execution, number)
+        await slow(f"{folder}/ledger", seconds, execution, number)
 
 
 async def work(file: Path, executions: int) -> None:
-    async with perdure.Engine(str(file), workflows=[steady]) as engine:
-        starts = [engine.start(steady, str(file.parent), n, id=f"steady-{n}") for n in range(executions)]
+    async with perdure.Engine(str(file), workflows=[steady], max_steps=executions) as engine:
+        each_s = max(1.0, executions / STEPS_PER_S)
+        starts = [engine.start(steady, str(file.parent), each_s, n, id=f"steady-{n}") for n in range(executions)]
         await asyncio.gather(*starts)
         await engine.run_forever()
 
@@ -131,14 +133,15 @@ def main() -> None:
         asyncio.run(work(Path(sys.argv[2]), int(sys.argv[3])))
         return
     parser = argparse.ArgumentParser()
-    parser.add_argument("--steps", default="10000")
-    parser.add_argument("--executions", type=int, default=1000)
+    parser.add_argument("--steps", default="10000,100000")
+    parser.add_argument("--executions", default="1000,10000")
     parser.add_argument("--folder", type=Path, default=Path(__file__).parents[1] / ".cache" / "bench")
     options = parser.parse_args()
     for steps in map(int, options.steps.split(",")):
         print(json.dumps(asyncio.run(replay(emptied(options.folder) / "replay.db", steps))), flush=True)
-    for _ in range(ROUNDS):
-        print(json.dumps(recover(emptied(options.folder) / "recover.db", options.executions)), flush=True)
+    for executions in map(int, options.executions.split(",")):
+        for _ in range(ROUNDS):
+            print(json.dumps(recover(emptied(options.folder) / "recover.db", executions)), flush=True)
 
 
 def emptied(folder: Path) -> Path:

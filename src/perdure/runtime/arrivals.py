@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from perdure.core.errors import PerdureError, StalledByBug, StoreError
 from perdure.core.identity import Key
 from perdure.runtime.driver import Driver
-from perdure.runtime.loading import Loaded, died_alone, parent_of, read, size_of
+from perdure.runtime.loading import Loaded, Reading, died_alone, parent_of, read, read_some, size_of
 from perdure.runtime.suspects import RECOVERIES_ALONE, Suspects
 from perdure.runtime.unserved import UNSERVED, Unserved
 from perdure.store.protocol import Row
@@ -138,8 +138,7 @@ class Arrivals:
             self.woken([key])
 
     def _load_key(self, key: Key) -> None:
-        if key in self._leaving:
-            self._leaving[key] = True
+        if self._still_leaves(key):
             return
         self._loading.add(key)
         self._worker.ask(lambda: self._worker.store.row(key), lambda row: self._row_read(key, row))
@@ -160,7 +159,7 @@ class Arrivals:
             self._worker.hear_of(row.wake_at_ms)
 
     def _load_rows(self, rows: Sequence[Row]) -> None:
-        worker = self._worker
+        worker, absent = self._worker, list[Row]()
         for row in rows:
             driver = worker.drivers.get(row.key)
             if driver is not None and driver.run != row.run and not driver.is_new:
@@ -172,9 +171,10 @@ class Arrivals:
                     worker.fetch_letters(driver)  # another process may have written into its inbox
             elif row.key not in self._loading and self._serves(row):
                 if row.recoveries < RECOVERIES_ALONE:
-                    self.load(row)
+                    absent.append(row)
                 else:
                     self.suspects.add(row)
+        self._load_all(absent, read)
         self.suspects.next()
 
     def _serves(self, row: Row) -> bool:
@@ -191,13 +191,32 @@ class Arrivals:
 
     def load(self, row: Row) -> None:
         """Read it in the background, and bring it into memory."""
-        if row.key in self._leaving:
-            self._leaving[row.key] = True
-            self.suspects.passed(row.key)
-            return
-        self._loading.add(row.key)
-        reading = self.suspects.read if self.suspects.has_turn(row.key) else read
-        self._worker.ask(lambda: reading(self._worker.store, row), lambda loaded: self._read(row, loaded))
+        self._load_all([row], self.suspects.read if self.suspects.has_turn(row.key) else read)
+
+    def _load_all(self, rows: Sequence[Row], reading: Reading) -> None:
+        here = [row for row in rows if not self._still_leaves(row.key)]
+        self._loading.update(row.key for row in here)
+        self._read_some(here, reading)
+
+    def _still_leaves(self, key: Key) -> bool:
+        """Whether it must leave first, and comes again after that."""
+        if key not in self._leaving:
+            return False
+        self._leaving[key] = True
+        self.suspects.passed(key)
+        return True
+
+    def _read_some(self, rows: Sequence[Row], reading: Reading) -> None:
+        """Read these: many small ones in one go, a large one by itself."""
+        store = self._worker.store
+
+        def done(found: list[Loaded | Exception]) -> None:
+            self._read_some(rows[len(found) :], reading)  # while those that are read are replayed
+            for row, loaded in zip(rows, found, strict=False):
+                self._read(row, loaded)
+
+        if rows:
+            self._worker.ask(lambda: read_some(store, rows, reading), done)
 
     def _read(self, row: Row, loaded: Any) -> None:
         self._loading.discard(row.key)

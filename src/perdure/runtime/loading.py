@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol, TypeAlias
 
 from perdure.core import events as ev
 from perdure.core.errors import CorruptJournal, KeyMissing, PerdureError
@@ -11,6 +11,7 @@ from perdure.core.identity import Key
 from perdure.store.protocol import OPEN_STATUSES, Letter, NewEvent, Row, Running, Store
 
 LOAD_PAGE = 5_000
+ROWS_AT_ONCE = 50
 INBOX_PAGE = 1_000
 RECOVERIES_STALL = 4
 ALONE = "(runs alone)"  # what the store is told, as of a step 0, before a suspect begins
@@ -26,6 +27,9 @@ class Loaded(NamedTuple):
     running: list[Running]
 
 
+Reading: TypeAlias = Callable[[Store, Row], Loaded]
+
+
 def read(store: Store, row: Row) -> Loaded:
     """An execution's journal, inbox and open steps, page by page."""
     journal: list[ev.Recorded] = []
@@ -39,6 +43,21 @@ def read(store: Store, row: Row) -> Loaded:
     if len(journal) < row.position:
         raise CorruptJournal(detail=f"the row says {row.position} events, the journal holds {len(journal)}")
     return Loaded(row, journal, store.inbox(row.key, INBOX_PAGE), store.running(row.key))
+
+
+def read_some(store: Store, rows: Sequence[Row], reading: Reading) -> list[Loaded | Exception]:
+    """The first of these, or why they cannot be read: so many that their journals are one page together, or one."""
+    found: list[Loaded | Exception] = []
+    room = LOAD_PAGE
+    for row in rows[:ROWS_AT_ONCE]:
+        try:
+            found.append(reading(store, row))
+        except Exception as error:  # noqa: BLE001 - that one's, handed to whoever asked
+            found.append(error)
+        room -= row.position
+        if room <= 0:
+            break
+    return found
 
 
 class Reader(Protocol):
