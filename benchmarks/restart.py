@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import functools
 import json
 import os
 import shutil
@@ -62,12 +63,15 @@ async def replay(file: Path, steps: int) -> dict[str, Any]:
     return {"measure": "replay", "steps": steps, "seconds": sorted(seconds)}
 
 
+@functools.cache
+def opened(ledger: str) -> int:
+    return os.open(ledger, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+
+
 @step
 async def slow(ledger: str, seconds: float, execution: int, number: int) -> str:
     """Tells the ledger that it began, and takes its time."""
-    file = os.open(ledger, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    os.write(file, f"{execution} {number}\n".encode())
-    os.close(file)
+    os.write(opened(ledger), f"{execution} {number}\n".encode())
     await asyncio.sleep(seconds)
     return RESULT
 
@@ -79,10 +83,13 @@ async def steady(folder: str, seconds: float, execution: int) -> None:
 
 
 async def work(file: Path, executions: int) -> None:
+    """A worker. Only the first one has to start them."""
+    is_first = not file.exists()
     async with perdure.Engine(str(file), workflows=[steady], max_steps=executions) as engine:
-        each_s = max(1.0, executions / STEPS_PER_S)
-        starts = [engine.start(steady, str(file.parent), each_s, n, id=f"steady-{n}") for n in range(executions)]
-        await asyncio.gather(*starts)
+        if is_first:
+            each_s = max(1.0, executions / STEPS_PER_S)
+            starts = [engine.start(steady, str(file.parent), each_s, n, id=f"steady-{n}") for n in range(executions)]
+            await asyncio.gather(*starts)
         await engine.run_forever()
 
 
