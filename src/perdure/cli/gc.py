@@ -20,7 +20,7 @@ from perdure.cli.words import counted
 @click.option("--dry-run", is_flag=True, help="Only count what would go.")
 @shared_options
 def gc(older_than: str | None, runs_older_than: str | None, *, dry_run: bool) -> None:
-    """Remove executions that closed long ago, or past runs that ended long ago.
+    """Remove what ended long ago: executions, past runs.
 
     An execution goes with all that belongs to it: journals, past runs, large values, dead letters, attributes. What is
     open stays, and so does what somebody still waits for; of past runs, also those that were copied from elsewhere. A
