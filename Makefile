@@ -3,6 +3,8 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+# Many tests wait for processes: one more worker than cores keeps the cores busy.
+WORKERS ?= $(shell expr $$($(PYTHON) -c 'import os; print(os.cpu_count())') + 1)
 SEEDS ?= 300
 KILLS ?= 200
 ARGS ?=
@@ -22,10 +24,10 @@ demo: $(VENV)/.run-stamp ## a research agent that is killed twice and goes on
 	@$(BIN)/python -m examples.research.demo $(ARGS)
 
 test: $(VENV)/.dev-stamp ## all tests; ARGS="-k name" for some
-	$(PYTEST) -n auto --dist worksteal $(ARGS)
+	$(PYTEST) -n $(WORKERS) --dist worksteal $(ARGS)
 
 test-fast: $(VENV)/.dev-stamp ## the tests that are not marked slow
-	$(PYTEST) -n auto --dist worksteal -m "not slow" $(ARGS)
+	$(PYTEST) -n $(WORKERS) --dist worksteal -m "not slow" $(ARGS)
 
 test-versions: ## the fast tests on every newer Python found here
 	@MAKE="$(MAKE)" scripts/test-versions
@@ -41,7 +43,7 @@ format: $(VENV)/.dev-stamp ## mend style and format
 
 cover: $(VENV)/.dev-stamp ## branch coverage of core, workflow, runtime, store
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -n auto --dist worksteal $(ARGS)
+	$(BIN)/coverage run -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
@@ -51,7 +53,7 @@ sim: $(VENV)/.dev-stamp ## the simulator: make sim SEEDS=20000
 crash: $(VENV)/.dev-stamp ## kill -9 a worker again and again: make crash KILLS=200
 	$(BIN)/python -m tests.crash.campaign --kills $(KILLS) $(ARGS)
 	$(BIN)/python -m tests.crash.payments --kills $(KILLS)
-	PERDURE_FAULT_STRIDE=1 $(PYTEST) -q -n auto tests/store/test_exhaustive_faults.py
+	PERDURE_FAULT_STRIDE=1 $(PYTEST) -q -n $(WORKERS) tests/store/test_exhaustive_faults.py
 
 docs: $(VENV)/.dev-stamp ## the documentation as a site, in .cache/site
 	$(BIN)/sphinx-build -W --keep-going -q docs .cache/site

@@ -21,7 +21,8 @@ class Payload(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     def __repr__(self) -> str:
         """Not the data: it may hold secrets, and events and questions are logged."""
-        return f"Payload(<{len(self.data)} bytes of {self.content_type}>)"
+        key = f", key {self.key_id!r}" if self.key_id else ""
+        return f"Payload(<{len(self.data)} bytes of {self.content_type}{key}>)"
 
 
 class FailureInfo(msgspec.Struct, frozen=True, omit_defaults=True):

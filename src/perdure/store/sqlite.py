@@ -379,6 +379,8 @@ class SqliteStore:
             if found is None:
                 return []
             number, end = found
+            if not isinstance(end, int):
+                raise CorruptJournal(detail=f"the row of execution {key.execution!r} says no number of events")
             rows: list[Any] = cursor.execute(SQL["load"], (number, position, limit)).fetchall()
             events = journal(rows, position, key, self._fingerprint)
         if len(rows) < limit and position <= end != position + len(rows):
