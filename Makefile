@@ -14,7 +14,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-versions lint format cover sim crash docs pictures bench plots clean
+.PHONY: help demo test test-fast test-versions lint format cover sim faults crash docs pictures bench plots clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 24
@@ -53,6 +53,9 @@ sim: $(VENV)/.dev-stamp ## the simulator: make sim SEEDS=20000
 crash: $(VENV)/.dev-stamp ## kill -9 a worker again and again: make crash KILLS=200
 	$(BIN)/python -m tests.crash.campaign --kills $(KILLS) $(ARGS)
 	$(BIN)/python -m tests.crash.payments --kills $(KILLS)
+
+faults: $(VENV)/.dev-stamp ## fail every store call of the simulator's corpus, and every write to the file, one by one
+	$(BIN)/python -m perdure.testing.exhaustive
 	PERDURE_FAULT_STRIDE=1 $(PYTEST) -q -n $(WORKERS) tests/store/test_exhaustive_faults.py
 
 docs: $(VENV)/.dev-stamp ## the documentation as a site, in .cache/site

@@ -2,7 +2,7 @@
 
 Whatever fails, and however: what was acknowledged is there, what was not is there wholly or not at all, in the running
 process (which tries again and goes on) as in the copy that a crash right after the failure would leave.
-Each way to fail begins at another of the first three; `PERDURE_FAULT_STRIDE=1` takes all of them (`make crash`).
+Each way to fail begins at another of the first three; `PERDURE_FAULT_STRIDE=1` takes all of them (`make faults`).
 """
 
 from __future__ import annotations

@@ -55,8 +55,8 @@ def says(old: Any, new: Any) -> bool:
         return False
     if isinstance(old, bytes | bytearray) and isinstance(new, bytes | bytearray):
         return bytes(old) == bytes(new)
-    if isinstance(new, bytes) and not isinstance(old, str):  # of the text that it was written as
-        return says(old, new.decode("utf-8", "replace"))
+    if isinstance(new, bytes) and not isinstance(old, str):  # of the text that it was written as; JSON has no others
+        return says(old, new.decode("utf-8", "replace")) or says(old, base64.b64encode(new).decode())
     if isinstance(old, list | tuple | set | frozenset) and isinstance(new, list | tuple | set | frozenset):
         return len(old) == len(new) and all(any(says(one, other) for other in new) for one in old)
     if isinstance(old, bytes) and isinstance(new, str):

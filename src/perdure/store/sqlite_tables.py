@@ -9,6 +9,8 @@ from __future__ import annotations
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+import apsw
+
 from perdure.core.errors import StoreError
 from perdure.store.queries import SQL, repeated
 from perdure.store.records import attribute_rows, failure_bytes, header, plain, progress_bytes, row_of, seal, update_of
@@ -27,8 +29,6 @@ from perdure.store.rules import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-
-    import apsw
 
     from perdure.core import events as ev
     from perdure.core.identity import Key
@@ -62,7 +62,7 @@ def _chunks(rows: Sequence[tuple[Any, ...]]) -> Iterator[Sequence[tuple[Any, ...
 
 
 class Overtaken(Exception):
-    """Some batch of a gathered update did not match: the transaction is done again, batch by batch."""
+    """Something did not match what was gathered or cached: the transaction is done again, batch by batch."""
 
 
 class SqliteTables:
@@ -106,7 +106,12 @@ class SqliteTables:
         self._advance_gathered()
         events, self._events = self._events, []
         for chunk in _chunks(events):
-            self._execute(repeated("append_event", len(chunk)), [*chain.from_iterable(chunk)])
+            try:
+                self._execute(repeated("append_event", len(chunk)), [*chain.from_iterable(chunk)])
+            except apsw.ConstraintError:
+                if not self.gathering:
+                    raise
+                raise Overtaken from None  # another process has written events: those of a fork, of a rewind
 
     def _advance_gathered(self) -> None:
         if not self._advances:

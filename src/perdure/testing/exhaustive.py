@@ -92,10 +92,14 @@ def explore(
     direct: bool = True,
     pauses: int = 0,
     branches: int = 0,
+    stride: int = 1,
 ) -> Iterator[Case]:
-    """Every case of a shape, up to the first run that meets no fault; not `direct`: all mail goes by the outbox."""
-    for way in ways:
-        nth = 1
+    """Every case of a shape, up to the first run that meets no fault; not `direct`: all mail goes by the outbox.
+
+    With a `stride`, only every so many calls; each way then begins at another of the first ones.
+    """
+    for number, way in enumerate(ways):
+        nth = 1 + number % stride
         while True:
             plan = NthCall(nth, way, repeats)
             simulation = Simulation(seed, profile(shape, direct=direct, pauses=pauses, branches=branches), plan)
@@ -108,7 +112,7 @@ def explore(
             yield Case(nth, way, plan.hit, error)
             if not plan.hit:
                 break
-            nth += 1
+            nth += stride
 
 
 def main(shapes: list[str], out: TextIO = sys.stdout) -> int:
