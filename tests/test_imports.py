@@ -12,7 +12,7 @@ import pytest
 import perdure
 
 BUDGET_MS = 150
-USUAL_BASE_MS = 60  # asyncio and msgspec alone, where 150 ms are the budget; perdure takes 1.9 to 2.2 times as long as they
+USUAL_BASE_MS = 60  # asyncio and msgspec alone, where 150 ms are the budget; perdure takes about twice as long as they
 TRIES = 10
 
 LEAVES_ONLY = {

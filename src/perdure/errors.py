@@ -1,7 +1,8 @@
 """Every error that Perdure raises or records, by name. Those that programs catch daily are in `perdure` itself as well.
 
-`code` names the page under docs/errors/; `fields` holds the facts. What is wrong with the code or its use is a
-`YourError`, what is wrong with the world a `TheirError`; what was journaled and is raised again is a `RemoteFailure`.
+`code` names the page that `perdure explain` prints; `fields` holds the facts. What is wrong with the code or its use
+is a `YourError`, what is wrong with the world a `TheirError`; what was journaled and is raised again is a
+`RemoteFailure`.
 """
 
 from perdure.core import errors as _all

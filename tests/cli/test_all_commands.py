@@ -52,6 +52,7 @@ LINES = {
     "import": "import exported.jsonl --store other.db",
     "gc": "gc --older-than 99d",
     "doctor": "doctor",
+    "explain": "explain P0202",
     "completion": "completion bash",
 }
 NOTHING_TO_LIST = {"unresolved", "asks"}

@@ -14,8 +14,10 @@ from uuid import UUID
 import click
 import pytest
 from click.testing import CliRunner
+from hatchling.builders.wheel import WheelBuilder
 from tests.cli.conftest import Cli, Project
 
+import perdure
 from perdure.cli.app import cli as commands
 from perdure.cli.options import Exit
 from perdure.cli.output import jsonable
@@ -430,3 +432,38 @@ def test_every_command_exit_code_and_sign_is_documented() -> None:
     assert {int(code) for row in rows for code in row.split(",")} == {int(code) for code in Exit}
     told = set(re.findall(r"^\| (\S) \| (\S) \|", section("show"), re.MULTILINE))
     assert told == {(pretty, plain) for mark, (pretty, plain, _) in GLYPHS.items() if mark not in {"note", "start"}}
+
+
+# --- explain ---
+
+
+def test_explain_prints_the_page_of_an_error(cli: Cli) -> None:
+    told = cli("explain", "P0202")
+    assert (told.code, told.err) == (0, "")
+    assert told.out == (Path(__file__).parents[2] / "docs" / "errors" / "P0202.md").read_text("utf-8")
+    assert cli("explain", "[p0202:").out == told.out, "as it is copied from a message"
+    document = json.loads(cli("explain", "P0202", "--json").out)
+    assert document == {"code": "P0202", "page": told.out}
+
+
+def test_what_a_message_says_to_type_works(cli: Cli) -> None:
+    pointer = re.search(
+        r"\[P\d{4}: perdure (explain P\d{4})\]$",
+        str(perdure.errors.OutsideWorkflow(what="perdure.receive", place="a workflow")),
+    )
+    assert pointer is not None
+    assert cli(*pointer[1].split()).out.startswith("# P0307")
+
+
+def test_explain_of_what_is_no_code_says_what_codes_look_like(cli: Cli) -> None:
+    told = cli("explain", "nonsense")
+    assert (told.code, told.out) == (2, "")
+    assert "No error has the code 'NONSENSE'" in told.err
+    assert "Codes look like P0202" in told.err
+    assert "Did you mean" in cli("explain", "P0200").err
+
+
+def test_the_pages_of_errors_are_installed_with_the_package() -> None:
+    root = Path(__file__).parents[2]
+    built = {file.distribution_path for file in WheelBuilder(str(root)).recurse_included_files()}
+    assert {f"perdure/error_pages/{page.name}" for page in (root / "docs" / "errors").glob("P*.md")} <= built

@@ -148,7 +148,7 @@ def test_messages_that_miss_are_told_with_what_was_meant(cli: Cli, cart: Project
     rejected = cli("update", "c1", "ad", "1")
     assert rejected.code == Exit.REFUSED
     assert "was rejected: UnknownHandler: Execution 'c1' has no handler for update 'ad' now; it has: " in rejected.err
-    assert rejected.err.count("docs/errors") == 1
+    assert rejected.err.count("perdure explain") == 1
     assert "perdure.core" not in rejected.err
     wrong = cli("update", "c1", "add")
     assert "argument 'item' is missing, and has no default" in wrong.err
@@ -204,7 +204,7 @@ def test_a_damaged_store_is_told_by_doctor_with_the_page_about_it(cli: Cli, proj
     told = cli("doctor", "--store", "bad.db", "--json")
     [file] = [each for each in told.lines() if each["what"] == "File"]
     assert (told.code, file["well"]) == (Exit.STORE, False)
-    assert "docs/errors/P0406.md" in file["cure"]
+    assert "perdure explain P0406" in file["cure"]
 
 
 # --- outputs ---

@@ -277,7 +277,7 @@ def test_a_parked_execution_says_what_it_waits_for_and_until_when(journal: Journ
 
 
 def test_a_stalled_execution_says_why_at_the_end(journal: Journal) -> None:
-    problem = "The journal and the code disagree.\n  where: agent.py:9\n Fix it. [P0101: docs/errors/P0101.md]"
+    problem = "The journal and the code disagree.\n  where: agent.py:9\n Fix it. [P0101: perdure explain P0101]"
     lines = journal.drawn("stalled", problem=problem, width=60).splitlines()
     assert "  stalled   The journal and the code disagree." in lines
     assert lines[-3:] == [

@@ -55,7 +55,7 @@ def test_every_class_that_can_be_raised_has_a_code() -> None:
 def test_messages_render_with_their_facts_cure_and_page(kind: type[PerdureError]) -> None:
     error = made(kind)
     message = str(error)
-    assert message.endswith(f"[{kind.code}: docs/errors/{kind.code}.md]")
+    assert message.endswith(f"[{kind.code}: perdure explain {kind.code}]")
     assert "  [" not in message
     for name, value in error.fields.items():
         if isinstance(value, str) and name in wanted(kind):

@@ -1,10 +1,8 @@
-"""The site builds without a warning, and shows every public name."""
+"""The site shows every public name. That it builds without a warning is seen by `make docs`, in `.ci/run`."""
 
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,13 +11,6 @@ import perdure
 import perdure.testing
 
 DOCS = Path(__file__).parents[2] / "docs"
-
-
-@pytest.mark.slow
-def test_the_site_builds_without_a_warning(tmp_path):
-    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", str(DOCS), str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(("module", "pages"), [(perdure, "api.md errors.md"), (perdure.testing, "testing.md")])

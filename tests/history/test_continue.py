@@ -173,7 +173,7 @@ async def cleans_up(n: int) -> str:
 async def test_it_passes_handlers_and_groups_and_lets_cleanup_end(lab: Lab) -> None:
     async with lab.engine(cleans_up) as engine:
         handle = await engine.start(cleans_up, 1)
-        assert await handle.result(timeout=10) == "done"
+        assert await handle.result(timeout=30) == "done"
         past = await handle.journal(run=(await handle.runs())[-1].run)
         assert kinds(past)[2:] == ["StepCompleted", "StepCompleted", "ContinuedAsNew"]
 
@@ -197,7 +197,7 @@ async def test_a_failure_beside_it_counts(lab: Lab) -> None:
     async with lab.engine(fails_meanwhile) as engine:
         handle = await engine.start(fails_meanwhile, 1)
         with pytest.raises(perdure.ExecutionFailed, match="unhandled errors"):
-            await handle.result(timeout=10)
+            await handle.result(timeout=30)
 
 
 async def test_it_may_come_out_of_another_task(lab: Lab) -> None:
@@ -212,7 +212,7 @@ async def test_it_may_come_out_of_another_task(lab: Lab) -> None:
         return n
 
     async with lab.engine(delegates) as engine:
-        assert await (await engine.start(delegates, 2)).result(timeout=10) == 0
+        assert await (await engine.start(delegates, 2)).result(timeout=30) == 0
 
 
 # --- what is open when it does ---
@@ -243,7 +243,7 @@ async def test_open_steps_and_timers_end_with_their_run(lab: Lab) -> None:
     STOPPED.clear()
     async with lab.engine(leaves_things_open) as engine:
         handle = await engine.start(leaves_things_open, 2)
-        assert await handle.result(timeout=10) == "at True"
+        assert await handle.result(timeout=30) == "at True"
         await until(lambda: len(STOPPED) == 2)
         assert await handle.running() == []
 
@@ -273,7 +273,7 @@ async def test_children_go_on_over_runs_and_end_with_the_execution(lab: Lab) -> 
         await children[2].signal("finish", 1)  # its answer is for a run that is over
         await status(children[2], "completed")
         await handle.signal("end", "all of it")
-        assert await handle.result(timeout=10) == "all of it"
+        assert await handle.result(timeout=30) == "all of it"
         await status(children[0], "cancelled")
         await status(children[1], "terminated")
         await status(engine.handle("left"), "parked")
@@ -296,7 +296,7 @@ async def waits_for_child(n: int) -> int:
 async def test_a_parent_hears_only_of_the_last_run_of_its_child(lab: Lab) -> None:
     async with lab.engine(waits_for_child, child_that_goes_on) as engine:
         handle = await engine.start(waits_for_child, 3)
-        assert await handle.result(timeout=10) == 42
+        assert await handle.result(timeout=30) == 42
         journal = await handle.journal()
         [closed] = of_kind(journal, ev.ChildClosed)
         child = engine.handle(closed.execution)
@@ -325,7 +325,7 @@ async def cancels_child() -> str:
 async def test_a_cancelled_child_is_found_whatever_run_it_is_in(lab: Lab) -> None:
     async with lab.engine(cancels_child, stubborn_child) as engine:
         handle = await engine.start(cancels_child)
-        assert await handle.result(timeout=10) == "gave up"
+        assert await handle.result(timeout=30) == "gave up"
         [sent] = of_kind(await handle.journal(), ev.MessageSent)
         await status(engine.handle(sent.receiver), "cancelled")
 
@@ -383,7 +383,7 @@ async def test_a_message_of_another_name_waits_for_the_run_that_receives_it(lab:
         await until(lambda: _journaled(handle, 1))
         for _ in range(3):
             await handle.signal("go")
-        assert await handle.result(timeout=10) == "kept"
+        assert await handle.result(timeout=30) == "kept"
         runs = await handle.runs()
         received = [
             [each.name for each in of_kind(await handle.journal(run=run.run), ev.SignalReceived)] for run in runs
@@ -403,7 +403,7 @@ async def test_a_message_sent_again_counts_once_over_all_runs(lab: Lab) -> None:
                 await handle.signal("note", n, id=f"note-{n}")
             await handle.signal("note", 0, id="note-0")
         await handle.signal("note", 5)
-        assert await handle.result(timeout=10) == list(range(6))
+        assert await handle.result(timeout=30) == list(range(6))
 
 
 async def test_a_storm_of_messages_while_it_goes_on_and_on_loses_none(lab: Lab) -> None:
@@ -425,12 +425,12 @@ async def test_a_cancel_that_comes_as_it_goes_on_reaches_the_next_run(lab: Lab) 
         await until(lambda: _runs(handle, 3))
         await handle.cancel("stop it")
         with pytest.raises(perdure.ExecutionCancelled, match="stop it"):
-            await handle.result(timeout=10)
+            await handle.result(timeout=30)
         other = await engine.start(spins, 0)
         await until(lambda: _runs(other, 3))
         await other.terminate("now")
         with pytest.raises(perdure.ExecutionTerminated):
-            await other.result(timeout=10)
+            await other.result(timeout=30)
 
 
 async def _runs(handle: perdure.Handle[Any], number: int) -> bool:
@@ -490,7 +490,7 @@ async def test_updates_that_are_under_way_are_answered_before_or_after(lab: Lab)
         for n in range(1, 5):
             answers.append(await handle.update("add", n, timeout=10))
             await handle.signal("tick")
-        assert await handle.result(timeout=10) == 20
+        assert await handle.result(timeout=30) == 20
         assert answers == [2, 6, 12, 20]
 
 
@@ -523,7 +523,7 @@ async def test_an_update_that_a_run_accepted_and_did_not_answer_is_the_next_ones
         await handle.signal("answer 7")
         assert await asked == 7
         await handle.signal("go")
-        assert await handle.result(timeout=10) == "done"
+        assert await handle.result(timeout=30) == "done"
 
 
 async def _accepted(handle: perdure.Handle[Any]) -> bool:
@@ -545,7 +545,7 @@ async def test_handlers_may_not_begin_another_run(lab: Lab) -> None:
         with pytest.raises(perdure.UpdateFailed, match="own coroutine"):
             await handle.update("go_on", timeout=10)
         await handle.signal("end", "fine")
-        assert await handle.result(timeout=10) == "fine"
+        assert await handle.result(timeout=30) == "fine"
 
 
 async def test_what_was_published_stays_readable_over_runs(lab: Lab) -> None:
@@ -622,7 +622,7 @@ async def test_a_snapshot_that_other_code_cannot_read_stalls(lab: Lab) -> None:
     mended = perdure.Workflow(second, name="w")
     async with lab.engine(mended) as engine:
         await engine.handle("x").resume()
-        assert await engine.handle("x", mended).result(timeout=10) == "text"
+        assert await engine.handle("x", mended).result(timeout=30) == "text"
 
 
 async def test_suggested_after_many_events_or_much_data(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -685,7 +685,7 @@ async def test_a_run_with_too_many_events_stalls_and_each_resume_lets_it_go_on_a
         assert "P0901" in row.problem
         await handle.resume()
         await until(lambda: _longer(handle, 50))
-        assert await handle.result(timeout=10) == 55
+        assert await handle.result(timeout=30) == 55
 
 
 async def _longer(handle: perdure.Handle[Any], events: int) -> bool:
@@ -696,7 +696,7 @@ async def test_a_run_that_continues_is_let_go_whatever_its_length(lab: Lab, monk
     monkeypatch.setattr("perdure.runtime.pending.MOST_EVENTS", 3)
 
     async with lab.engine(countdown) as engine:
-        assert await (await engine.start(countdown, 3)).result(timeout=10) == 12
+        assert await (await engine.start(countdown, 3)).result(timeout=30) == 12
 
 
 async def test_too_many_children_left_behind_stall_it(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,7 +73,7 @@ def lab(tmp_path: Path) -> Lab:
     return Lab(tmp_path / "lab.db")
 
 
-async def until(condition: Callable[[], Any], *, seconds: float = 10.0) -> Any:
+async def until(condition: Callable[[], Any], *, seconds: float = 30.0) -> Any:
     """Poll until it is true; its value. It may be a coroutine function."""
     async with asyncio.timeout(seconds):
         while True:

@@ -77,7 +77,7 @@ async def test_step_arguments_that_cannot_be_encoded_are_refused_before_the_step
 
     async with lab.engine(passes) as engine:
         handle = await engine.start(passes)
-        told = await handle.result(timeout=5)
+        told = await handle.result(timeout=30)
         assert "$" in told
         assert "deep" in told
         assert kinds(await handle.journal()) == ["ExecutionStarted", "ExecutionClaimed", "ExecutionCompleted"]
@@ -87,7 +87,7 @@ async def test_a_workflows_result_that_does_not_fit_its_annotation_stalls_with_i
     async with lab.engine(returns) as engine:
         for kind in ("text", "object"):
             with pytest.raises(perdure.ExecutionStalled, match=r"\$\[0\]"):
-                await (await engine.start(returns, kind)).result(timeout=5)
+                await (await engine.start(returns, kind)).result(timeout=30)
 
 
 async def test_input_that_the_code_can_no_longer_decode_stalls_with_its_path(lab: Lab) -> None:
@@ -101,10 +101,10 @@ async def test_input_that_the_code_can_no_longer_decode_stalls_with_its_path(lab
         await client.start(before, {"a": {"b": 1}}, id="c")
     async with lab.engine(after) as engine:
         with pytest.raises(perdure.ExecutionStalled, match="P0202"):
-            await engine.handle("c").result(timeout=5)
+            await engine.handle("c").result(timeout=30)
     async with lab.engine(before) as engine:
         await engine.handle("c").resume()
-        assert await engine.handle("c").result(timeout=5) is None
+        assert await engine.handle("c").result(timeout=30) is None
 
 
 async def test_a_result_that_the_caller_cannot_decode_says_so(lab: Lab) -> None:
@@ -114,7 +114,7 @@ async def test_a_result_that_the_caller_cannot_decode_says_so(lab: Lab) -> None:
 
     async with lab.engine(plain) as engine:
         handle = await engine.start(plain, {"a": [1]}, id="p")
-        await handle.result(timeout=5)
+        await handle.result(timeout=30)
         with pytest.raises(DecodeError, match="the result of execution 'p'"):
             await engine.handle("p", wants_text).result()
 
@@ -135,9 +135,9 @@ async def test_a_payload_over_the_limit_is_refused_where_it_is_passed(lab: Lab) 
         with pytest.raises(PayloadTooLarge, match="the limit is"):
             await handle.signal("go", huge)
         await handle.signal("go", 1)
-        assert await handle.result(timeout=5) == 1
+        assert await handle.result(timeout=30) == 1
         with pytest.raises(perdure.ExecutionStalled, match="P0205"):
-            await (await engine.start(uses)).result(timeout=20)
+            await (await engine.start(uses)).result(timeout=40)
 
 
 # --- definitions and options ---
@@ -224,7 +224,7 @@ async def test_negative_timeouts_are_refused_where_they_are_given(lab: Lab) -> N
 
     async with lab.engine(negative) as engine:
         handle = await engine.start(negative)
-        assert "timeout=-1" in await handle.result(timeout=5)
+        assert "timeout=-1" in await handle.result(timeout=30)
         with pytest.raises(InvalidOption, match="timeout=-1"):
             await handle.result(timeout=-1)
 
@@ -245,7 +245,7 @@ async def test_ids_that_are_empty_too_long_or_hostile_are_refused(lab: Lab, bad:
         with pytest.raises(InvalidId):
             await handle.signal("go", id=bad)
         await handle.signal("go", "still works")
-        assert await handle.result(timeout=5) == "still works"
+        assert await handle.result(timeout=30) == "still works"
 
 
 @pytest.mark.parametrize("bad", HOSTILE)
@@ -256,7 +256,7 @@ async def test_hostile_reasons_do_no_harm(lab: Lab, bad: str) -> None:
             await status(handle, "parked")
             await getattr(handle, end)(bad)
             with pytest.raises((perdure.ExecutionCancelled, perdure.ExecutionTerminated)):
-                await handle.result(timeout=5)
+                await handle.result(timeout=30)
         assert engine.failure is None
 
 
@@ -278,7 +278,7 @@ async def test_hostile_ids_and_names_inside_a_workflow_are_its_own_error(lab: La
 
     async with lab.engine(careless, listens) as engine:
         await engine.start(listens, id="friend")
-        assert await (await engine.start(careless)).result(timeout=5) == ["refused"] * 3
+        assert await (await engine.start(careless)).result(timeout=30) == ["refused"] * 3
         assert engine.failure is None
 
 
@@ -294,7 +294,7 @@ async def test_hostile_signal_names_and_errors_inside_a_workflow_stay_there(lab:
     async with lab.engine(odd, listens) as engine:
         handle = await engine.start(odd)
         with pytest.raises(perdure.ExecutionFailed):
-            await handle.result(timeout=5)
+            await handle.result(timeout=30)
         assert engine.failure is None
 
 
@@ -312,7 +312,7 @@ async def test_hostile_text_in_a_steps_error_and_result_round_trips_or_is_escape
         return ""
 
     async with lab.engine(meets) as engine:
-        assert (await (await engine.start(meets)).result(timeout=5)).startswith("\udfff")
+        assert (await (await engine.start(meets)).result(timeout=30)).startswith("\udfff")
 
 
 # --- damaged and foreign journals ---
@@ -348,9 +348,9 @@ async def test_a_damaged_journal_stalls_its_execution_alone_and_can_be_terminate
         handle = engine.handle("damaged")
         await handle.signal("go", 1)
         with pytest.raises(perdure.ExecutionStalled, match=code):
-            await handle.result(timeout=5)
+            await handle.result(timeout=30)
         await sound.signal("go", "fine")
-        assert await sound.result(timeout=5) == "fine"
+        assert await sound.result(timeout=30) == "fine"
         await handle.terminate("beyond repair")
         await status(handle, "terminated")
 
@@ -373,7 +373,7 @@ async def test_a_broken_execution_can_be_terminated_behind_many_letters(
         handle = engine.handle("damaged")
         if when == "when it has stalled":
             with pytest.raises(perdure.ExecutionStalled):
-                await handle.result(timeout=5)
+                await handle.result(timeout=30)
             await handle.terminate("beyond repair")
         row = await status(handle, "terminated")
         assert row.closed_at_ms is not None
@@ -396,7 +396,7 @@ async def test_the_parent_of_a_damaged_child_hears_that_it_was_terminated(lab: L
     damage(lab.path, "UPDATE event SET body = x'00' WHERE number = (SELECT max(number) FROM execution)")
     async with lab.engine(guardian, listens) as engine:
         await engine.handle("a/b").terminate("unreadable")
-        assert "unreadable" in await engine.handle("g", guardian).result(timeout=5)
+        assert "unreadable" in await engine.handle("g", guardian).result(timeout=30)
 
 
 async def test_what_nobodys_code_can_run_any_more_can_be_terminated(lab: Lab) -> None:
@@ -425,11 +425,11 @@ async def test_what_nobodys_code_can_run_any_more_can_be_terminated(lab: Lab) ->
         handle = engine.handle("lost")
         await handle.signal("a")
         with pytest.raises(perdure.ExecutionStalled, match="P0101"):
-            await handle.result(timeout=5)
+            await handle.result(timeout=30)
         await handle.terminate("its code is gone")
         with pytest.raises(perdure.ExecutionTerminated, match="its code is gone"):
-            await handle.result(timeout=5)
-        assert "its code is gone" in await engine.handle("p", parent).result(timeout=5)
+            await handle.result(timeout=30)
+        assert "its code is gone" in await engine.handle("p", parent).result(timeout=30)
 
 
 async def test_an_unexpected_error_of_the_engine_itself_stalls_one_execution_only(
@@ -447,9 +447,9 @@ async def test_an_unexpected_error_of_the_engine_itself_stalls_one_execution_onl
         victim, other = await engine.start(listens, id="victim"), await engine.start(listens, id="other")
         for handle in (victim, other):
             await handle.signal("go", 1)
-        assert await other.result(timeout=5) == 1
+        assert await other.result(timeout=30) == 1
         with pytest.raises(perdure.ExecutionStalled, match="a bug of ours"):
-            await victim.result(timeout=5)
+            await victim.result(timeout=30)
 
 
 async def test_an_engine_over_a_store_object_works_and_leaves_it_open() -> None:
@@ -457,9 +457,9 @@ async def test_an_engine_over_a_store_object_works_and_leaves_it_open() -> None:
     async with perdure.Engine(store, workflows=[listens]) as engine:
         handle = await engine.start(listens, id="m")
         await handle.signal("go", "memory")
-        assert await handle.result(timeout=5) == "memory"
+        assert await handle.result(timeout=30) == "memory"
     async with perdure.Engine(store, workflows=[listens]) as engine:
-        assert await engine.handle("m").result(timeout=5) == "memory"
+        assert await engine.handle("m").result(timeout=30) == "memory"
 
 
 async def test_outside_its_block_an_engine_says_that_it_does_not_run(lab: Lab) -> None:

@@ -34,10 +34,10 @@ async def test_whoever_waits_for_a_cancelled_child_goes_on_when_it_has_cleaned_u
         return []
 
     async with lab.engine(considerate, cleans) as engine:
-        assert await (await engine.start(considerate)).result(timeout=5) == ["after"]
+        assert await (await engine.start(considerate)).result(timeout=30) == ["after"]
         assert seen == ["cleaned", "after"]
         with pytest.raises(perdure.ExecutionCancelled, match="stopped waiting"):
-            await engine.handle("child").result(timeout=5)
+            await engine.handle("child").result(timeout=30)
 
 
 async def test_an_unknown_way_to_stop_waiting_for_a_child_is_refused(lab: Lab) -> None:
@@ -48,7 +48,7 @@ async def test_an_unknown_way_to_stop_waiting_for_a_child_is_refused(lab: Lab) -
 
     async with lab.engine(asks_oddly, echo) as engine:
         with pytest.raises(perdure.ExecutionFailed, match=r"Option on_cancel='ignore' is not valid"):
-            await (await engine.start(asks_oddly)).result(timeout=5)
+            await (await engine.start(asks_oddly)).result(timeout=30)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ async def test_the_policy_holds_when_the_worker_dies_as_the_parent_closes(
 
         await until(both_wait)
         await handle.signal("leave", "now")
-        await handle.result(timeout=5)
+        await handle.result(timeout=30)
     store.close()
     async with lab.engine(leaves, cleans) as engine:
         await until(lambda: not len(engine._worker.arrivals))  # type: ignore[union-attr]
@@ -100,7 +100,7 @@ async def test_many_children_of_one_parent_run_in_bounded_memory(lab: Lab) -> No
 
         watching = asyncio.create_task(watch())
         try:
-            assert await handle.result(timeout=25) == 400
+            assert await handle.result(timeout=50) == 400
         finally:
             watching.cancel()
     assert 10 < most <= 52

@@ -54,7 +54,7 @@ async def test_one_that_comes_to_an_execution_in_memory_stalls_it_once(
         assert "trying again" not in caplog.text
         await handle.terminate("damaged")
         with pytest.raises(perdure.ExecutionTerminated, match="damaged"):
-            await handle.result(timeout=10)
+            await handle.result(timeout=30)
 
 
 async def test_a_damaged_request_hides_none_behind_it(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
@@ -70,5 +70,5 @@ async def test_a_damaged_request_hides_none_behind_it(lab: Lab, caplog: pytest.L
         await status(handle, "stalled")
         await handle.terminate("second")
         with pytest.raises(perdure.ExecutionTerminated, match="second"):
-            await handle.result(timeout=10)
+            await handle.result(timeout=30)
         assert "trying again" not in caplog.text

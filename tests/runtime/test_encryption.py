@@ -319,14 +319,14 @@ async def test_an_engine_without_the_key_stalls_what_it_must_run_and_one_with_it
             row = await status(handle, "stalled")
             assert (row.waits_for, "'k1', which is not here" in row.problem) == ("KeyMissing", True)
             with pytest.raises(perdure.ExecutionStalled, match="k1"):
-                await handle.result(timeout=5)
+                await handle.result(timeout=30)
             assert kinds(await handle.journal()) == ["ExecutionStarted", "ExecutionClaimed"]
     async with lab.engine(waits, codec=ring()) as engine:
         handle = engine.handle("waits")
         await status(handle, "parked")
         name = (await handle.describe()).waits_for.removeprefix("signal ")
         await handle.signal(name, "done")
-        assert await handle.result(timeout=5) == "done"
+        assert await handle.result(timeout=30) == "done"
 
 
 async def test_a_signal_with_a_key_that_the_engine_lacks_stalls_until_it_has_it(lab):
@@ -341,7 +341,7 @@ async def test_a_signal_with_a_key_that_the_engine_lacks_stalls_until_it_has_it(
         row = await status(handle, "stalled")
         assert (row.waits_for, "'k2'" in row.problem) == ("KeyMissing", True)
     async with lab.engine(waits, codec=both) as engine:
-        assert await engine.handle("waits", waits).result(timeout=5) == "a"
+        assert await engine.handle("waits", waits).result(timeout=30) == "a"
 
 
 async def test_what_cannot_be_encrypted_is_not_started(lab):
@@ -370,7 +370,7 @@ async def test_a_child_whose_key_is_missing_stalls_its_parent_until_the_key_is_t
         assert (row.waits_for, "'others'" in row.problem) == ("KeyMissing", True)
         keys["others"] = K2
         await handle.resume()
-        assert (await handle.result(timeout=5)).startswith("canary-child-result")
+        assert (await handle.result(timeout=30)).startswith("canary-child-result")
 
 
 async def test_an_execution_whose_key_was_dropped_can_be_listed_shown_and_terminated(lab):
@@ -442,7 +442,7 @@ async def test_a_key_service_that_is_down_for_a_while_loses_nothing(lab, logs):
     codec = Shaky({"k1": K1}, current="k1")
     async with lab.engine(ends, codec=codec) as engine:
         codec.down = 3
-        assert await (await engine.start(ends, "secret")).result(timeout=10)
+        assert await (await engine.start(ends, "secret")).result(timeout=30)
     assert "ConnectionError" in logs()
     assert "canary-in-an-error" not in logs()
 
@@ -480,7 +480,7 @@ async def test_large_values_pass_between_executions_and_processes(lab):
         return text
 
     async with lab.engine(passes, gives, codec=ring()) as engine:
-        assert await (await engine.start(passes, secret, id="passes")).result(timeout=10) == secret
+        assert await (await engine.start(passes, secret, id="passes")).result(timeout=30) == secret
         store = engine.store.inner
         assert store._writer.execute("SELECT sum(owned), count(*) FROM blob").fetchone() == (
             4,
@@ -520,7 +520,7 @@ async def test_a_secret_passes_through_everything_and_is_seen_nowhere(lab, logs,
     async with lab.engine(uses, child_with) as engine:
         handle = await engine.start(uses, perdure.Secret("swordfish"), id="uses")
         await handle.signal("more", perdure.Secret("swordfish-2"))
-        assert (await handle.result(timeout=10)).reveal() == "token-of-swordfish-swordfish-2"
+        assert (await handle.result(timeout=30)).reveal() == "token-of-swordfish-swordfish-2"
         [step] = of_kind(await handle.journal(), ev.StepCompleted)
         assert (step.preview.content_type, render(step.result)) == ("text", "<secret>")
     for words in (["show", "uses"], ["show", "uses", "--full"], ["show", "uses", "--json"]):
@@ -554,7 +554,7 @@ async def test_without_a_codec_a_secret_is_refused_before_anything_runs(lab):
         assert await engine.list() == []
         for where in ("step", "child", "signal"):
             with pytest.raises(perdure.ExecutionFailed, match="SecretInClear"):
-                await (await engine.start(leaks, where, id=f"leaks-{where}")).result(timeout=5)
+                await (await engine.start(leaks, where, id=f"leaks-{where}")).result(timeout=30)
         row = await status(await engine.start(leaks, "result", id="leaks-result"), "stalled")
         assert row.waits_for == "SecretInClear"
     assert WORD.encode() not in b"".join(file.read_bytes() for file in lab.path.parent.iterdir() if file.is_file())

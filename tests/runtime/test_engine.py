@@ -55,7 +55,7 @@ async def test_an_engine_called_from_another_threads_loop_refuses_and_goes_on(la
     async with lab.engine(works) as engine:
         with pytest.raises(EngineMisused, match="another event loop"):
             await asyncio.to_thread(lambda: asyncio.run(engine.start(works, 0)))
-        assert await (await engine.start(works, 0)).result(timeout=5) == ["done", "done"]
+        assert await (await engine.start(works, 0)).result(timeout=30) == ["done", "done"]
 
 
 async def test_an_engine_that_is_not_entered_yet_says_so(lab: Lab) -> None:
@@ -72,9 +72,9 @@ async def test_an_engine_entered_twice_refuses_and_goes_on(lab: Lab) -> None:
     async with lab.engine(works) as engine:
         with pytest.raises(EngineMisused, match="entered already"):
             await engine.__aenter__()
-        assert await (await engine.start(works, 0)).result(timeout=5) == ["done", "done"]
+        assert await (await engine.start(works, 0)).result(timeout=30) == ["done", "done"]
     async with engine:
-        assert await (await engine.start(works, 0)).result(timeout=5) == ["done", "done"]
+        assert await (await engine.start(works, 0)).result(timeout=30) == ["done", "done"]
 
 
 async def test_run_where_a_loop_runs_already_says_what_to_do_instead(lab: Lab) -> None:
@@ -91,7 +91,7 @@ async def test_a_graceful_shutdown_waits_for_running_steps_records_them_and_begi
         await until(lambda: seen)
     assert seen == ["begin", "end"]
     async with lab.engine(works) as engine:
-        assert await engine.handle("w").result(timeout=5) == ["done", "done"]
+        assert await engine.handle("w").result(timeout=30) == ["done", "done"]
     assert seen == ["begin", "end", "begin", "end"]
 
 
@@ -135,7 +135,7 @@ async def test_whoever_waits_when_the_engine_closes_is_told(lab: Lab) -> None:
         await until(lambda: seen)
     for task in [*waiting, blocked]:
         with pytest.raises(EngineClosed):
-            await asyncio.wait_for(task, 5)
+            await asyncio.wait_for(task, 30)
 
 
 async def test_readers_close_when_all_that_was_asked_for_is_answered() -> None:
@@ -199,7 +199,7 @@ async def test_messages_under_way_when_the_engine_closes_are_written_or_refused(
         handle = await engine.start(listens, id="l")
         sends = [asyncio.create_task(handle.signal("go", i, id=str(i))) for i in range(200)]
         await asyncio.sleep(0)
-    answers = await asyncio.wait_for(asyncio.gather(*sends, return_exceptions=True), 5)
+    answers = await asyncio.wait_for(asyncio.gather(*sends, return_exceptions=True), 30)
     assert all(a is None or isinstance(a, EngineClosed | perdure.ExecutionClosed) for a in answers)
 
 
@@ -212,12 +212,12 @@ async def test_run_forever_ends_when_the_engine_may_not_go_on(lab: Lab, caplog: 
         side = Path(f"{lab.path.resolve()}-owner")
         side.rename(side.with_suffix(".gone"))
         with pytest.raises(OwnershipLost, match="was deleted or replaced"):
-            await asyncio.wait_for(running, 5)
+            await asyncio.wait_for(running, 30)
         with pytest.raises(OwnershipLost):
             await waiting
         for call in (lambda: handle.signal("go"), lambda: engine.start(listens), handle.describe):
             with pytest.raises(OwnershipLost):
-                await asyncio.wait_for(call(), 5)  # type: ignore[operator]
+                await asyncio.wait_for(call(), 30)  # type: ignore[operator]
     assert "this engine stops" in caplog.text
 
 
@@ -228,11 +228,11 @@ async def test_messages_under_way_when_ownership_is_lost_are_refused(lab: Lab) -
         fence(lab.path)
         start = asyncio.create_task(engine.start(listens, id="new"))
         sends = [asyncio.create_task(handle.signal("go", i)) for i in range(3)]
-        answers = await asyncio.wait_for(asyncio.gather(start, *sends, return_exceptions=True), 5)
+        answers = await asyncio.wait_for(asyncio.gather(start, *sends, return_exceptions=True), 30)
         assert isinstance(answers[0], OwnershipLost)
         assert all(answer is None or isinstance(answer, OwnershipLost) for answer in answers[1:])
         with pytest.raises(OwnershipLost):
-            await asyncio.wait_for(handle.signal("go"), 5)
+            await asyncio.wait_for(handle.signal("go"), 30)
 
 
 def fence(path: Path) -> None:
@@ -256,10 +256,10 @@ async def test_a_second_engine_on_one_file_is_refused_by_name_or_waits_if_told_s
         await asyncio.sleep(0.15)
         assert not entering.done()
         await engine.handle("l").signal("go", 1)
-        await engine.handle("l").result(timeout=5)
-    await asyncio.wait_for(entering, 5)
+        await engine.handle("l").result(timeout=30)
+    await asyncio.wait_for(entering, 30)
     try:
-        assert await second.handle("l").result(timeout=5) == 1
+        assert await second.handle("l").result(timeout=30) == 1
     finally:
         await second.__aexit__(None, None, None)
 
@@ -288,8 +288,8 @@ async def test_a_client_works_beside_an_engine_and_without_one(lab: Lab) -> None
             await status(handle, "parked")
         await handle.signal("go", [1])
         async with lab.engine(listens):
-            assert await handle.result(timeout=5) == [1]
-        assert await handle.result(timeout=5) == [1]
+            assert await handle.result(timeout=30) == [1]
+        assert await handle.result(timeout=30) == [1]
         assert [row.status for row in await client.list(status=["completed"], workflow="listens")] == ["completed"]
 
 
@@ -307,7 +307,7 @@ async def test_a_client_beside_an_engine_goes_through_its_socket(lab: Lab, monke
             await client.start(works, 1.0, id="l")
         await handle.resume()
         await handle.signal("go", 7)
-        assert await handle.result(timeout=5) == 7
+        assert await handle.result(timeout=30) == 7
         with pytest.raises(perdure.ExecutionClosed):
             await handle.signal("go", 8)
         with pytest.raises(perdure.ExecutionNotFound):
@@ -333,7 +333,7 @@ async def test_more_clients_than_connections_are_all_served(lab: Lab, monkeypatc
     async with lab.engine(sums), lab.client() as client:
         handle = await client.start(sums, 60)
         await asyncio.gather(*[handle.signal("item", i) for i in range(60)])
-        assert await handle.result(timeout=5) == sum(range(60))
+        assert await handle.result(timeout=30) == sum(range(60))
 
 
 async def test_a_client_goes_on_when_the_engine_closes_under_it(lab: Lab) -> None:
@@ -346,7 +346,7 @@ async def test_a_client_goes_on_when_the_engine_closes_under_it(lab: Lab) -> Non
         await asyncio.gather(*sending)
         await handle.signal("go", "later")
         async with lab.engine(listens):
-            assert await asyncio.wait_for(waiting, 5) == "later"
+            assert await asyncio.wait_for(waiting, 30) == "later"
 
 
 def mode(path: Path) -> int | None:
@@ -364,7 +364,7 @@ async def test_a_path_too_long_for_a_socket_gets_one_elsewhere(tmp_path: Path) -
         handle = await client.start(listens)
         assert mode(path) == 0o600
         await handle.signal("go", 1)
-        assert await handle.result(timeout=5) == 1
+        assert await handle.result(timeout=30) == 1
     assert mode(path) is None
 
 
@@ -373,7 +373,7 @@ async def raw(path: Path, data: bytes) -> bytes:
     try:
         writer.write(data)
         writer.write_eof()
-        return await asyncio.wait_for(reader.read(), 5)
+        return await asyncio.wait_for(reader.read(), 30)
     finally:
         writer.close()
 
@@ -389,7 +389,7 @@ async def test_nonsense_on_the_socket_harms_nobody(lab: Lab) -> None:
         assert await raw(path, framed(b"\x80"))
         handle = await engine.start(listens)
         await handle.signal("go", 1)
-        assert await handle.result(timeout=5) == 1
+        assert await handle.result(timeout=30) == 1
 
 
 async def test_a_client_hears_of_the_trouble_of_the_engine_beside_it(lab: Lab) -> None:

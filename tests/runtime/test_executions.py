@@ -65,7 +65,7 @@ async def test_waiting_for_a_result_while_the_same_start_comes_again_does_not_ha
         for _ in range(20):
             again = asyncio.create_task(engine.start(echo, "a", id="one"))
             await asyncio.sleep(0)
-            assert await engine.handle("one", echo).result(timeout=2) == "a"
+            assert await engine.handle("one", echo).result(timeout=30) == "a"
             await again
 
 
@@ -87,7 +87,7 @@ async def test_an_execution_that_is_being_loaded_survives_a_second_start(lab: La
         await engine.start(active, id="one")
         await until(lambda: seen)
     async with lab.engine(active) as engine:
-        assert await (await engine.start(active, id="one")).result(timeout=5) == 7
+        assert await (await engine.start(active, id="one")).result(timeout=30) == 7
 
 
 async def test_a_second_start_does_not_lose_an_evicted_execution_that_a_signal_wakes(lab: Lab) -> None:
@@ -96,7 +96,7 @@ async def test_a_second_start_does_not_lose_an_evicted_execution_that_a_signal_w
             handle = await engine.start(sums, 1, id=f"s{i}")
             await until(lambda: not engine._worker.drivers)  # type: ignore[union-attr]
             await asyncio.gather(handle.signal("item", i), engine.start(sums, 1, id=f"s{i}"))
-            assert await handle.result(timeout=5) == i
+            assert await handle.result(timeout=30) == i
 
 
 async def test_results_can_be_asked_again_with_and_without_the_workflow(lab: Lab) -> None:
@@ -141,7 +141,7 @@ async def test_starts_wait_while_too_many_executions_are_active(lab: Lab) -> Non
         assert len(seen) == 3
         gate.set()
         for handle in await asyncio.gather(*starts):
-            await handle.result(timeout=5)
+            await handle.result(timeout=30)
 
 
 async def test_a_parent_and_its_children_go_through_an_engine_with_room_for_one(lab: Lab) -> None:
@@ -150,7 +150,7 @@ async def test_a_parent_and_its_children_go_through_an_engine_with_room_for_one(
         return await asyncio.gather(*[echo(str(i)) for i in range(4)])
 
     async with lab.engine(family, echo, max_active=1) as engine:
-        assert await (await engine.start(family)).result(timeout=10) == ["0", "1", "2", "3"]
+        assert await (await engine.start(family)).result(timeout=30) == ["0", "1", "2", "3"]
 
 
 async def test_run_is_the_three_line_entry_and_goes_on_after_its_end(lab: Lab) -> None:
@@ -171,7 +171,7 @@ async def test_a_signal_with_an_id_counts_once(lab: Lab) -> None:
         for _ in range(3):
             await handle.signal("item", 1, id="first")
         await handle.signal("item", 10, id="second")
-        assert await handle.result(timeout=5) == 11
+        assert await handle.result(timeout=30) == 11
 
 
 async def test_a_receive_with_a_timeout_gives_up_and_a_later_signal_stays_for_the_next(lab: Lab) -> None:
@@ -188,7 +188,7 @@ async def test_a_receive_with_a_timeout_gives_up_and_a_later_signal_stays_for_th
         handle = await engine.start(patient)
         await asyncio.sleep(0.06)
         await handle.signal("go", 3)
-        assert await handle.result(timeout=5) == ["late", 3]
+        assert await handle.result(timeout=30) == ["late", 3]
 
 
 @pytest.fixture
@@ -210,7 +210,7 @@ async def test_more_signals_than_one_read_of_the_inbox_takes_all_arrive_in_order
         for i in range(10):
             await client.handle("s").signal("item", i)
     async with lab.engine(in_order) as engine:
-        assert await engine.handle("s").result(timeout=5) == list(range(10))
+        assert await engine.handle("s").result(timeout=30) == list(range(10))
 
 
 @pytest.mark.usefixtures("small_pages")
@@ -230,7 +230,7 @@ async def test_a_timeout_that_is_due_waits_for_every_stored_signal_not_for_the_f
             await client.handle("s").signal("other")
         await client.handle("s").signal("go", 7)
     async with lab.engine(patient, environment=ShiftedClock(2 * 3_600_000)) as engine:
-        assert await engine.handle("s").result(timeout=5) == [7]
+        assert await engine.handle("s").result(timeout=30) == [7]
 
 
 async def test_a_flood_of_signals_does_not_read_the_inbox_once_for_each(
@@ -241,7 +241,7 @@ async def test_a_flood_of_signals_does_not_read_the_inbox_once_for_each(
         inbox = engine.store.inbox
         monkeypatch.setattr(engine.store, "inbox", lambda *args: (seen.append(args), inbox(*args))[1])
         await asyncio.gather(*[handle.signal("item", 1) for _ in range(300)])
-        assert await handle.result(timeout=5) == 300
+        assert await handle.result(timeout=30) == 300
     assert len(seen) < 100
 
 
@@ -260,7 +260,7 @@ async def test_a_signal_of_another_type_than_the_workflow_expects_is_dropped_kep
         handle = await engine.start(sums, 2, id="one")
         for value in (1, {"not": "a number"}, 2):
             await handle.signal("item", value)
-        assert await handle.result(timeout=5) == 3
+        assert await handle.result(timeout=30) == 3
         [dropped] = of_kind(await handle.journal(), ev.MessageDropped)
         assert dropped.failure.message == "signal 'item' cannot be decoded as int: $ Expected `int`, got `object`."
         [letter] = engine.store.dead_letters(handle.key, 9)
@@ -280,11 +280,11 @@ async def test_executions_signal_and_cancel_each_other_by_id(lab: Lab) -> None:
 
     async with lab.engine(sender, listens) as engine:
         receiver, sleeper = await engine.start(listens, id="receiver"), await engine.start(listens, id="sleeper")
-        told = await (await engine.start(sender)).result(timeout=5)
+        told = await (await engine.start(sender)).result(timeout=30)
         assert "no execution has this id" in told
-        assert await receiver.result(timeout=5) == [1, "two"]
+        assert await receiver.result(timeout=30) == [1, "two"]
         with pytest.raises(perdure.ExecutionCancelled, match="enough"):
-            await sleeper.result(timeout=5)
+            await sleeper.result(timeout=30)
 
 
 # --- children ---
@@ -311,7 +311,7 @@ async def test_what_happens_to_a_child_when_its_parent_closes_first(
         return child.id
 
     async with lab.engine(leaves, cleans) as engine:
-        assert await (await engine.start(leaves)).result(timeout=5) == "child"
+        assert await (await engine.start(leaves)).result(timeout=30) == "child"
         row = await status(engine.handle("child"), ends)
         assert row.parent
         assert seen == cleaned
@@ -329,7 +329,7 @@ async def test_a_child_whose_id_is_taken_is_not_started(lab: Lab) -> None:
 
     async with lab.engine(clashes, echo) as engine:
         await (await engine.start(echo, "theirs", id="taken")).result()
-        assert "taken by another execution" in await (await engine.start(clashes)).result(timeout=5)
+        assert "taken by another execution" in await (await engine.start(clashes)).result(timeout=30)
 
 
 async def test_how_a_child_ends_is_what_its_parent_sees(lab: Lab) -> None:
@@ -354,7 +354,7 @@ async def test_how_a_child_ends_is_what_its_parent_sees(lab: Lab) -> None:
         handle = await engine.start(sees)
         await until(lambda: "started" in seen)
         await engine.handle("t").terminate("by hand")
-        ok, failed, cancelled, terminated = await handle.result(timeout=5)
+        ok, failed, cancelled, terminated = await handle.result(timeout=30)
     assert ok == "ok"
     assert "ExecutionFailed" in failed
     assert "gone" in failed
@@ -376,7 +376,7 @@ async def test_a_child_that_was_started_goes_on_after_a_crash_with_its_parent(la
         await until(lambda: seen)
     async with lab.engine(parent, listens) as engine:
         await engine.handle("kid").signal("go", 5)
-        assert await engine.handle("p").result(timeout=5) == 5
+        assert await engine.handle("p").result(timeout=30) == 5
     assert seen.count("started") <= 2
 
 
@@ -391,7 +391,7 @@ async def test_cancelling_the_await_of_a_child_cancels_the_child(lab: Lab) -> No
         return ""
 
     async with lab.engine(loses_patience, cleans) as engine:
-        assert await (await engine.start(loses_patience, id="p")).result(timeout=5) == "late"
+        assert await (await engine.start(loses_patience, id="p")).result(timeout=30) == "late"
         await until(lambda: seen == ["cleaned"])
         [child] = [row for row in await engine.list() if row.parent]
         assert (await status(engine.handle(child.key.execution), "cancelled", "terminated")).status == "cancelled"
@@ -406,7 +406,7 @@ async def test_cancelling_runs_the_clean_up_with_its_steps_and_tells_the_reason(
         await status(handle, "parked")
         await handle.cancel("no longer wanted")
         with pytest.raises(perdure.ExecutionCancelled, match="no longer wanted"):
-            await handle.result(timeout=5)
+            await handle.result(timeout=30)
         assert seen == ["cleaned"]
         names = kinds(await handle.journal())
         assert names[-3:] == ["CancelRequested", "StepCompleted", "ExecutionCancelled"]
@@ -424,7 +424,7 @@ async def test_a_workflow_may_decline_to_be_cancelled(lab: Lab) -> None:
     async with lab.engine(stubborn) as engine:
         handle = await engine.start(stubborn)
         await handle.cancel()
-        assert await handle.result(timeout=5) == "no"
+        assert await handle.result(timeout=30) == "no"
 
 
 async def test_terminating_ends_it_without_asking_its_code(lab: Lab) -> None:
@@ -432,7 +432,7 @@ async def test_terminating_ends_it_without_asking_its_code(lab: Lab) -> None:
         handle = await engine.start(cleans)
         await handle.terminate("now")
         with pytest.raises(perdure.ExecutionTerminated, match="now"):
-            await handle.result(timeout=5)
+            await handle.result(timeout=30)
         assert seen == []
 
 
@@ -455,7 +455,7 @@ async def test_a_cancelled_step_hears_of_it(lab: Lab) -> None:
         await until(lambda: seen)
         await handle.cancel("stop")
         with pytest.raises(perdure.ExecutionCancelled):
-            await handle.result(timeout=5)
+            await handle.result(timeout=30)
         await until(lambda: seen == ["begin", "cancelled"])
 
 
@@ -472,7 +472,7 @@ async def test_failures_of_background_tasks_are_kept_with_the_result(lab: Lab) -
 
     async with lab.engine(careless) as engine:
         handle = await engine.start(careless)
-        assert await handle.result(timeout=5) == "fine"
+        assert await handle.result(timeout=30) == "fine"
         [lost] = of_kind(await handle.journal(), ev.ExecutionCompleted)[0].lost_failures
     assert lost.message == "nobody looks"
     assert "background" in lost.traceback
@@ -486,7 +486,7 @@ async def test_a_workflow_that_raises_is_failed_with_its_traceback(lab: Lab) -> 
     async with lab.engine(buggy) as engine:
         handle = await engine.start(buggy)
         with pytest.raises(perdure.ExecutionFailed, match="a plain bug") as caught:
-            await handle.result(timeout=5)
+            await handle.result(timeout=30)
         assert "buggy" in caught.value.failure.traceback
         assert (await handle.describe()).status == "failed"
 
@@ -518,7 +518,7 @@ async def test_a_stalled_execution_is_listed_explained_and_resumed_with_fixed_co
     async with lab.engine(broken) as engine:
         await engine.handle("s").signal("go", "x")
         with pytest.raises(perdure.ExecutionStalled, match="disagree"):
-            await engine.handle("s").result(timeout=5)
+            await engine.handle("s").result(timeout=30)
         [row] = await engine.list(status=["stalled"])
         assert (row.key.execution, row.waits_for) == ("s", "NondeterminismError")
         assert "P0101" in row.problem
@@ -526,7 +526,7 @@ async def test_a_stalled_execution_is_listed_explained_and_resumed_with_fixed_co
         await asyncio.sleep(0.02)
         assert (await engine.handle("s").describe()).status == "stalled"
         await engine.handle("s").resume()
-        assert await engine.handle("s", fixed).result(timeout=5) == "ax!"
+        assert await engine.handle("s", fixed).result(timeout=30) == "ax!"
     assert seen == ["a"]
 
 
@@ -534,14 +534,14 @@ async def test_a_client_resumes_beside_an_engine_and_what_is_closed_cannot_be_re
     async with lab.engine(waits_for_nothing, echo) as engine, lab.client() as client:
         handle = await engine.start(waits_for_nothing, id="d")
         with pytest.raises(perdure.ExecutionStalled, match="nothing is open that could wake it"):
-            await handle.result(timeout=5)
+            await handle.result(timeout=30)
         before = (await handle.describe()).problem
         await client.handle("d").resume()
         row = await status(handle, "stalled")
         assert row.problem == before
         await handle.terminate("hopeless")
         with pytest.raises(perdure.ExecutionTerminated):
-            await handle.result(timeout=5)
+            await handle.result(timeout=30)
         with pytest.raises(perdure.ExecutionClosed):
             await client.handle("d").resume()
         with pytest.raises(perdure.ExecutionNotFound):
@@ -570,13 +570,13 @@ async def test_a_child_or_message_given_other_values_by_the_same_code_stalls_and
         for each in (starts, sends):
             await engine.handle(each.name).signal("go")
             with pytest.raises(perdure.ExecutionStalled, match="P0101") as caught:
-                await engine.handle(each.name).result(timeout=5)
+                await engine.handle(each.name).result(timeout=30)
             assert "monday" in caught.value.fields["problem"]
             assert "tuesday" in caught.value.fields["problem"]
         outside[0] = "monday"
         for each in (starts, sends):
             await engine.handle(each.name).resume()
-            assert await engine.handle(each.name).result(timeout=5) is None
+            assert await engine.handle(each.name).result(timeout=30) is None
 
 
 async def opens_a_socket() -> None:
@@ -617,13 +617,13 @@ async def test_what_the_loop_refuses_stalls_the_execution_and_the_mended_code_go
     async with lab.engine(refused) as engine:
         handle = await engine.start(refused, id="r")
         with pytest.raises(perdure.ExecutionStalled, match=code) as caught:
-            await handle.result(timeout=5)
+            await handle.result(timeout=30)
         assert line in caught.value.fields["problem"]
         await handle.resume()
         await status(handle, "stalled")
         mended = True
         await handle.resume()
-        assert await handle.result(timeout=5) == "beforeafter"
+        assert await handle.result(timeout=30) == "beforeafter"
 
         mended = False
         await engine.start(refused, id="other")
@@ -631,7 +631,7 @@ async def test_what_the_loop_refuses_stalls_the_execution_and_the_mended_code_go
     mended = True
     async with lab.engine(refused) as engine:
         await engine.handle("other").resume()
-        assert await engine.handle("other").result(timeout=5) == "beforeafter"
+        assert await engine.handle("other").result(timeout=30) == "beforeafter"
     assert seen == ["before", "after"] * 2
 
 
@@ -646,9 +646,9 @@ async def test_a_workflow_that_catches_the_refusal_decides_itself(lab: Lab) -> N
         return await note("went on")
 
     async with lab.engine(catches) as engine:
-        assert await (await engine.start(catches, then_raise=False)).result(timeout=5) == "went on"
+        assert await (await engine.start(catches, then_raise=False)).result(timeout=30) == "went on"
         with pytest.raises(perdure.ExecutionFailed, match="no network here"):
-            await (await engine.start(catches, then_raise=True)).result(timeout=5)
+            await (await engine.start(catches, then_raise=True)).result(timeout=30)
 
 
 class Odd:
@@ -679,14 +679,14 @@ async def test_a_result_that_cannot_be_encoded_stalls_with_its_repr_and_never_ru
     async with lab.engine(uses) as engine:
         handle = await engine.start(uses, id="u")
         with pytest.raises(perdure.ExecutionStalled, match=shown):
-            await handle.result(timeout=5)
+            await handle.result(timeout=30)
         assert len((await status(handle, "stalled")).problem) < 5000
     async with lab.engine(uses) as engine:
         await asyncio.sleep(0.03)
         assert seen == ["ran"]
         good = True
         await engine.handle("u").resume()
-        assert await engine.handle("u").result(timeout=5) == 5
+        assert await engine.handle("u").result(timeout=30) == 5
 
 
 async def test_what_other_steps_answered_is_written_before_an_execution_stalls(lab: Lab) -> None:
@@ -704,10 +704,10 @@ async def test_what_other_steps_answered_is_written_before_an_execution_stalls(l
     async with lab.engine(both) as engine:
         handle = await engine.start(both)
         with pytest.raises(perdure.ExecutionStalled):
-            await handle.result(timeout=5)
+            await handle.result(timeout=30)
         good = True
         await handle.resume()
-        assert await handle.result(timeout=5) == ["once", 1]
+        assert await handle.result(timeout=30) == ["once", 1]
     assert seen == ["once"]
 
 
@@ -756,10 +756,10 @@ async def test_what_kills_its_worker_again_and_again_runs_alone_and_then_stalls_
         assert "deadly" in row.problem
         assert row.recoveries == 4
         for name in set(ids) - {alone}:
-            assert await engine.handle(name).result(timeout=5) == name
+            assert await engine.handle(name).result(timeout=30) == name
         assert await told_alone(lab, ids) == []
         await engine.handle(alone).resume()
-        assert await engine.handle(alone).result(timeout=5) == alone
+        assert await engine.handle(alone).result(timeout=30) == alone
 
 
 # --- memory, timers, restarts ---
@@ -781,7 +781,7 @@ async def test_many_sleepers_leave_memory_and_signals_wake_them(lab: Lab) -> Non
         row = await handles[0].describe()
         assert row.waits_for == "signal wake"
         await asyncio.gather(*[handle.signal("wake", 100) for handle in handles])
-        results = await asyncio.gather(*[handle.result(timeout=10) for handle in handles])
+        results = await asyncio.gather(*[handle.result(timeout=30) for handle in handles])
     assert results == [100 + i for i in range(40)]
     assert sorted(seen) == list(range(40))
 
@@ -795,7 +795,7 @@ async def test_evicted_sleepers_wake_when_their_timers_are_due(lab: Lab) -> None
     async with lab.engine(naps, cache=0) as engine:
         handles = [await engine.start(naps, i) for i in range(10)]
         await until(lambda: not engine._worker.drivers)  # type: ignore[union-attr]
-        assert [await handle.result(timeout=10) for handle in handles] == list(range(10))
+        assert [await handle.result(timeout=30) for handle in handles] == list(range(10))
 
 
 async def test_an_hours_timer_survives_the_engine_and_fires_in_the_next_one(lab: Lab) -> None:
@@ -813,7 +813,7 @@ async def test_an_hours_timer_survives_the_engine_and_fires_in_the_next_one(lab:
         with pytest.raises(WaitTimeout):
             await engine.handle("h").result(timeout=0.1)
     async with lab.engine(hour, environment=ShiftedClock(3_601_000)) as engine:
-        assert 3600 <= await engine.handle("h", hour).result(timeout=5) <= 3610
+        assert 3600 <= await engine.handle("h", hour).result(timeout=30) <= 3610
 
 
 async def test_a_signal_stored_on_day_two_beats_a_three_day_timeout_on_day_four(lab: Lab) -> None:
@@ -829,7 +829,7 @@ async def test_a_signal_stored_on_day_two_beats_a_three_day_timeout_on_day_four(
     async with lab.client() as client:
         await client.handle("a").signal("decision", "yes")
     async with lab.engine(approval, environment=ShiftedClock(4 * 86_400_000)) as engine:
-        assert await engine.handle("a", approval).result(timeout=5) == "yes"
+        assert await engine.handle("a", approval).result(timeout=30) == "yes"
 
 
 async def test_executions_of_a_workflow_that_nobody_serves_stall_until_somebody_does(
@@ -842,7 +842,7 @@ async def test_executions_of_a_workflow_that_nobody_serves_stall_until_somebody_
         assert "No workflow is named 'other' here" in (await engine.handle("o").describe()).problem
         assert "nobody here runs workflow 'other'" in caplog.text
     async with lab.engine(other) as engine:
-        assert await engine.handle("o").result(timeout=5) == "x"
+        assert await engine.handle("o").result(timeout=30) == "x"
 
 
 @workflow
@@ -856,5 +856,5 @@ async def test_a_message_that_was_sent_just_before_the_end_is_not_lost(lab: Lab)
     async with lab.engine(listens, says_and_goes) as engine:
         waiting = await engine.start(listens, id="a")
         leaving = await engine.start(says_and_goes, "a")
-        assert (await leaving.result(timeout=5)).startswith("gone")
-        assert await waiting.result(timeout=5) == "said in leaving"
+        assert (await leaving.result(timeout=30)).startswith("gone")
+        assert await waiting.result(timeout=30) == "said in leaving"

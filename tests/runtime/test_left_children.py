@@ -127,7 +127,7 @@ async def ended(engine: perdure.Engine) -> jn.ExecutionTerminated:
     handle = engine.handle("gone")
     await handle.terminate("not needed")
     with pytest.raises(perdure.ExecutionTerminated, match="not needed") as told:
-        await handle.result(timeout=10)
+        await handle.result(timeout=30)
     rows = await asyncio.to_thread(engine.store.runs, handle.key, None, 1)
     [*_, last] = await asyncio.to_thread(engine.store.load, handle.key, rows[0].run, rows[0].events - 1, 1)
     assert isinstance(last.event, jn.ExecutionTerminated)
@@ -215,7 +215,7 @@ async def test_children_of_an_earlier_execution_with_its_id_are_not_its(lab: Lab
         await ended(engine)
         await policies_hold(engine)
         handle = await engine.start(here, id="gone", reuse="always")
-        await handle.result(timeout=10)
+        await handle.result(timeout=30)
         await engine.start(talkers.slow, id="gone", reuse="always")
         await status(engine.handle("gone"), "parked")
     damage(lab, "gone", 0)
@@ -258,7 +258,7 @@ async def test_who_was_written_to_before_hears_of_the_end_all_the_same(lab: Lab,
         await ended(engine)
         await status(engine.handle("cancel"), "cancelled")
     async with lab.engine(talkers.parent) as engine:
-        assert await engine.handle("parent").result(timeout=10) == "not needed"
+        assert await engine.handle("parent").result(timeout=30) == "not needed"
 
 
 async def test_a_child_that_was_asked_to_cancel_may_clean_up(lab: Lab) -> None:

@@ -49,7 +49,7 @@ async def test_executions_are_found_by_all_that_is_known_of_them(lab: Lab) -> No
         await engine.start(waits, id="a-1", attributes={"team": "search", "cents": 7, "due": moment, "hot": True})
         await engine.start(waits, id="a-2", attributes={"team": "search", "cents": 7.5, "tags": ["x", "y"]})
         await engine.start(waits, id="b-1", attributes={"team": "7"})
-        await (await engine.start(starts, id="p")).result(timeout=5)
+        await (await engine.start(starts, id="p")).result(timeout=30)
         await status(engine.handle("child"), "parked")
 
         async def found(**filters: Any) -> list[str]:

@@ -80,7 +80,7 @@ async def test_in_a_pause_running_steps_end_and_nothing_else_begins(lab: Lab) ->
         assert seen == ["a begins"]
         assert kinds(await handle.journal())[-2:] == ["PauseRequested", "StepCompleted"]
         await handle.resume()
-        assert await handle.result(timeout=5) == ["a", "b", "c"]
+        assert await handle.result(timeout=30) == ["a", "b", "c"]
         assert between(await handle.journal(), "PauseRequested", "ResumeRequested") == ["StepCompleted"]
 
 
@@ -100,7 +100,7 @@ async def test_timers_that_come_due_in_a_pause_fire_at_its_end_in_order(lab: Lab
         assert (await handle.describe()).status == "paused"
         assert seen == []
         await handle.resume()
-        assert await handle.result(timeout=5) == ["early", "middle", "late"]
+        assert await handle.result(timeout=30) == ["early", "middle", "late"]
 
 
 async def _nothing_to_do(engine: perdure.Engine) -> bool:
@@ -119,7 +119,7 @@ async def test_messages_of_a_pause_are_kept_and_read_afterwards_in_order(lab: La
         await handle.resume()
         await handle.signal("go", "after")
         await handle.signal("go", "after all")
-        found = await handle.result(timeout=20)
+        found = await handle.result(timeout=40)
         assert (found[0], found[-2:]) == ("before", ["after", "after all"])
         assert sorted(found[1:-2]) == list(range(1_200))
 
@@ -138,7 +138,7 @@ async def test_a_pause_survives_the_death_of_the_worker_and_steps_that_died_wait
         assert seen == ["a begins"]
         gate("a").set()
         await handle.resume()
-        assert await handle.result(timeout=5) == ["a", "b", "c"]
+        assert await handle.result(timeout=30) == ["a", "b", "c"]
     assert seen == ["a begins", "a begins", "b", "c"]
 
 
@@ -159,7 +159,7 @@ async def test_steps_that_wait_for_their_place_do_not_begin_in_a_pause_and_begin
         await until(lambda: len(seen) == 2)
         gate("b").set()
         gate("c").set()
-        assert await handle.result(timeout=5) == ["a", "b", "c"]
+        assert await handle.result(timeout=30) == ["a", "b", "c"]
     assert seen == ["a begins", "b begins", "c begins"]
 
 
@@ -186,7 +186,7 @@ async def test_an_attempt_that_fails_in_a_pause_is_tried_again_after_it(lab: Lab
         assert kinds(await handle.journal())[-1] == "StepAttemptFailed"
         assert seen == ["try"]
         await handle.resume()
-        assert await handle.result(timeout=5) == "well"
+        assert await handle.result(timeout=30) == "well"
 
 
 async def test_what_is_paused_can_be_terminated_and_a_request_to_cancel_waits(lab: Lab) -> None:
@@ -197,12 +197,12 @@ async def test_what_is_paused_can_be_terminated_and_a_request_to_cancel_waits(la
             await status(handle, "paused")
         await gone.terminate("enough")
         with pytest.raises(perdure.ExecutionTerminated, match="enough"):
-            await gone.result(timeout=5)
+            await gone.result(timeout=30)
         await asked.cancel("not needed")
         assert (await asked.describe()).status == "paused"
         await asked.resume()
         with pytest.raises(perdure.ExecutionCancelled, match="not needed"):
-            await asked.result(timeout=5)
+            await asked.result(timeout=30)
 
 
 async def test_pausing_twice_is_one_pause_and_resuming_what_is_not_paused_changes_nothing(lab: Lab) -> None:
@@ -217,7 +217,7 @@ async def test_pausing_twice_is_one_pause_and_resuming_what_is_not_paused_change
         await handle.resume()
         await handle.resume()
         await handle.signal("go", 1)
-        assert await handle.result(timeout=5) == [1]
+        assert await handle.result(timeout=30) == [1]
         assert [name for name in kinds(await handle.journal()) if "Requested" in name] == [
             "PauseRequested",
             "ResumeRequested",
@@ -257,7 +257,7 @@ async def test_what_an_old_reading_of_the_inbox_still_shows_is_not_taken_again(l
         done, found = late[1]
         done(found)
         await handle.signal("go", 1)
-        assert await handle.result(timeout=5) == [1]
+        assert await handle.result(timeout=30) == [1]
 
 
 async def test_requests_that_waited_for_a_worker_are_heard_in_the_order_in_which_they_came(lab: Lab) -> None:
@@ -311,7 +311,7 @@ async def test_a_child_that_is_paused_keeps_its_parent_waiting(lab: Lab) -> None
         await status(child, "completed")
         assert (await handle.describe()).status == "paused"
         await handle.resume()
-        assert await handle.result(timeout=5) == [1]
+        assert await handle.result(timeout=30) == [1]
 
 
 async def _found(engine: perdure.Engine, name: str) -> perdure.Handle[Any] | None:
@@ -338,4 +338,4 @@ async def test_pausing_what_is_stalled_leaves_it_stalled_and_one_resume_ends_bot
         await status(handle, "stalled")
         await handle.terminate()
         with pytest.raises(perdure.ExecutionTerminated):
-            await handle.result(timeout=5)
+            await handle.result(timeout=30)

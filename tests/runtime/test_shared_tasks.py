@@ -38,7 +38,7 @@ async def test_no_attempt_sees_what_another_set_in_its_context(lab: Lab) -> None
     whose.set("the caller's")
     async with lab.engine(marks) as engine:
         whose.set("changed since")
-        found = await (await engine.start(marks)).result(timeout=20)
+        found = await (await engine.start(marks)).result(timeout=40)
     assert found == [["the caller's", f"{n}"] for n in range(MANY)]
 
 
@@ -61,7 +61,7 @@ async def tasks() -> list[bool]:
 
 async def test_an_attempt_has_one_task_from_beginning_to_end(lab: Lab) -> None:
     async with lab.engine(tasks) as engine:
-        assert await (await engine.start(tasks)).result(timeout=20) == [True] * MANY
+        assert await (await engine.start(tasks)).result(timeout=40) == [True] * MANY
 
 
 @step
@@ -90,7 +90,7 @@ async def neighbours() -> list[Any]:
 
 async def test_an_attempt_that_cancels_its_task_as_it_ends_cancels_no_other(lab: Lab) -> None:
     async with lab.engine(neighbours) as engine:
-        found = await (await engine.start(neighbours)).result(timeout=20)
+        found = await (await engine.start(neighbours)).result(timeout=40)
     assert found == [value for n in range(MANY // 2) for value in ("ended before it noticed", n)]
 
 
@@ -113,7 +113,7 @@ async def meeting() -> int:
 async def test_attempts_that_wait_run_beside_each_other(lab: Lab) -> None:
     arrived.clear()
     async with lab.engine(meeting) as engine:
-        assert await (await engine.start(meeting)).result(timeout=20) == MANY
+        assert await (await engine.start(meeting)).result(timeout=40) == MANY
 
 
 @step(retry=perdure.Retry(attempts=1))
@@ -134,7 +134,7 @@ async def hearing() -> str:
 
 async def test_what_an_attempt_waits_for_raises_in_it(lab: Lab) -> None:
     async with lab.engine(hearing) as engine:
-        assert await (await engine.start(hearing)).result(timeout=20) == "the line broke"
+        assert await (await engine.start(hearing)).result(timeout=40) == "the line broke"
 
 
 class Run:

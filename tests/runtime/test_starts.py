@@ -56,7 +56,7 @@ async def test_a_start_that_is_put_off_is_durable_and_not_in_memory_until_it_is_
         assert engine._worker is not None
         assert engine._worker.drivers == {}
     async with lab.engine(echo, environment=ShiftedClock(HOUR_MS)) as engine:
-        assert await engine.handle("x", echo).result(timeout=5) == "a"
+        assert await engine.handle("x", echo).result(timeout=30) == "a"
         assert kinds(await engine.handle("x").journal())[:2] == ["ExecutionStarted", "ExecutionClaimed"]
 
 
@@ -65,13 +65,13 @@ async def test_a_start_that_is_put_off_begins_by_itself_in_the_engine_that_took_
         soon = datetime.now(UTC) + timedelta(seconds=0.3)
         handles = [await engine.start(echo, "a", start_at=soon), await client.start(echo, "b", delay=0.3)]
         assert seen == []
-        assert [await handle.result(timeout=5) for handle in handles] == ["a", "b"]
+        assert [await handle.result(timeout=30) for handle in handles] == ["a", "b"]
 
 
 async def test_a_moment_that_is_over_is_now(lab: Lab) -> None:
     async with lab.engine(echo) as engine:
         handle = await engine.start(echo, "a", start_at=datetime(2001, 1, 1, tzinfo=UTC))
-        assert await handle.result(timeout=5) == "a"
+        assert await handle.result(timeout=30) == "a"
         assert (await handle.describe()).start_at is None
 
 
@@ -81,7 +81,7 @@ async def test_messages_wait_for_what_has_not_begun(lab: Lab) -> None:
         await handle.signal("go", 7)
         assert (await handle.describe()).status == "parked"
     async with lab.engine(listens, environment=ShiftedClock(HOUR_MS)) as engine:
-        assert await engine.handle("x").result(timeout=5) == 7
+        assert await engine.handle("x").result(timeout=30) == 7
 
 
 async def test_what_has_not_begun_is_cancelled_or_terminated_without_its_code(lab: Lab) -> None:
@@ -91,9 +91,9 @@ async def test_what_has_not_begun_is_cancelled_or_terminated_without_its_code(la
         await cancelled.cancel("not needed")
         await terminated.terminate("by hand")
         with pytest.raises(perdure.ExecutionCancelled, match="not needed"):
-            await cancelled.result(timeout=5)
+            await cancelled.result(timeout=30)
         with pytest.raises(perdure.ExecutionTerminated, match="by hand"):
-            await terminated.result(timeout=5)
+            await terminated.result(timeout=30)
         assert kinds(await cancelled.journal()) == ["ExecutionStarted", "ExecutionCancelled"]
         assert kinds(await terminated.journal()) == ["ExecutionStarted", "ExecutionTerminated"]
         assert len(engine.store.dead_letters(cancelled.key, 10)) == 1
@@ -107,7 +107,7 @@ async def test_at_its_deadline_it_is_cancelled_and_may_clean_up(lab: Lab) -> Non
     async with lab.engine(cleans) as engine:
         handle = await engine.start(cleans, deadline=0.1)
         with pytest.raises(perdure.ExecutionCancelled, match="its deadline passed"):
-            await handle.result(timeout=5)
+            await handle.result(timeout=30)
         assert seen == ["cleaned"]
         assert kinds(await handle.journal())[2:] == ["DeadlinePassed", "StepCompleted", "ExecutionCancelled"]
 
@@ -116,7 +116,7 @@ async def test_what_does_not_end_in_the_grace_after_its_deadline_is_terminated(l
     async with lab.engine(lingers) as engine:
         handle = await engine.start(lingers, deadline=0.05, grace=timedelta(seconds=0.1))
         with pytest.raises(perdure.ExecutionTerminated, match="did not end in the time that it was given"):
-            await handle.result(timeout=5)
+            await handle.result(timeout=30)
         assert seen == ["not yet"]
 
 
@@ -127,7 +127,7 @@ async def test_a_deadline_counts_downtime(lab: Lab) -> None:
         assert row.wake_at_ms == int((await handle.describe()).deadline.timestamp() * 1000)
     async with lab.engine(cleans, environment=ShiftedClock(2 * HOUR_MS)) as engine:
         with pytest.raises(perdure.ExecutionCancelled):
-            await engine.handle("x").result(timeout=5)
+            await engine.handle("x").result(timeout=30)
         assert seen == ["cleaned"]
 
 
@@ -137,7 +137,7 @@ async def test_what_begins_after_its_deadline_runs_no_step(lab: Lab) -> None:
     async with lab.engine(echo, environment=ShiftedClock(HOUR_MS)) as engine:
         handle = engine.handle("x", echo)
         with pytest.raises(perdure.ExecutionCancelled):
-            await handle.result(timeout=5)
+            await handle.result(timeout=30)
         assert kinds(await handle.journal()) == [
             "ExecutionStarted",
             "ExecutionClaimed",
@@ -167,7 +167,7 @@ async def test_a_deadline_stands_among_the_timers_by_its_time(lab: Lab) -> None:
         await status(handle, "parked")
     async with lab.engine(two_naps, environment=ShiftedClock(20_000_000)) as engine:
         with pytest.raises(perdure.ExecutionCancelled):
-            await engine.handle("x").result(timeout=5)
+            await engine.handle("x").result(timeout=30)
         assert seen == [["before"]]
         names = kinds(await engine.handle("x").journal())
         assert names[2:4] == ["TimerFired", "DeadlinePassed"]
@@ -179,7 +179,7 @@ async def test_a_message_that_is_stored_comes_before_a_deadline_that_has_passed(
     async with lab.client() as client:
         await client.handle("x").signal("go", "in time")
     async with lab.engine(listens, environment=ShiftedClock(2 * HOUR_MS)) as engine:
-        assert await engine.handle("x").result(timeout=5) == "in time"
+        assert await engine.handle("x").result(timeout=30) == "in time"
 
 
 async def test_a_deadline_waits_for_the_end_of_a_pause(lab: Lab) -> None:
@@ -192,7 +192,7 @@ async def test_a_deadline_waits_for_the_end_of_a_pause(lab: Lab) -> None:
         assert (await handle.describe()).status == "paused"
         await handle.resume()
         with pytest.raises(perdure.ExecutionCancelled):
-            await handle.result(timeout=5)
+            await handle.result(timeout=30)
 
 
 async def test_the_deadline_of_what_waits_to_begin_counts_from_its_beginning(lab: Lab) -> None:
@@ -249,8 +249,8 @@ async def test_a_start_may_end_the_one_there_is_and_begin_in_its_place(lab: Lab)
         await status(first, "parked")
         before = (await first.describe()).run
         second = await engine.start(echo, "b", id="x", on_conflict="terminate")
-        assert await second.result(timeout=5) == "b"
-        assert await asyncio.wait_for(waiting, 5) == "b", "an execution is known by its id"
+        assert await second.result(timeout=30) == "b"
+        assert await asyncio.wait_for(waiting, 30) == "b", "an execution is known by its id"
         old = await first.journal(run=before)
         assert of_kind(old, ev.ExecutionTerminated)[0].reason == "another one was started in its place"
         assert [run.status for run in await first.runs()] == ["completed", "terminated"]
@@ -263,7 +263,7 @@ async def test_the_replacement_is_durable_without_a_worker(lab: Lab) -> None:
         for _ in range(2):
             await client.start(echo, "b", id="x", on_conflict="terminate")
     async with lab.engine(listens, echo) as engine:
-        assert await engine.handle("x", echo).result(timeout=5) == "b"
+        assert await engine.handle("x", echo).result(timeout=30) == "b"
         assert len(await engine.handle("x").runs()) <= 3
     assert seen[-1] == "b"
 
@@ -285,7 +285,7 @@ async def test_whatever_state_it_is_in_it_makes_room(lab: Lab, how: str) -> None
         else:
             handle = await engine.start(listens, "a", id="x", delay=3_600)
         second = await engine.start(echo, "b", id="x", on_conflict="terminate")
-        assert await second.result(timeout=5) == "b"
+        assert await second.result(timeout=30) == "b"
 
 
 async def test_what_is_written_while_its_row_is_read_is_not_missed(lab: Lab) -> None:
@@ -309,7 +309,7 @@ async def test_what_is_written_while_its_row_is_read_is_not_missed(lab: Lab) -> 
         async with lab.client() as client:
             await client.start(echo, "b", id="x", on_conflict="terminate")
         go_on.set()
-        assert await engine.handle("x").result(timeout=5) == "b"
+        assert await engine.handle("x").result(timeout=30) == "b"
 
 
 async def test_children_of_what_is_replaced_follow_their_policies(lab: Lab) -> None:
@@ -381,7 +381,7 @@ async def test_a_new_run_survives_a_crash_and_the_old_one_stays_readable(lab: La
     async with lab.engine(echo, listens) as engine:
         handle = engine.handle("x")
         await handle.signal("go", 5)
-        assert await handle.result(timeout=5) == 5
+        assert await handle.result(timeout=30) == 5
         assert kinds(await handle.journal(run=old))[-1] == "ExecutionCompleted"
 
 
@@ -440,7 +440,7 @@ async def test_a_workflow_changes_what_it_is_found_by(lab: Lab) -> None:
         handle = engine.handle("x", moves)
         assert (await status(handle, "parked")).attributes == {"customer": "acme", "cents": 99, "due": DUE}
         await handle.signal("go")
-        first, last = await handle.result(timeout=5)
+        first, last = await handle.result(timeout=30)
         assert first == {"customer": "acme", "stage": "begun", "cents": 1}
         assert last == (await handle.describe()).attributes | {"due": last["due"]}
         assert (await handle.describe()).attributes["stage"] == "done"
@@ -488,7 +488,7 @@ async def test_code_that_sets_other_attributes_now_is_no_disagreement(lab: Lab) 
     async with lab.engine(made(None)) as engine:
         handle = engine.handle("x")
         await handle.signal("go")
-        await handle.result(timeout=5)
+        await handle.result(timeout=30)
 
 
 async def _attributes(handle: perdure.Handle[Any], wanted: dict[str, Any]) -> bool:
@@ -505,7 +505,7 @@ async def test_attributes_go_with_a_run_that_continues_as_new(lab: Lab) -> None:
 
     async with lab.engine(goes_on) as engine:
         handle = await engine.start(goes_on, 2, attributes={"customer": "acme"}, memo={"why": 1})
-        assert await handle.result(timeout=5) == {"customer": "acme", "n": 1, "why": 1}
+        assert await handle.result(timeout=30) == {"customer": "acme", "n": 1, "why": 1}
         assert (await handle.describe()).attributes == {"customer": "acme", "n": 1}
 
 

@@ -227,7 +227,7 @@ async def test_retries_and_their_count_survive_a_crash_in_the_pause(lab: Lab) ->
 
             await until(recorded)
     async with lab.engine(retrying) as engine:
-        assert await engine.handle("r", retrying).result(timeout=5) == 3
+        assert await engine.handle("r", retrying).result(timeout=30) == 3
     assert world.calls == [1, 2, 3]
 
 
@@ -327,7 +327,7 @@ async def test_the_next_attempt_after_a_crash_reads_the_progress_that_was_told(l
         [told] = await until(handle.running)
         assert (told.name, told.attempt, told.seq) == ("progressing", 1, 1)
     async with lab.engine(long) as engine:
-        assert await engine.handle("p", long).result(timeout=5) == ["a", 7]
+        assert await engine.handle("p", long).result(timeout=30) == ["a", 7]
         assert await engine.handle("p").running() == []
     (_, first, key), (progress, second, same) = world.calls
     assert (first, second, progress) == (1, 1, ["a", 7])
@@ -380,7 +380,7 @@ async def test_a_steps_concurrency_bounds_its_attempts_over_all_executions(lab: 
     async with lab.engine(definition) as engine:
         handles = [await engine.start(definition, 10 * i) for i in range(4)]
         for i, handle in enumerate(handles):
-            assert await handle.result(timeout=10) == [10 * i + j for j in range(5)]
+            assert await handle.result(timeout=30) == [10 * i + j for j in range(5)]
     assert world.most == 2
 
 
@@ -426,10 +426,9 @@ async def test_a_place_left_by_steps_that_nobody_awaits_any_more_goes_to_one_tha
         await until(lambda: len(engine._worker.steps) == 2)  # type: ignore[union-attr]
         await handle.signal("go")
         await handle.signal("go")
-        await until(lambda: not engine._worker.active or engine._worker.resting or True)  # type: ignore[union-attr]
         await asyncio.sleep(0.05)
         world.open.set()
-        assert await handle.result(timeout=3) == "done"
+        assert await handle.result(timeout=30) == "done"
 
 
 # --- def steps in threads ---
@@ -465,7 +464,7 @@ async def test_threads_of_timed_out_steps_are_counted_replaced_and_bounded(lab: 
 
     definition = workflow(name="body")(body)
     async with lab.engine(definition, step_threads=2) as engine:
-        result = await (await engine.start(definition)).result(timeout=10)
+        result = await (await engine.start(definition)).result(timeout=30)
         assert [kind.rpartition(".")[2] for kind in result[:2]] == ["StepTimeout"] * 2
         assert result[2:] == [1, 2]
         assert engine._threads.abandoned == 2
@@ -627,7 +626,7 @@ async def test_a_step_knows_its_execution_run_seq_name_and_attempt(lab: Lab) -> 
 
     definition = workflow(name="body")(body)
     async with lab.engine(definition) as engine:
-        run_id, first, second = await (await engine.start(definition, id="known")).result(timeout=5)
+        run_id, first, second = await (await engine.start(definition, id="known")).result(timeout=30)
     assert first[:6] == ["known", run_id, 1, "facts", 1, None]
     assert second[2] == 2
     assert first[6] != second[6]
@@ -654,7 +653,7 @@ async def test_the_idempotency_key_is_the_same_on_every_attempt_and_after_every_
             await engine.start(paying, id="pay")
             await until(lambda: len(world.calls) >= seen)  # noqa: B023 - awaited at once
     async with lab.engine(paying) as engine:
-        assert await engine.handle("pay", paying).result(timeout=5) == 1
+        assert await engine.handle("pay", paying).result(timeout=30) == 1
     assert len(world.calls) == 5
     assert len(set(world.calls)) == 1
 
@@ -749,10 +748,10 @@ async def test_an_attempt_that_takes_long_to_die_does_not_disturb_the_next(lab: 
         await until(lambda: world.calls == ["begin"])
         await handle.signal("go", "text")
         with pytest.raises(perdure.ExecutionStalled):
-            await handle.result(timeout=5)
+            await handle.result(timeout=30)
         broken = False
         await handle.resume()
-        assert await handle.result(timeout=5) == "second"
+        assert await handle.result(timeout=30) == "second"
 
 
 class Nobody:

@@ -54,14 +54,14 @@ async def test_a_full_disk_delays_steps_and_loses_none_and_they_go_on_by_themsel
     lab: Lab, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with lab.engine(chain) as engine:
-        await (await engine.start(chain, 1)).result(timeout=5)
+        await (await engine.start(chain, 1)).result(timeout=30)
         calls.clear()
         limit(engine, 0)
         starting = asyncio.create_task(engine.start(chain, 400, id="c"))
         await until(lambda: "No space left" in caplog.text)
         assert "nothing is lost" in caplog.text
         limit(engine, None)
-        assert await (await starting).result(timeout=15) == 400
+        assert await (await starting).result(timeout=30) == 400
     assert calls == list(range(400))
 
 
@@ -92,18 +92,18 @@ async def test_signals_on_a_full_disk_are_written_or_refused_and_none_acknowledg
                 acknowledged.append(i)
         limit(engine, None)
         await handle.signal("item")
-        assert await handle.result(timeout=10) == acknowledged
+        assert await handle.result(timeout=30) == acknowledged
         assert acknowledged
 
 
 async def test_an_engine_can_close_on_a_full_disk_and_the_next_goes_on(lab: Lab) -> None:
     async with lab.engine(chain, shutdown_timeout=0) as engine:
-        await (await engine.start(chain, 1)).result(timeout=5)
+        await (await engine.start(chain, 1)).result(timeout=30)
         await engine.start(chain, 100, id="c")
         limit(engine, 0)
         await asyncio.sleep(0.1)
     async with lab.engine(chain) as engine:
-        assert await engine.handle("c").result(timeout=10) == 100
+        assert await engine.handle("c").result(timeout=30) == 100
 
 
 async def test_an_engine_waits_for_another_programs_transaction_and_goes_on(
@@ -117,7 +117,7 @@ async def test_an_engine_waits_for_another_programs_transaction_and_goes_on(
         await until(lambda: "stayed locked by another program" in caplog.text)
         browser.execute("ROLLBACK")
         browser.close()
-        assert await (await starting).result(timeout=10) == 2
+        assert await (await starting).result(timeout=30) == 2
 
 
 async def refused(handle: perdure.Handle[Any]) -> None:
@@ -125,7 +125,7 @@ async def refused(handle: perdure.Handle[Any]) -> None:
 
     async def tells() -> bool:
         try:
-            await asyncio.wait_for(handle.signal("other", 5), 10)
+            await asyncio.wait_for(handle.signal("other", 30), 10)
         except StoreReplaced:
             return True
         return False
@@ -144,7 +144,7 @@ async def test_a_file_moved_away_is_told_of_and_all_goes_on_when_it_is_back(
         await refused(handle)
         away.rename(lab.path)
         await handle.signal("item", 10)
-        assert await handle.result(timeout=15) == 11
+        assert await handle.result(timeout=30) == 11
 
 
 async def test_a_file_replaced_under_the_engine_is_never_written_to(lab: Lab, tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ async def test_reads_that_fail_are_tried_again(lab: Lab, monkeypatch: pytest.Mon
         await handle.signal("item", 4)
     engine = perdure.Engine(lab.path, workflows=[sums], cache=0)
     async with engine:
-        assert await engine.handle("s").result(timeout=5) == 4
+        assert await engine.handle("s").result(timeout=30) == 4
     for name in ("load", "inbox", "ready", "row"):
         await one_failing_read(lab, monkeypatch, name)
 
@@ -188,4 +188,4 @@ async def one_failing_read(lab: Lab, monkeypatch: pytest.MonkeyPatch, name: str)
                 await engine.handle(name).describe()
             await until(lambda: not failures)
             await engine.handle(name).signal("item", 2)
-            assert await engine.handle(name).result(timeout=8) == 3
+            assert await engine.handle(name).result(timeout=30) == 3

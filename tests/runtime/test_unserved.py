@@ -49,7 +49,7 @@ codes = Codes()
 async def ended(lab: Lab, name: str = "x") -> list[str]:
     async with lab.client() as client:
         with pytest.raises(perdure.ExecutionTerminated, match="not needed"):
-            await client.handle(name).result(timeout=10)
+            await client.handle(name).result(timeout=30)
         assert len(await client.list(prefix=name, status=["terminated"])) == 1
         return kinds(await client.handle(name).journal())
 
@@ -94,7 +94,7 @@ async def test_another_one_begins_in_its_place(lab: Lab) -> None:
     async with lab.engine(here) as engine:
         await status(engine.handle("x"), "stalled")
         handle = await engine.start(here, id="x", on_conflict="terminate")
-        assert await handle.result(timeout=10) == "here"
+        assert await handle.result(timeout=30) == "here"
 
 
 async def test_its_parent_hears_of_it(lab: Lab) -> None:
@@ -105,7 +105,7 @@ async def test_its_parent_hears_of_it(lab: Lab) -> None:
         await engine.handle("kid").terminate("not needed")
         await ended(lab, "kid")
     async with lab.engine(codes.parent, codes.gone) as engine:
-        assert "not needed" in await engine.handle("p").result(timeout=10)
+        assert "not needed" in await engine.handle("p").result(timeout=30)
 
 
 async def test_what_nobody_asks_to_end_waits_for_its_code(lab: Lab) -> None:
@@ -117,7 +117,7 @@ async def test_what_nobody_asks_to_end_waits_for_its_code(lab: Lab) -> None:
         assert engine._worker.drivers == {}
     async with lab.engine(here, codes.gone) as engine:
         await engine.handle("x").signal("go", 5)
-        assert await engine.handle("x").result(timeout=10) == 5
+        assert await engine.handle("x").result(timeout=30) == 5
 
 
 async def test_what_stalled_and_is_asked_to_make_room_is_not_told_as_stalled(lab: Lab) -> None:
@@ -127,7 +127,7 @@ async def test_what_stalled_and_is_asked_to_make_room_is_not_told_as_stalled(lab
         async with lab.engine(here) as engine:
             await status(engine.handle("x"), "stalled")
         handle = await client.start(here, id="x", on_conflict="terminate")
-        asked = asyncio.create_task(handle.result(timeout=10))
+        asked = asyncio.create_task(handle.result(timeout=30))
         await asyncio.sleep(0.05)
         assert not asked.done()
         async with lab.engine(here):

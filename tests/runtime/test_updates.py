@@ -177,9 +177,9 @@ async def test_what_a_failing_end_cuts_off_is_named_in_the_journal_and_told_to_c
         await until(lambda: len(seen) == 2)
         await (handle.signal("end") if how == "fails" else handle.cancel("enough"))
         with pytest.raises((perdure.ExecutionFailed, perdure.ExecutionCancelled)):
-            await handle.result(timeout=5)
+            await handle.result(timeout=30)
         with pytest.raises(perdure.ExecutionClosed, match="accepted; the end cut its handler off"):
-            await asyncio.wait_for(asked, 5)
+            await asyncio.wait_for(asked, 30)
         last = (await handle.journal())[-1].event
         assert sorted((each.kind, each.name) for each in last.unfinished) == [("signal", "remind"), ("update", "order")]
         with pytest.raises(perdure.ExecutionClosed, match="not delivered"):
@@ -222,10 +222,10 @@ async def test_handlers_cannot_end_the_process(lab: Lab) -> None:
             await handle.update("change")
         seen.append("allowed")
         with pytest.raises(perdure.UpdateFailed, match="SystemExit: 5"):
-            await asyncio.wait_for(handle.update("change"), 5)
+            await asyncio.wait_for(handle.update("change"), 30)
         await handle.signal("slow", 1)
         await handle.signal("quick", 1)
         await handle.signal("end", 9)
-        assert await handle.result(timeout=5) == 9
+        assert await handle.result(timeout=30) == 9
         dropped = [each.event.name for each in await handle.journal() if type(each.event).__name__ == "MessageDropped"]
         assert sorted(dropped) == ["quick", "slow"]

@@ -198,7 +198,7 @@ async def _signalled(engine: Engine, sender: Workflow[[], None]) -> None:
     engines.append(engine)
     hearer = await engine.start(hears, id="hearer")
     await (await engine.start(sender, id="sender")).result()
-    assert await hearer.result(timeout=5) == "hello"
+    assert await hearer.result(timeout=30) == "hello"
 
 
 # --- an unsafe way to find out what happened --------------------------------------------------------------------------

@@ -480,5 +480,5 @@ def test_the_message_as_a_whole_reads_well() -> None:
         f"  where:    {line_of(after, 'await b')}\n"
         "  likely:   a timer was removed before this point, or a step was added: what follows has other numbers\n"
         "Bring back the code that wrote this journal, or put the change behind perdure.patched; then `perdure resume`. "
-        "Nothing is lost: the journal is untouched. [P0101: docs/errors/P0101.md]"
+        "Nothing is lost: the journal is untouched. [P0101: perdure explain P0101]"
     )

@@ -48,6 +48,7 @@ _COMMANDS = {
     "import": "perdure.cli.carry:import_",
     "gc": "perdure.cli.gc:gc",
     "doctor": "perdure.cli.doctor:doctor",
+    "explain": "perdure.cli.explain:explain",
     "completion": "perdure.cli.completion:completion",
 }
 

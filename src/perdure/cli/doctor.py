@@ -99,7 +99,7 @@ def _disk(settings: Settings, told: Progress) -> Iterator[Finding]:
 def _integrity(path: Path) -> Finding:
     found = integrity(str(path))
     size = path.stat().st_size / 2**20
-    cure = "" if found == "ok" else "Restore the newest copy; docs/errors/P0406.md tells more."
+    cure = "" if found == "ok" else "Restore the newest copy; `perdure explain P0406` tells more."
     return Finding("File", f"{size:,.1f} MiB, {'sound' if found == 'ok' else found}", found == "ok", cure)
 
 

@@ -40,7 +40,9 @@ _BY_CODE = {
 CLOSE, CLOSE_SHORT, ALMOST = 0.6, 0.5, 0.1  # how alike names are, from 0 to 1
 SHORT = 3  # one letter of those is much
 INNER_NAME = re.compile(r"\bperdure\.core\.errors\.\w+\.(?=[A-Z])")
-POINTER = re.compile(r"( Its traceback is in the journal: `perdure show[^`]*`\.)? \[P\d{4}: docs/errors/P\d{4}\.md\]")
+POINTER = re.compile(
+    r"( Its traceback is in the journal: `perdure show[^`]*`\.)? \[(?P<code>P\d{4}): perdure explain (?P=code)\]"
+)
 _POINTER_WITHIN = re.compile(POINTER.pattern + r"\.? ")
 _FILE_LINE = re.compile(r'File "([^"\n]+)", line')
 

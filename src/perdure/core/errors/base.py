@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 
 class PerdureError(Exception):
-    """Base of all errors. `code` names the page under docs/errors/; `fields` holds the facts."""
+    """Base of all errors. `code` names the page that `perdure explain` prints; `fields` holds the facts."""
 
     code: ClassVar[str] = "P0000"
     text: ClassVar[str] = ""
@@ -21,7 +21,7 @@ class PerdureError(Exception):
         what = self.what()
         cure = self.cure.format_map(self.fields)
         space = "" if not cure or what.endswith("\n") else " "
-        return f"{what}{space}{cure} [{self.code}: docs/errors/{self.code}.md]"
+        return f"{what}{space}{cure} [{self.code}: perdure explain {self.code}]"
 
     def what(self) -> str:
         """What happened, without what to do: for those who know better what that is, such as the command line."""
@@ -29,7 +29,7 @@ class PerdureError(Exception):
 
     def brief(self) -> str:
         """What may go into a log where values are encrypted: messages quote them."""
-        return f"{type(self).__name__} [{self.code}: docs/errors/{self.code}.md]"
+        return f"{type(self).__name__} [{self.code}: perdure explain {self.code}]"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (_rebuild, (type(self), self.fields))

@@ -1,6 +1,6 @@
 """Where the engine's thread spends its CPU in the hot path: a sample every millisecond of CPU, by module and function.
 
-profile.py [--executions 500] [--steps 60] [--folder .cache/bench]
+hot_path.py [--executions 500] [--steps 60] [--folder .cache/bench]
 Samples are taken by the kernel's profiling timer, so that functions cost what they cost without a profiler. C code is
 counted for the Python function that called it.
 """

@@ -1,0 +1,43 @@
+"""`perdure explain`: the page of an error, where the error is met."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+from rich.markdown import Markdown
+
+import perdure
+from perdure.cli.options import settings, shared_options
+from perdure.cli.output import console, print_json
+from perdure.cli.problems import Problem, nearest
+
+# In an installed package, and in a checkout of the repository.
+_PACKAGE = Path(perdure.__file__).parent
+_FOLDERS = (_PACKAGE / "error_pages", _PACKAGE.parents[1] / "docs" / "errors")
+
+
+@click.command()
+@click.argument("code")
+@shared_options
+def explain(code: str) -> None:
+    """Print the page of an error, by its code.
+
+    It says what the error means, what brings it about, what to do. Messages end with the code.
+
+    \b
+      perdure explain P0202
+    """
+    pages = {path.stem: path for folder in _FOLDERS for path in folder.glob("P*.md")}
+    code = code.strip("[]:").upper()
+    if code not in pages:
+        hint = nearest(code, pages) or "Codes look like P0202, and stand at the end of messages."
+        raise Problem(f"No error has the code {code!r}.", hint=hint)
+    page = pages[code].read_text("utf-8")
+    if settings().json:
+        print_json({"code": code, "page": page})
+    elif sys.stdout.isatty():
+        console().print(Markdown(page, hyperlinks=False))
+    else:
+        click.echo(page, nl=False)
