@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -26,10 +25,7 @@ from perdure.core.commands import (
 )
 from perdure.core.errors import CorruptJournal, NondeterminismError
 from perdure.core.machine import Machine
-from perdure.core.table import COMMANDS, RUN, Effect, RunState, diagram
-
-DESIGN = Path(__file__).parents[2] / "docs" / "design.md"
-BEGIN, END = "<!-- diagram: begin -->", "<!-- diagram: end -->"
+from perdure.core.table import COMMANDS, RUN, Effect, RunState
 
 # Event types that can concern a command, in the order in which its life goes; all others never do.
 OF_COMMAND: dict[type, tuple[type, ...]] = {
@@ -213,20 +209,3 @@ def test_nothing_follows_the_end() -> None:
     """A closed run has no row; an answered command has none."""
     assert not [cell for cell in RUN if cell[0] is RunState.CLOSED]
     assert not [cell for cell in COMMANDS if cell[1] is State.ANSWERED]
-
-
-def test_the_diagram_shows_every_row() -> None:
-    lines = diagram().splitlines()
-    assert lines[0] == "stateDiagram-v2"
-    assert len(lines) == 1 + len(RUN) + len(COMMANDS)
-    assert "    pending --> running: ExecutionClaimed" in lines
-    assert "    RunStep_cancelled --> RunStep_answered: StepCompleted (ignore)" in lines
-
-
-def test_the_diagram_in_the_documentation_is_the_table() -> None:
-    """docs/design.md holds it between two markers."""
-    if not DESIGN.exists():
-        pytest.skip("docs/design.md is not written yet")
-    text = DESIGN.read_text(encoding="utf-8")
-    wanted = f"{BEGIN}\n```mermaid\n{diagram()}\n```\n{END}"
-    assert wanted in text, f"put this into docs/design.md:\n\n{wanted}\n"

@@ -7,8 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
-import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -122,29 +120,6 @@ def test_asking_for_the_owner_does_not_drop_the_own_lock(store, path):
 def test_a_reader_and_a_client_work_beside_an_engine(engine, store):
     assert store.deposit() == []
     assert store.rows("default", (), "", None, 10) == []
-
-
-def test_waiting_for_a_busy_file_ends_when_its_engine_leaves(engine, path):
-    store = SqliteStore(path, wait=True)
-    threading.Timer(0.2, engine.leave).start()
-    assert store.open_session("worker", LANES, "").session == 2
-    store.close()
-
-
-def test_waiting_for_a_busy_file_ends_when_time_is_up(engine, path):
-    store = SqliteStore(path, wait=True, wait_timeout_s=0.1)
-    begun = time.monotonic()
-    with pytest.raises(StoreBusy):
-        store.open_session("worker", LANES, "")
-    assert time.monotonic() - begun < 5
-    store.close()
-
-
-def test_waiting_for_a_busy_file_ends_when_the_store_is_closed(engine, path):
-    store = SqliteStore(path, wait=True)
-    threading.Timer(0.1, store.close).start()
-    with pytest.raises(StoreBusy):
-        store.open_session("worker", LANES, "")
 
 
 def test_a_failed_opening_frees_the_file(store, path, monkeypatch):

@@ -12,10 +12,7 @@ from perdure.core.errors import InvalidId
 
 Namespace = NewType("Namespace", str)
 ExecutionId = NewType("ExecutionId", str)
-RunId = NewType("RunId", str)  # 128 random bits, 32 hexadecimal digits
 Lane = NewType("Lane", str)
-Seq = NewType("Seq", int)  # number of a command within a run, in the order of issue, from 1
-SessionId = NewType("SessionId", int)
 
 DEFAULT_NAMESPACE = Namespace("default")
 DEFAULT_LANE = Lane("default")

@@ -80,9 +80,6 @@ class _ByType(dict[type[ev.Event], tuple[Any, ...]]):
         return found
 
 
-EVENT_TYPES: tuple[type[ev.Event], ...] = tuple(
-    kind for union in get_args(ev.AnyEvent) for kind in (get_args(union) or (union,))
-)
 SECRETS: Mapping[type, tuple[tuple[str, Hide], ...]] = _ByType(_secrets)
 """By type of event: its secret fields, and what puts a placeholder for its value into each."""
 

@@ -1,4 +1,4 @@
-"""The transition table. It *is* the machine's code: diagram, documentation and coverage are generated from it.
+"""The transition table. It *is* the machine's code; the diagram in docs/design.md and its tests are made from it.
 
 A cell that is absent is illegal: for a command it means that code and journal disagree, for a run that the journal is
 damaged. Rows of event types that no release writes yet stay absent, so that they are refused.
@@ -124,15 +124,3 @@ RUN: dict[tuple[RunState, type], RunState] = {
     (_RUNNING, ev.ExecutionTerminated): _CLOSED,
     (_RUNNING, ev.ContinuedAsNew): _CLOSED,
 }
-
-
-def diagram() -> str:
-    """The table as a Mermaid state diagram, for docs/design.md."""
-    lines = ["stateDiagram-v2"]
-    for (run_state, event), becomes in RUN.items():
-        lines.append(f"    {run_state.value} --> {becomes.value}: {event.__name__}")
-    for (command, state, event), (after, effect) in COMMANDS.items():
-        name = command.__name__
-        label = f"{event.__name__} ({effect.value})"
-        lines.append(f"    {name}_{state.value} --> {name}_{after.value}: {label}")
-    return "\n".join(lines)

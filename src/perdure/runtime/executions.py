@@ -247,7 +247,7 @@ class Executions(Questions, ABC):
         receipt = await self.branch(asked, known)
         if receipt.status == "exists":
             recorded = "?" if receipt.row is None else receipt.row.workflow
-            raise ExecutionExists(execution=chosen, recorded=recorded, now="", why="and it is not this fork")
+            raise ExecutionExists(execution=chosen, recorded=recorded, why="and it is not this fork")
         return Handle(self, key, known)
 
     async def diff(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -544,6 +544,3 @@ def raise_if_error(answer: Receipt | PerdureError) -> Receipt:
     if isinstance(answer, PerdureError):
         raise answer
     return answer
-
-
-Closer = Callable[[], Awaitable[None]]

@@ -96,10 +96,10 @@ def _condition(where: Any) -> Condition:
     return Condition(name, operator, wanted.kind, wanted.value)
 
 
-def checked_limit(limit: int, most: int = MAX_PAGE) -> int:
-    """The limit itself. Raises `InvalidOption` unless it is a whole number from 1 to `most`."""
-    if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= most:
-        raise InvalidOption(option="limit", value=repr(limit), expected=f"a whole number from 1 to {most:,}")
+def checked_limit(limit: int) -> int:
+    """The limit itself. Raises `InvalidOption` unless it is a whole number that a page can hold."""
+    if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MAX_PAGE:
+        raise InvalidOption(option="limit", value=repr(limit), expected=f"a whole number from 1 to {MAX_PAGE:,}")
     return limit
 
 

@@ -20,7 +20,6 @@ from perdure.core.errors import (
     CorruptJournal,
     InvalidOption,
     OwnershipLost,
-    StoreBusy,
     StoreError,
 )
 from perdure.core.identity import DEFAULT_SHARDS, ExecutionId, Key, Namespace
@@ -80,7 +79,6 @@ if TYPE_CHECKING:
 _BEFORE_ALL: Final = (-1, "", "")  # sorts before every key
 _AFTER_ALL: Final = 2**63 - 1
 _MOST_SHARDS: Final = 65_536
-_WAIT_S: Final = 0.05  # between two tries to become owner
 _CHECK_FILES_S: Final = 0.1  # between two looks at whether the files are still those that were opened
 
 
@@ -90,7 +88,6 @@ class SqliteStore:
     Args:
         path: the file. Beside it: `-wal` and `-shm` of SQLite, and `-owner`, which tells who runs an engine on it.
         durability: "full": what is acknowledged survives a power cut. "process": only a crash of the process.
-        wait: `open_session` waits while another engine owns the file, up to `wait_timeout_s` if that is given.
         create: make the file if it is missing.
         shards: number of slices, fixed when the file is made.
         direct: deliver mail in the sender's transaction where that keeps the order; False is for tests.
@@ -108,8 +105,6 @@ class SqliteStore:
         path: str | os.PathLike[str],
         *,
         durability: Durability = "full",
-        wait: bool = False,
-        wait_timeout_s: float | None = None,
         create: bool = True,
         shards: int = DEFAULT_SHARDS,
         direct: bool = True,
@@ -121,13 +116,12 @@ class SqliteStore:
         self.path = os.path.abspath(path)  # noqa: PTH100 - a string is wanted
         _check_options(str(path), durability, shards)
         faults.check_place(self.path, create=create)
-        self._wait, self._wait_timeout_s = wait, wait_timeout_s
         self._direct = direct
         self.now_ms = clock
         if not allow_network:
             faults.refuse_network(self.path)
         self._write_lock, self._read_lock = threading.Lock(), threading.Lock()
-        self._closing = threading.Event()
+        self._closed = False
         self._ownership: Ownership | None = None
         self._fingerprints: dict[int, str] = {}
         try:
@@ -144,7 +138,6 @@ class SqliteStore:
             self._close_connections()
             raise
         self.shards = int(meta["shards"])
-        self.store_id = meta.get("store_id", "")
         self._tables = SqliteRuns(self._writer, self.now_ms)
         self._file = faults.Identity(self.path)
         self._log = faults.Identity(f"{os.path.realpath(self.path)}-wal")  # SQLite puts it beside the file, not a link
@@ -190,7 +183,7 @@ class SqliteStore:
         try:
             yield
         except apsw.Error as error:
-            if not self._closing.is_set():
+            if not self._closed:
                 self._file.check()
             raise faults.translate(error, self.path) from error
 
@@ -221,8 +214,8 @@ class SqliteStore:
             raise StoreError(path=self._ownership.path, detail=str(error)) from error
 
     def open_session(self, worker: str, lanes: Sequence[str], fingerprint: str) -> Session:
-        """See `Store.open_session`. With `wait`, a busy file is waited for."""
-        held = self._acquire()
+        """See `Store.open_session`."""
+        held = ownership.acquire(ownership.side_file(self.path), store=self.path)
         try:
             self._ownership = held
             with self._writing() as tables:
@@ -233,15 +226,6 @@ class SqliteStore:
             held.release()
             raise
         return session
-
-    def _acquire(self) -> Ownership:
-        end = None if self._wait_timeout_s is None else time.monotonic() + self._wait_timeout_s
-        while True:
-            try:
-                return ownership.acquire(ownership.side_file(self.path), store=self.path)
-            except StoreBusy:
-                if not self._wait or (end is not None and time.monotonic() >= end) or self._closing.wait(_WAIT_S):
-                    raise
 
     def _register(self, worker: str, lanes: Sequence[str], fingerprint: str) -> Session:
         execute, now = self._writer.execute, self.now_ms()
@@ -520,7 +504,7 @@ class SqliteStore:
 
     def close(self) -> None:
         """See `Store.close`. A session that is still open ends as if its process had died."""
-        self._closing.set()
+        self._closed = True
         with self._write_lock, self._read_lock:
             self._close_connections()
             if self._ownership is not None:

@@ -6,7 +6,7 @@ An order has a number of its own for each attempt. It may be voided, or expire; 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from perdure.testing.kernel import Process
 from perdure.testing.ledger import Broken
@@ -87,12 +87,6 @@ class Bank:
 def order_of(attempt: Attempt) -> str:
     """The number of an order: another one for each attempt, as one that was voided stays so."""
     return f"{attempt.idempotency_key}-{attempt.attempt}"
-
-
-class HasBank(Protocol):
-    """The process that a step runs in, of a simulation with a bank."""
-
-    world: World
 
 
 async def pay(tag: str, longest_ms: int, *, expires_ms: int | None = None) -> int:

@@ -189,7 +189,6 @@ class AlwaysReplay:
 
     def __init__(self, store: Store | None = None, *, most_events: int = 20_000) -> None:
         self.left = most_events
-        self.checked = 0
         self.problems: list[str] = []
         self._store = store
 
@@ -230,4 +229,3 @@ class AlwaysReplay:
             if one.getstate() != other.getstate():
                 raise Broken(FIXED_POINT, f"{live.id}: other random numbers", driver.key)
         again.execution.evict()
-        self.checked += 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from typing import Any, Protocol
+from typing import Any
 
 from perdure.testing.bank import Bank
 from perdure.testing.kernel import Process
@@ -51,12 +51,6 @@ class World:
         if fail and self.rng.random() < fail:
             raise WorldFailure(f"failure {self.answers}")
         return self.answers
-
-
-class HasWorld(Protocol):
-    """The process that a step runs in, of a simulation with a world."""
-
-    world: World
 
 
 async def act(arguments: str, longest_ms: int, fail: float) -> int:

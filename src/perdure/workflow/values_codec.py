@@ -39,7 +39,6 @@ MAX_PROVEN = 1024  # payloads by codec, 8 bytes each, that are known to be what 
 
 _encode = msgspec.msgpack.Encoder().encode
 _encode_sets_sorted = msgspec.msgpack.Encoder(order="deterministic").encode
-_EXACT = frozenset({str, int, float, bool, bytes, type(None)})
 _BINARY = (bytes, bytearray, memoryview)
 _PLAIN = "plain data where nothing, or Any, is annotated; else annotate its class"
 TOO_DEEP = "is nested too deeply, or contains itself"

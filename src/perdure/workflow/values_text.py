@@ -23,10 +23,10 @@ _SECRET_BYTE = bytes([plain.SECRET])
 
 
 def preview(payload: Payload, limit: int = PREVIEW_BYTES) -> Payload | None:
-    r"""The payload itself where it fits `limit` bytes, else the beginning of its rendering as content type "text".
+    """The payload itself where it fits `limit` bytes, else the beginning of its rendering as content type "text".
 
-    >>> preview(Payload(b"\xa1a"))
-    Payload(data=b'\xa1a', content_type='msgpack', key_id='')
+    >>> preview(Payload(b"[" + b"1," * 20_000 + b"1]", "json")).content_type
+    'text'
     """
     if len(payload.data) <= limit and (_SECRET_BYTE not in payload.data or not holds_secret(payload)):
         return payload
