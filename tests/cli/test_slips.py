@@ -253,3 +253,27 @@ def test_a_list_in_a_narrow_terminal_has_no_empty_lines(
     monkeypatch.setenv("COLUMNS", "40")
     assert all(cli("ls").out.splitlines())
     assert len(cli("ls").out.splitlines()) == 3
+
+
+RUNS_AT_IMPORT = """
+import perdure
+from perdure import workflow
+
+@workflow
+async def doomed() -> str:
+    raise ValueError("no")
+
+perdure.run(doomed)
+"""
+
+
+def test_a_module_that_runs_its_workflow_as_it_is_imported_is_told_of_the_guard(cli: Cli, project: Project) -> None:
+    project.write("eager.py", RUNS_AT_IMPORT)
+    told = cli("run", "eager.py:doomed").err
+    assert told.startswith("Error: eager.py cannot be imported:\neager.py:9: Execution ")
+    assert told.endswith("put that below `if __name__ == '__main__':`.\n")
+
+
+def test_a_definition_that_is_refused_is_told_with_its_line(cli: Cli, project: Project) -> None:
+    project.write("wrong.py", "import perdure\n\n\n@perdure.workflow\ndef sync() -> None: ...\n")
+    assert "wrong.py:4: 'sync' is no valid workflow" in cli("run", "wrong.py:sync").err

@@ -29,7 +29,7 @@ async def ended(lab: Lab, flow: Any) -> tuple[str, Any]:
             return "failed", error.failure.cause and error.failure.cause.type
 
 
-TIMEOUT = ("failed", "perdure.core.errors.executions.StepTimeout")
+TIMEOUT = ("failed", "perdure.errors.StepTimeout")
 
 
 def outlive_the_limit() -> None:

@@ -6,15 +6,17 @@ import importlib
 import importlib.util
 import os
 import sys
+import traceback
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import perdure
 from perdure.cli.options import Exit
-from perdure.cli.problems import Problem, nearest, problem_of, users_traceback
+from perdure.cli.problems import Problem, nearest, problem_of, users_place, users_traceback
 
 AnyWorkflow = perdure.Workflow[..., Any]
+UNGUARDED = "It calls perdure.run as it is imported: put that below `if __name__ == '__main__':`."
 
 
 def load_module(name: str) -> ModuleType:
@@ -42,12 +44,19 @@ def _is_file(name: str) -> bool:
 
 
 def _broken(name: str, error: BaseException) -> Problem:
+    hint = UNGUARDED if _runs(error) else ""
     if isinstance(error, perdure.PerdureError):
-        return Problem(f"{name} cannot be imported:\n{problem_of(error).message}", code=error.code)
+        message = f"{users_place(error)}{problem_of(error).message}"
+        return Problem(f"{name} cannot be imported:\n{message}", code=error.code, hint=hint)
     is_missing = isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}.")
     if is_missing and not _is_file(name):
         return _missing(name)
-    return Problem(f"{name} cannot be imported:\n{users_traceback(error)}")
+    return Problem(f"{name} cannot be imported:\n{users_traceback(error)}", hint=hint)
+
+
+def _runs(error: BaseException) -> bool:
+    """Whether it came through `perdure.run`."""
+    return any(frame.f_code is perdure.run.__code__ for frame, _ in traceback.walk_tb(error.__traceback__))
 
 
 def _missing(name: str) -> Problem:

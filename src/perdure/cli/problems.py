@@ -39,7 +39,7 @@ _BY_CODE = {
 }
 CLOSE, CLOSE_SHORT, ALMOST = 0.6, 0.5, 0.1  # how alike names are, from 0 to 1
 SHORT = 3  # one letter of those is much
-INNER_NAME = re.compile(r"\bperdure\.core\.errors\.\w+\.(?=[A-Z])")
+INNER_NAME = re.compile(r"\bperdure\.(core\.errors\.\w+|errors)\.(?=[A-Z])")
 POINTER = re.compile(
     r"( Its traceback is in the journal: `perdure show[^`]*`\.)? \[(?P<code>P\d{4}): perdure explain (?P=code)\]"
 )
@@ -115,14 +115,23 @@ def _short(filename: str) -> str:
 
 def users_traceback(error: BaseException) -> str:
     """The frames in the user's own files, and the error."""
+    lines = traceback.format_list(_users_frames(error)) + traceback.format_exception_only(error)
+    return tidy("".join(lines)).rstrip()
+
+
+def users_place(error: BaseException) -> str:
+    """`agent.py:12: `, the innermost line of the user's own that it came through, or nothing."""
+    frames = _users_frames(error)
+    return f"{_short(frames[-1].filename)}:{frames[-1].lineno}: " if frames else ""
+
+
+def _users_frames(error: BaseException) -> list[traceback.FrameSummary]:
     ours = str(Path(perdure.__file__).parent) + os.sep
-    frames = [
+    return [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
         if not frame.filename.startswith((ours, "<frozen")) and not _is_library(frame.filename)
     ]
-    lines = traceback.format_list(frames) + traceback.format_exception_only(error)
-    return tidy("".join(lines)).rstrip()
 
 
 def _is_library(filename: str) -> bool:

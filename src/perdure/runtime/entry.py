@@ -7,10 +7,11 @@ from asyncio import events as asyncio_events
 from pathlib import Path
 from typing import Any, TypeVar
 
-from perdure.core.errors import EngineMisused
+from perdure.core.errors import EngineMisused, RemoteFailure, YourError
 from perdure.runtime.engine import Engine
 from perdure.store.protocol import Store
 from perdure.workflow.runnable import Runnable
+from perdure.workflow.values_failure import KEPT
 
 R = TypeVar("R")
 
@@ -57,6 +58,11 @@ def run(
 
     try:
         return asyncio.run(main())
+    except Exception as error:
+        if not isinstance(error, YourError | RemoteFailure) and not hasattr(error, KEPT):
+            raise
+        ended = error.with_traceback(None)  # frames of ours and of asyncio would hide what it says
     except KeyboardInterrupt:  # without the frames of whatever the interrupt met
         told = f"stopped; nothing recorded is lost: the same call with id={chosen!r} goes on"
         raise KeyboardInterrupt(told) from None
+    raise ended

@@ -201,6 +201,7 @@ class Step(_HasResult, Generic[P, R]):
         self.options = options
         self.raises = Raises(raises, "step", self.name)
         self.is_async = is_async(fn)
+        self._told_as = f"step {self.name}"  # by Python, where it was never awaited
         self.input_what = f"the input of step {self.name!r}"
         self.result_what = f"the result of step {self.name!r}"
         self.arguments = Arguments(fn, skip_self=skip_self)
@@ -216,7 +217,9 @@ class Step(_HasResult, Generic[P, R]):
         """The coroutine to await: it issues the step, and returns its result as decoded from the journal."""
         loop = asyncio_events._get_running_loop()
         if isinstance(loop, DeterministicLoop):
-            return loop.host.run_step(self, args, kwargs, caller())  # type: ignore[attr-defined, no-any-return]
+            made = loop.host.run_step(self, args, kwargs, caller())  # type: ignore[attr-defined]
+            made.__qualname__ = self._told_as
+            return made  # type: ignore[no-any-return]
         return self._run_plainly(args, kwargs)
 
     # What runs an attempt asks these three; transactions answer otherwise.
@@ -482,7 +485,9 @@ class Workflow(_HasResult, Generic[P, R]):
                 what=f"Workflow {self.name!r}",
                 place="a workflow: use perdure.run or engine.start (the function is .fn)",
             )
-        return loop.host.run_child(self, args, kwargs, caller())  # type: ignore[attr-defined, no-any-return]
+        made = loop.host.run_child(self, args, kwargs, caller())  # type: ignore[attr-defined]
+        made.__qualname__ = f"workflow {self.name}"
+        return made  # type: ignore[no-any-return]
 
     def __repr__(self) -> str:
         return f"<workflow {self.name!r}>"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import textwrap
 import types
 import typing
 from abc import ABC, abstractmethod
@@ -316,13 +317,41 @@ class Raises:
     def told_outside(self, error: RemoteFailure) -> Exception:
         """What is raised to clients: what was declared, if it can be read, else this error, which says why."""
         try:
-            return self.told(error)
+            raised = self.told(error)
         except PerdureError as problem:
-            return self.plain(error, str(problem))
+            raised = self.plain(error, str(problem))
+        _tell_where(raised)
+        return raised
 
     def info(self, error: BaseException) -> FailureInfo:
         """What the journal keeps of an exception: see `failure_info`."""
         return failure_info(error, keep=self.keep)
+
+
+def _tell_where(error: BaseException | None) -> None:
+    """In notes, of it, its causes and members: frames that were recorded are not those of this process."""
+    if error is None:
+        return
+    info = error.failure if isinstance(error, RemoteFailure) else getattr(error, KEPT, None)
+    members = getattr(error, "exceptions", ())
+    where = _where(info, info.members if not members else ()) if info is not None else ""
+    if where:
+        error.add_note(where)
+    _tell_where(error.__cause__)
+    for member in members:
+        _tell_where(member)
+
+
+def _where(info: FailureInfo, members: tuple[FailureInfo, ...]) -> str:
+    """The frames of a record, and what it holds: those of which no exception tells."""
+    parts = [f"It was raised at:\n{info.traceback.rstrip()}"] if info.traceback else []
+    for each in members:
+        parts.append(f"It holds {each.type}: {each.message}" if each.type else each.message)
+        inner = _where(each, each.members)
+        if each.cause is not None:
+            inner += f"\ncaused by {each.cause.type}: {each.cause.message}\n{_where(each.cause, each.cause.members)}"
+        parts.append(textwrap.indent(inner.strip("\n"), "  "))
+    return "\n".join(part for part in parts if part)
 
 
 def _check(cls: Any, owner: str, kind: str) -> None:

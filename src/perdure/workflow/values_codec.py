@@ -149,7 +149,7 @@ class Codec(Generic[T]):
             raise
         except NotPlain as problem:
             kind = SecretInClear if isinstance(problem, InClear) else EncodeError
-            raise kind(what=what, path=problem.path, reason=problem.reason, expected=self.type_name) from problem
+            raise kind(what=what, path=problem.path, reason=problem.reason, expected=self.type_name) from None
         except RecursionError:
             raise self._encode_error(what, "$", TOO_DEEP) from None
         except USERS_CODE as error:
@@ -455,7 +455,7 @@ def codec_for(annotation: Any, what: str) -> Codec[Any]:
     except NotSupported as problem:
         whole = type_name(annotation)
         part = str(problem)
-        raise UnsupportedType(what=what, type=whole if part == whole else f"{whole} ({part})") from problem
+        raise UnsupportedType(what=what, type=whole if part == whole else f"{whole} ({part})") from problem.__cause__
 
 
 @functools.lru_cache(maxsize=4096)

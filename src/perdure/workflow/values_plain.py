@@ -14,6 +14,7 @@ import functools
 import json
 import uuid
 import zoneinfo
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -156,7 +157,8 @@ class _Packer:
             return self.items(value)
         fields = model_fields(value)
         if fields is None:
-            raise NotPlain(f"is of type {type_name(type(value))}, for which there is no encoding")
+            forgotten = " (was `await` forgotten?)" if isinstance(value, Awaitable) else ""
+            raise NotPlain(f"is of type {type_name(type(value))}, for which there is no encoding{forgotten}")
         if isinstance(value, msgspec.Struct):
             return self.struct(value, fields)
         return self.map(fields)

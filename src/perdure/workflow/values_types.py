@@ -218,7 +218,8 @@ def _type_adapter(annotation: Any) -> TypeAdapter[Any]:
     except Exception as error:
         if getattr(error, "code", None) in {"class-not-fully-defined", "undefined-annotation"}:
             raise NameError(str(error)) from error
-        raise NotSupported(type_name(culprit(annotation))) from error  # so is an ImportError
+        told = isinstance(error, ImportError) or getattr(error, "code", None) == "schema-for-unknown-type"
+        raise NotSupported(type_name(culprit(annotation))) from None if told else error
     return adapter
 
 

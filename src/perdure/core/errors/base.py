@@ -12,6 +12,11 @@ class PerdureError(Exception):
     text: ClassVar[str] = ""
     cure: ClassVar[str] = ""
 
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if cls.__module__.startswith("perdure.core.errors."):  # tracebacks and journals say where users find it
+            cls.__module__ = "perdure.errors"
+
     def __init__(self, **fields: Any) -> None:
         self.fields = fields
         super().__init__(self.render())

@@ -36,7 +36,7 @@ class ExecutionStalled(YourError):
     """The execution's code failed: it is kept, and goes on with fixed code after `resume`."""
 
     code = "P0504"
-    text = "Execution {execution!r} stalled and waits for a fix:\n{problem}"
+    text = "Execution {execution!r} stalled and waits for a fix:\n{problem}\n"
     cure = "Fix the code, start the worker, then `perdure resume {execution}`."
 
 
@@ -101,8 +101,7 @@ class StepFailed(RemoteFailure):
     """A step failed for good: raised at its await. `failure` holds type, message, traceback and causes."""
 
     code = "P0601"
-    text = "Step {name!r} failed after {attempts} attempt(s): {type}: {message}."
-    cure = "Its traceback is in the journal: `perdure show`."
+    text = "Step {name!r} failed at attempt {attempts}: {type}: {message}."
 
 
 class ExecutionFailed(RemoteFailure):

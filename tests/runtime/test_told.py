@@ -1,0 +1,90 @@
+"""What Python prints when a run fails: the user's own lines, in words that say what to do, and nothing of ours."""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import perdure
+from perdure import step, workflow
+from perdure.core.errors import EncodeError, every_error
+
+
+@step(retry=None)
+async def opens(name: str) -> str:
+    raise FileNotFoundError(f"no {name}")
+
+
+@workflow
+async def reads(name: str) -> str:
+    return await opens(name)
+
+
+@workflow
+async def gathers(name: str) -> str:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(opens(name))
+    return name
+
+
+@workflow(raises=[FileNotFoundError])
+async def looks_up(name: str) -> str:
+    raise FileNotFoundError(f"no {name}")
+
+
+def printed(of: Any, store: Path) -> str:
+    with pytest.raises(Exception) as met:  # noqa: PT011 - any, by what it prints
+        perdure.run(of, "page", store=store / "perdure.db")
+    told = "".join(traceback.format_exception(met.value))
+    ours = [line for line in told.splitlines() if f"{Path(perdure.__file__).parent}" in line]
+    assert [line for line in ours if not line.endswith("in run")] == []  # perdure.run itself, and nothing below
+    assert "/asyncio/runners.py" not in told
+    return told
+
+
+def test_a_failed_step_shows_its_own_line_and_the_line_that_awaited_it(tmp_path: Path) -> None:
+    told = printed(reads, tmp_path)
+    assert 'raise FileNotFoundError(f"no {name}")' in told
+    assert "return await opens(name)" in told
+    assert "perdure.errors.StepFailed: Step 'opens' failed at attempt 1: FileNotFoundError: no page." in told
+
+
+def test_a_declared_failure_shows_the_line_that_raised_it(tmp_path: Path) -> None:
+    told = printed(looks_up, tmp_path)
+    assert "FileNotFoundError: no page\nIt was raised at:\n" in told
+    assert 'raise FileNotFoundError(f"no {name}")' in told
+
+
+def test_a_failure_in_a_task_group_shows_the_line_of_its_step(tmp_path: Path) -> None:
+    told = printed(gathers, tmp_path)
+    assert "It holds perdure.errors.StepFailed: Step 'opens' failed at attempt 1: FileNotFoundError: no page." in told
+    assert told.count('raise FileNotFoundError(f"no {name}")') == 1
+
+
+def test_a_forgotten_await_is_asked_about_where_its_coroutine_is_passed_on() -> None:
+    forgotten = opens.fn("page")
+    with pytest.raises(EncodeError, match=r"is of type coroutine, .* \(was `await` forgotten\?\)"):
+        opens.bind(forgotten)  # type: ignore[arg-type]
+    forgotten.close()
+
+
+@pytest.mark.parametrize(("call", "name"), [(opens, "step opens"), (reads, "workflow reads")])
+def test_pythons_warning_of_a_forgotten_await_names_the_step_or_workflow(tmp_path: Path, call: Any, name: str) -> None:
+    @workflow
+    async def forgetful() -> str:
+        call("page")
+        return "done"
+
+    with pytest.warns(RuntimeWarning, match=f"coroutine '{name}' was never awaited"):
+        assert perdure.run(forgetful, store=tmp_path / "perdure.db") == "done"
+
+
+def test_errors_are_named_by_the_module_that_users_import_them_from() -> None:
+    for kind in every_error():
+        if not kind.__module__.startswith("tests."):
+            assert getattr(perdure.errors, kind.__name__, None) is kind, kind
+            assert kind.__module__ == "perdure.errors", kind
