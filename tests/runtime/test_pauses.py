@@ -13,6 +13,7 @@ from tests.runtime.noting import note, seen
 import perdure
 from perdure import step, workflow
 from perdure.core.events import Recorded
+from perdure.runtime import asking
 
 gates: dict[str, asyncio.Event] = {}
 
@@ -161,6 +162,55 @@ async def test_steps_that_wait_for_their_place_do_not_begin_in_a_pause_and_begin
         gate("c").set()
         assert await handle.result(timeout=30) == ["a", "b", "c"]
     assert seen == ["a begins", "b begins", "c begins"]
+
+
+async def ask_later(_key: str, name: str) -> perdure.Happened | perdure.StillUnknown:
+    return perdure.Happened(name) if gate("told").is_set() else perdure.StillUnknown()
+
+
+@step(once=True, concurrency=1, reconcile=ask_later)
+async def pay(name: str) -> str:
+    seen.append(name)
+    await gate(name).wait()
+    if name == "b":
+        raise OSError("who knows")
+    return name
+
+
+async def test_a_step_that_lost_its_place_in_a_pause_does_not_come_back_to_it_when_nobody_knows_what_it_did(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While `reconcile` is asked, its old place among those that wait would have it run a second time."""
+    monkeypatch.setattr(asking, "PAUSES", perdure.Retry(attempts=1_000, delay=0.01, factor=1, jitter=0))
+
+    @workflow(name="pays")
+    async def pays(name: str) -> str:
+        return await pay(name)
+
+    async def begun(name: str) -> perdure.Handle[Any]:
+        handle = await engine.start(pays, name, id=name)
+        await until(lambda: _has(handle, "StepIntended"))
+        return handle
+
+    async with lab.engine(pays) as engine:
+        await begun("a")
+        paused = await begun("b")
+        await paused.pause()
+        await until(lambda: _has(paused, "StepAttemptFailed"))
+        other = await begun("c")
+        await paused.resume()
+        await until(lambda: _intended(paused, 2))
+        for name in "abc":
+            gate(name).set()
+        assert await other.result(timeout=30) == "c"
+        await until(lambda: len(seen) >= 3)
+        gate("told").set()
+        assert await paused.result(timeout=30) == "b"
+    assert sorted(seen) == ["a", "b", "c"]
+
+
+async def _intended(handle: perdure.Handle[Any], times: int) -> bool:
+    return kinds(await handle.journal()).count("StepIntended") == times
 
 
 async def test_an_attempt_that_fails_in_a_pause_is_tried_again_after_it(lab: Lab) -> None:

@@ -431,6 +431,43 @@ async def test_a_place_left_by_steps_that_nobody_awaits_any_more_goes_to_one_tha
         assert await handle.result(timeout=30) == "done"
 
 
+async def test_a_place_that_the_first_in_the_queue_may_not_take_goes_to_the_next(lab: Lab) -> None:
+    @step(name="narrow", concurrency=1)
+    async def narrow() -> None:
+        await world.open.wait()
+
+    @step(name="wide")
+    async def wide() -> str:
+        return "done"
+
+    async def body(kind: str) -> str | None:
+        return await (wide() if kind == "wide" else narrow())
+
+    definition = workflow(name="body")(body)
+    async with lab.engine(definition, max_steps=2) as engine:
+        steps = engine._worker.steps  # type: ignore[union-attr]
+        opened = asyncio.Event()
+
+        @step(name="gated")
+        async def gated() -> None:
+            await opened.wait()
+
+        @workflow(name="gate")
+        async def gate() -> None:
+            await gated()
+
+        await engine.start(definition, "narrow")
+        await engine.start(gate)
+        await until(lambda: len(steps) == 2)
+        await engine.start(definition, "narrow")
+        await until(lambda: steps.waiting() == 1)
+        last = await engine.start(definition, "wide")
+        await until(lambda: steps.waiting() == 2)
+        opened.set()
+        assert await last.result(timeout=30) == "done"
+        world.open.set()
+
+
 # --- def steps in threads ---
 
 

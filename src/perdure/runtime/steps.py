@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable
 from itertools import chain
-from typing import Any
+from typing import Any, TypeAlias
 
 from perdure.core import events as ev
 from perdure.core.commands import RunStep
@@ -40,6 +40,9 @@ log = logging.getLogger("perdure")
 ADVISE_AFTER_MS = 1_000
 LAPSED, STOPPED = "the lease had lapsed", "the engine was stopped"
 SETTLE_S = 30
+
+Queue: TypeAlias = "OrderedDict[tuple[Driven, int], RunStep]"
+"""Attempts that wait for a place, each once, whatever pauses it left it for: by driver and seq."""
 
 
 def itself(step: Any) -> Any:
@@ -69,9 +72,9 @@ class StepRunner:
         self._lapsed = lapsed
         self._private = private  # what is recorded is encrypted
         self._runs: dict[StepRun, None] = {}  # in order of their beginning
-        self._waiting: deque[tuple[Driven, RunStep]] = deque()
+        self._waiting: Queue = OrderedDict()
         self._per_step: dict[str, int] = {}
-        self._held: dict[str, deque[tuple[Driven, RunStep]]] = {}
+        self._held: dict[str, Queue] = {}
         self._loop = asyncio.get_running_loop()
         self.tasks = SharedTasks(self._attempt)
         self.draining = False
@@ -93,11 +96,11 @@ class StepRunner:
                 driver.step_unbegun(command.seq, STOPPED)
             return
         if len(self._runs) >= self._limit or (self.alone is not None and not self._may_run_beside(driver)):
-            self._waiting.append((driver, command))
+            self._waiting[driver, command.seq] = command
             return
         limit = command.options.concurrency
         if limit is not None and self._per_step.get(command.name, 0) >= limit:
-            self._held.setdefault(command.name, deque()).append((driver, command))
+            self._held.setdefault(command.name, OrderedDict())[driver, command.seq] = command
             return
         self._launch(driver, command)
 
@@ -106,8 +109,8 @@ class StepRunner:
 
     def pump(self) -> None:
         """Limits have changed: begin what may begin now."""
-        waiting, self._waiting = self._waiting, deque()
-        for driver, command in waiting:
+        waiting, self._waiting = self._waiting, OrderedDict()
+        for (driver, _), command in waiting.items():
             if _waits(driver, command):
                 self.begin(driver, command)
 
@@ -117,6 +120,9 @@ class StepRunner:
         if run is not None:
             run.stopped = True
             self._cancel(run)
+            return
+        for queue in (self._waiting, *self._held.values()):
+            queue.pop((driver, seq), None)
 
     def names(self) -> list[str]:
         """Steps that run now."""
@@ -181,10 +187,10 @@ class StepRunner:
 
     def _dismiss(self) -> None:
         """Of those that wait: `once` steps are told that they will not be called, as that is worth recording."""
-        waiting = [*self._waiting, *chain.from_iterable(self._held.values())]
+        waiting = [*chain.from_iterable(queue.items() for queue in (self._waiting, *self._held.values()))]
         self._waiting.clear()
         self._held.clear()
-        for driver, command in waiting:
+        for (driver, _), command in waiting:
             if command.options.once and _waits(driver, command):
                 driver.step_unbegun(command.seq, STOPPED)
 
@@ -347,28 +353,30 @@ class StepRunner:
         run.task = None  # it may be the next one's now
         if run.watch is not None:
             run.watch.cancel()
-        began = run.command.options.concurrency is not None and self._leave(run.command)
+        if run.command.options.concurrency is not None:
+            self._leave(run.command)
         if self.alone is not None:
             self.pump()
-        elif self._waiting and not began:
-            self._next_of(self._waiting)
+        else:
+            while self._waiting and len(self._runs) < self._limit:  # the first may only go on to wait for its step
+                self._next_of(self._waiting)
 
-    def _leave(self, command: RunStep) -> bool:
-        """Give back its place among those of its step; whether another one took it."""
+    def _leave(self, command: RunStep) -> None:
+        """Give back its place among those of its step, to another one that waits for it."""
         name = command.name
         self._per_step[name] -= 1
         if not self._per_step[name]:
             del self._per_step[name]
         held = self._held.get(name)
-        return held is not None and self._next_of(held)
+        if held is not None:
+            self._next_of(held)
 
-    def _next_of(self, queue: deque[tuple[Driven, RunStep]]) -> bool:
+    def _next_of(self, queue: Queue) -> None:
         while queue:
-            driver, command = queue.popleft()
+            (driver, _), command = queue.popitem(last=False)
             if _waits(driver, command):
                 self.begin(driver, command)
-                return True
-        return False
+                return
 
     def _cancel(self, run: StepRun) -> None:
         run.cancelled = True
@@ -398,7 +406,7 @@ class StepRunner:
 
 
 def _waits(driver: Driven, command: RunStep) -> bool:
-    """Whether it still waits for its place. It may stand in a queue twice: it left it in a pause, and came again."""
+    """Whether it still waits for its place."""
     return not driver.dead and driver.attempts.get(command.seq, command) is None
 
 
