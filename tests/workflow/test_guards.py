@@ -617,6 +617,32 @@ def test_a_finaliser_that_happens_to_run_in_a_workflow_sees_the_world(tmp_path: 
     assert not Path(name).exists()
 
 
+def test_what_is_told_of_collections_sees_the_world_and_draws_no_number_of_the_run(tmp_path: Path) -> None:
+    """They come whenever the collector does: anywhere, and not again on replay."""
+    told: list[float] = []
+
+    class Watch:
+        def method(self, phase: str, _: object) -> None:
+            told.append(time.time() + random.random())
+            (tmp_path / phase).write_text(str(time.process_time()), "utf-8")
+
+    @workflow
+    async def collecting() -> float:
+        gc.collect()
+        return random.random()
+
+    undisturbed = drive(collecting).value
+    watch = Watch().method
+    gc.callbacks.append(watch)
+    try:
+        run = drive(collecting, evict=0)
+    finally:
+        gc.callbacks.remove(watch)
+    assert run.value == undisturbed
+    assert all(is_real(each - 1) for each in told)
+    assert {path.name for path in tmp_path.iterdir()} == {"start", "stop"}
+
+
 def test_a_signal_handler_that_runs_on_top_of_a_workflow_sees_the_world(tmp_path: Path) -> None:
     """A refusal would hit the workflow that happened to run."""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import builtins
 import functools
+import gc
 import io
 import os
 import random
@@ -21,12 +22,12 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from pathlib import Path
 from threading import get_ident
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 from perdure.workflow.location import MOVE_INTO_A_STEP, frames_of_the_workflow, is_installed, refusal
@@ -74,6 +75,8 @@ def _workflow() -> DeterministicLoop | None:
         # A finaliser runs wherever the garbage collector happens to: what it cleans up is not this workflow's.
         if frame.f_code.co_name == "__del__" or _is_worldly(frame.f_globals.get("__name__", "")):
             return None
+        if gc.callbacks and frame.f_code in _codes(gc.callbacks):
+            return None
     return loop
 
 
@@ -86,9 +89,14 @@ def _is_in_a_signal_handler() -> bool:
     """Python runs them on top of whatever is running. Asked only before a refusal, which would hit the wrong one."""
     if threading.current_thread() is not threading.main_thread():
         return False
-    handlers = (signal.getsignal(number) for number in signal.valid_signals())
-    codes = {getattr(getattr(handler, "__func__", handler), "__code__", None) for handler in handlers} - {None}
+    codes = _codes(signal.getsignal(number) for number in signal.valid_signals())
     return any(frame.f_code in codes for frame in frames_of_the_workflow(sys._getframe(1)))
+
+
+def _codes(functions: Iterable[Any]) -> set[CodeType]:
+    """Of those that are Python functions, or methods."""
+    codes = (getattr(getattr(function, "__func__", function), "__code__", None) for function in functions)
+    return {code for code in codes if code is not None}
 
 
 # --- kinds of guards: each makes the function that stands in for a real one ------------------------------------------
