@@ -244,6 +244,7 @@ class Arrivals:
             self._loop.call_later(0.5, self._load_again, row)
             return
         worker.drivers[row.key] = driver
+        worker.on_arrived()
         if isinstance(loaded, Exception):
             self._unreadable(driver, row, loaded)
         else:

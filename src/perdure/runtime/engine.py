@@ -40,6 +40,7 @@ from perdure.runtime.lease import Heart
 from perdure.runtime.loading import is_over
 from perdure.runtime.local import LocalServer, Question, socket_path
 from perdure.runtime.queries import Queries
+from perdure.runtime.rush import Rush
 from perdure.runtime.serving import serve
 from perdure.runtime.starting import check_receipt, check_same
 from perdure.runtime.steps import StepRunner
@@ -179,6 +180,8 @@ class Engine(Executions):
         worker.on_stalled = lambda key, _: self._tell(key, None)
         worker.on_answered = self._callers.tell
         worker.on_moved = lambda key: self._tell(key, None)
+        self._rush = Rush()
+        worker.on_arrived = self._rush.arrived
         worker.steps = StepRunner(
             self.environment,
             limit=self._max_steps,
@@ -266,6 +269,7 @@ class Engine(Executions):
 
     async def _end(self, worker: Worker) -> None:
         worker.stop()
+        self._rush.end()
         self._queries.close()
         for task in self._tasks:
             task.cancel()

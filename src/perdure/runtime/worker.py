@@ -76,6 +76,7 @@ class Worker:
         self.on_closed: Callable[[Key, str, ev.AnyEvent], None] = lambda *_: None
         self.on_stalled: Callable[[Key, PerdureError], None] = lambda *_: None
         self.on_answered: Callable[[Key, Batch], None] = lambda *_: None
+        self.on_arrived: Callable[[], None] = lambda: None
         self.on_moved: Callable[[Key], None] = lambda *_: None  # not in memory any more: who waits for it looks again
         self.holding = Holding(environment.monotonic_ms)
         self._lapse: asyncio.TimerHandle | None = None
@@ -249,6 +250,7 @@ class Worker:
         """Begin a new execution; its first commit tells whether the id was free."""
         driver = Driver(self, start.key, start.event.run, workflow, create=start)
         self.drivers[start.key] = driver
+        self.on_arrived()
         driver.poke()
         return driver
 
