@@ -1,4 +1,4 @@
-"""While executions come by the hundred, full garbage collections wait; for seconds, and nobody else's settings change."""
+"""While executions come by the hundred, full garbage collections wait, for seconds; settings of others stay."""
 
 from __future__ import annotations
 

@@ -64,4 +64,4 @@ class Rush:
 
 
 def _full_collections() -> int:
-    return gc.get_stats()[-1]["collections"]
+    return int(gc.get_stats()[-1]["collections"])
