@@ -21,6 +21,7 @@ from perdure.core.commands import RunStep
 from perdure.core.errors import OutsideWorkflow
 from perdure.core.identity import DEFAULT_NAMESPACE, ExecutionId, Key, derived_id
 from perdure.runtime.attempt import StepRun
+from perdure.store.sqlite import SqliteStore
 from perdure.workflow.context import current_attempt
 from perdure.workflow.values import codec_for
 
@@ -229,6 +230,60 @@ async def test_retries_and_their_count_survive_a_crash_in_the_pause(lab: Lab) ->
     async with lab.engine(retrying) as engine:
         assert await engine.handle("r", retrying).result(timeout=30) == 3
     assert world.calls == [1, 2, 3]
+
+
+async def until_parked(engine: perdure.Engine, definition: Any) -> None:
+    """Its first attempt has failed, and its row says when the next one is due."""
+    handle = await engine.start(definition, id="r")
+    await until(lambda: world.calls == [1])
+    await status(handle, "parked")
+
+
+@step(retry=Retry(attempts=9, delay=1.1, jitter=0))
+async def fails_then_hangs() -> None:
+    attempt = perdure.current_step().attempt
+    world.calls.append(attempt)
+    if attempt == 1:
+        raise OSError
+    await world.open.wait()
+
+
+@workflow
+async def retried_hang() -> None:
+    await fails_then_hangs()
+
+
+async def test_while_a_retried_attempt_runs_its_row_which_stays_due_is_not_looked_for_again_and_again(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scans: list[Any] = []
+    ready = SqliteStore.ready
+    monkeypatch.setattr(SqliteStore, "ready", lambda *args: [scans.append(args), ready(*args)][1])
+    async with lab.doomed(retried_hang) as engine:
+        await until_parked(engine, retried_hang)
+    async with lab.engine(retried_hang) as engine:
+        await until(lambda: world.calls == [1, 2])
+        scans.clear()
+        await asyncio.sleep(0.3)
+        world.open.set()
+        await engine.handle("r").result(timeout=30)
+    assert len(scans) <= 5
+
+
+async def test_a_retried_attempt_that_kills_its_worker_again_and_again_runs_alone_and_then_stalls_by_name(
+    lab: Lab,
+) -> None:
+    async with lab.doomed(retried_hang) as engine:
+        await until_parked(engine, retried_hang)
+        await until(lambda: world.calls == [1, 2])
+    for calls in (3, 4, 5):
+        async with lab.doomed(retried_hang):
+            await until(lambda: len(world.calls) == calls)  # noqa: B023 - awaited at once
+    async with lab.engine(retried_hang) as engine:
+        row = await status(engine.handle("r"), "stalled")
+        assert "P0108" in row.problem
+        assert "fails_then_hangs" in row.problem
+    assert world.calls == [1, 2, 2, 2, 2]
 
 
 # --- time limits ---

@@ -444,6 +444,22 @@ def test_an_unclean_death_counts_a_recovery_of_what_was_active(lab):
     assert lab.row("active").recoveries == 0
 
 
+def test_an_unclean_death_counts_a_recovery_of_what_was_parked_and_is_due(lab):
+    """A retried attempt writes nothing when it begins: it may be what killed the worker."""
+    lab.create("due", "later", "never")
+    now = lab.clock.now_ms
+    wakes = (("due", now + 10), ("later", now + 11), ("never", None))
+    lab.commit(advice=[Park(lab.key(name), f"run-{name}", 2, wake_at_ms=at) for name, at in wakes])
+    lab.store.deposit([lab.start("put-off", start_at_ms=now + 10)])
+    lab.clock.now_ms = now + 10
+    lab.reopen()
+    assert [lab.row(name).recoveries for name in ("due", "later", "never", "put-off")] == [1, 0, 0, 0]
+    lab.commit(advice=[Running(lab.key("due"), "run-due", 0, "(runs alone)", 3, 0)])
+    lab.create("bystander")
+    lab.reopen()
+    assert [lab.row(name).recoveries for name in ("due", "bystander")] == [2, 0]
+
+
 def test_an_unclean_death_while_one_ran_alone_counts_for_that_one_only(lab):
     lab.create("suspect", "bystander")
     lab.commit(advice=[Running(lab.key("suspect"), "run-suspect", 0, "(runs alone)", 3, 0)])
@@ -523,12 +539,13 @@ def test_ready_is_silent_on_stalled_and_closed_rows_and_on_other_lanes(lab):
 
 def test_the_next_wake_is_the_earliest_of_the_parked(lab):
     lab.create("a", "b", "c")
-    assert lab.store.next_wake_ms(lab.session) is None
+    assert lab.store.next_wake_ms(lab.session, 0) is None
     lab.commit(advice=[Park(lab.key(name), f"run-{name}", 2, wake_at_ms=at) for name, at in (("a", 70), ("b", 50))])
     lab.commit(advice=[Park(lab.key("c"), "run-c", 2)])
-    assert lab.store.next_wake_ms(lab.session) == 50
+    assert lab.store.next_wake_ms(lab.session, 0) == 50
+    assert [lab.store.next_wake_ms(lab.session, at) for at in (49, 50, 69, 70)] == [50, 70, 70, None]
     lab.commit(lab.batch("b", TIMER))
-    assert lab.store.next_wake_ms(lab.session) == 70
+    assert lab.store.next_wake_ms(lab.session, 0) == 70
 
 
 def test_rows_are_listed_by_key_and_filtered(lab):

@@ -42,7 +42,7 @@ def test_a_start_that_is_put_off_is_ready_when_it_is_due(lab):
     due = lab.clock.now_ms + 60_000
     assert deposit(lab, lab.start("a", start_at_ms=due)).created
     assert (lab.row("a").status, lab.row("a").wake_at_ms, ready(lab)) == ("parked", due, [])
-    assert lab.store.next_wake_ms(lab.session) == due
+    assert lab.store.next_wake_ms(lab.session, 0) == due
     lab.clock.now_ms = due
     assert ready(lab) == ["a"]
 

@@ -201,7 +201,8 @@ class Stores(RuleBasedStateMachine):
             if row.status == "active":
                 assert (row.wake_at_ms, row.waits_for, row.problem) == (None, "", "")
         self.both("ready", self.session, self.now, None, 100)
-        self.both("next_wake_ms", self.session)
+        self.both("next_wake_ms", self.session, 0)
+        self.both("next_wake_ms", self.session, self.now)
         self.both("rows", "default", (), "", None, 100)
 
     @invariant()

@@ -89,9 +89,9 @@ class Arrivals:
             return
         self._scanning = True
         self._scan_again = False
-        self._scan_page(None)
+        self._scan_page(None, self._worker.now_ms())
 
-    def _scan_page(self, after: Key | None) -> None:
+    def _scan_page(self, after: Key | None, now_ms: int) -> None:
         worker = self._worker
         room = worker.limits.active - worker.active
         if room <= 0 or worker.stopping:
@@ -108,25 +108,26 @@ class Arrivals:
                 return
             self._load_rows(rows)
             if len(rows) == limit:
-                self._scan_page(rows[-1].key)
+                self._scan_page(rows[-1].key, now_ms)
             else:
                 self._scanning = False
-                self._arm_scan()
+                self._arm_scan(now_ms)
 
-        worker.ask(lambda: worker.store.ready(worker.session, worker.now_ms(), after, limit), scanned)
+        worker.ask(lambda: worker.store.ready(worker.session, now_ms, after, limit), scanned)
 
-    def _arm_scan(self) -> None:
+    def _arm_scan(self, now_ms: int) -> None:
+        """What was due at this time has been found, and may stay due as long as its next attempt runs."""
         if self._scan_again:
             self._loop.call_soon(self.scan)
             return
 
         def told(wake_at_ms: Any) -> None:
             if isinstance(wake_at_ms, Exception):
-                self._loop.call_later(0.5, self._arm_scan)
+                self._loop.call_later(0.5, self._arm_scan, now_ms)
             else:
                 self._worker.hear_of(wake_at_ms)  # what was parked since it was read is heard of already
 
-        self._worker.ask(lambda: self._worker.store.next_wake_ms(self._worker.session), told)
+        self._worker.ask(lambda: self._worker.store.next_wake_ms(self._worker.session, now_ms), told)
 
     def leaving(self, key: Key) -> None:
         """It was dropped with a commit under way: it may come again when that has ended."""

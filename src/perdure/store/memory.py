@@ -142,12 +142,12 @@ class MemoryStore:
             each.open = False
             each.epoch += 1
             freed = self._free_shards(each.session)
-            self._count_recoveries(tables, freed)
+            self._count_recoveries(tables, freed, now)
 
-    def _count_recoveries(self, tables: MemoryTables, freed: set[int]) -> None:
-        rows = self._world.rows.items()
-        active = [row for key, row in rows if key.shard in freed and row.status == "active" and row.position]
-        for row in [each for each in active if tables.ran_alone(each)] or active:
+    def _count_recoveries(self, tables: MemoryTables, freed: set[int], now_ms: int) -> None:
+        rows = [row for key, row in self._world.rows.items() if key.shard in freed]
+        at_work = [row for row in rows if row.position and _may_run(row, now_ms)]
+        for row in [each for each in at_work if tables.ran_alone(each)] or at_work:
             tables.change(row, recoveries=row.recoveries + 1)
 
     def _free_shards(self, session: int) -> set[int]:
@@ -340,9 +340,8 @@ class MemoryStore:
         """See `Store.ready`."""
 
         def wanted(row: Row) -> bool:
-            due = row.status == "parked" and row.wake_at_ms is not None and row.wake_at_ms <= now_ms
             mine = world.owners.get(row.key.shard) == session.session and row.lane in session.lanes
-            return mine and (row.status == "active" or due)
+            return mine and _may_run(row, now_ms)
 
         with self._reading() as world:
             return self._page(wanted, after, limit)
@@ -351,12 +350,12 @@ class MemoryStore:
         found = [row for key, row in self._world.rows.items() if (after is None or key > after) and wanted(row)]
         return sorted(found, key=lambda row: row.key)[:limit]
 
-    def next_wake_ms(self, session: Session) -> int | None:
+    def next_wake_ms(self, session: Session, after_ms: int) -> int | None:
         """See `Store.next_wake_ms`."""
         with self._reading() as world:
             mine = [row for key, row in world.rows.items() if world.owners.get(key.shard) == session.session]
             wakes = [row.wake_at_ms for row in mine if row.status == "parked" and row.wake_at_ms is not None]
-            return min(wakes, default=None)
+            return min((at_ms for at_ms in wakes if at_ms > after_ms), default=None)
 
     def row(self, key: Key) -> Row | None:
         """See `Store.row`."""
@@ -449,6 +448,11 @@ class MemoryStore:
             self._closed = True
             for number in self._opened:
                 self._world.sessions[number].expires_at_ms = self.now_ms()
+
+
+def _may_run(row: Row, now_ms: int) -> bool:
+    due = row.status == "parked" and row.wake_at_ms is not None and row.wake_at_ms <= now_ms
+    return row.status == "active" or due
 
 
 def _is_of(ask: AskRow, namespace: str, execution: str, to: str, now_ms: int) -> bool:

@@ -389,8 +389,9 @@ class Store(Protocol):
         """Register a worker and take over what no live session owns.
 
         Atomic. Sessions found dead are fenced first: their later commits raise `OwnershipLost`. Rows that were
-        `active` under a session that died uncleanly get one more `recoveries`: all of them, unless one was told to
-        run alone (a `Running` of step 0 with a positive `attempt`); then only that one, as the others stood still.
+        `active` under a session that died uncleanly, or parked and due by now (a retried attempt writes nothing when
+        it begins), get one more `recoveries`: all of them, unless one was told to run alone (a `Running` of step 0
+        with a positive `attempt`); then only that one, as the others stood still.
 
         Raises:
             StoreBusy: a live session owns the store and it cannot be shared.
@@ -485,8 +486,8 @@ class Store(Protocol):
         """Rows in owned shards and lanes, active or parked and due by `now_ms`, by key, after a key. Read-only."""
         ...
 
-    def next_wake_ms(self, session: Session) -> int | None:
-        """The earliest `wake_at_ms` of a parked row in owned shards. Read-only."""
+    def next_wake_ms(self, session: Session, after_ms: int) -> int | None:
+        """The earliest `wake_at_ms` after that time of a parked row in owned shards. Read-only."""
         ...
 
     def row(self, key: Key) -> Row | None:

@@ -232,7 +232,7 @@ class SqliteStore:
         for (dead,) in execute(SQL["dead_sessions"]).fetchall():
             execute(SQL["fence_off"], (dead,))
             execute(SQL["end_session"], (now, 0, dead))
-            execute(SQL["count_recoveries"], (dead,))
+            execute(SQL["count_recoveries"], (dead, now))
             execute(SQL["free_shards"], (dead,))
         lanes_json = msgspec.json.encode(list(lanes)).decode()
         execute(SQL["put_session"], (worker, fingerprint, lanes_json, now))
@@ -400,9 +400,9 @@ class SqliteStore:
             found += cursor.execute(SQL["due"], (*start, lanes, now_ms, session.session, limit)).fetchall()
         return [row_of(columns) for columns in sorted(found)[:limit]]
 
-    def next_wake_ms(self, session: Session) -> int | None:
+    def next_wake_ms(self, session: Session, after_ms: int) -> int | None:
         """See `Store.next_wake_ms`."""
-        [(found,)] = self._all("next_wake", (session.session,))
+        [(found,)] = self._all("next_wake", (session.session, after_ms))
         return None if found is None else int(found)
 
     def row(self, key: Key) -> Row | None:

@@ -144,9 +144,9 @@ class FaultyStore:
         """See `Store.ready`."""
         return self._call("ready", lambda: self.inner.ready(session, now_ms, after, limit))
 
-    def next_wake_ms(self, session: Session) -> int | None:
+    def next_wake_ms(self, session: Session, after_ms: int) -> int | None:
         """See `Store.next_wake_ms`."""
-        return self._call("next_wake_ms", lambda: self.inner.next_wake_ms(session))
+        return self._call("next_wake_ms", lambda: self.inner.next_wake_ms(session, after_ms))
 
     def row(self, key: Key) -> Row | None:
         """See `Store.row`."""

@@ -25,15 +25,18 @@ UPDATE fence SET epoch = epoch + 1 WHERE session = ?
 -- name: end_session
 UPDATE session SET closed_at_ms = ?, clean = ? WHERE session = ? AND closed_at_ms IS NULL
 -- name: count_recoveries
+WITH at_work (number) AS (
+    SELECT number FROM shard CROSS JOIN execution AS e INDEXED BY execution_active ON e.shard = shard.shard
+    WHERE shard.session = ?1 AND e.status = 'active' AND e.position > 0
+    UNION ALL
+    SELECT number FROM shard CROSS JOIN execution AS e INDEXED BY execution_due ON e.shard = shard.shard
+    WHERE shard.session = ?1 AND e.status = 'parked' AND e.wake_at_ms <= ?2 AND e.position > 0
+)
 UPDATE execution SET recoveries = recoveries + 1
-WHERE status = 'active' AND position > 0 AND shard IN (SELECT shard FROM shard WHERE session = ?1)
+WHERE number IN (SELECT number FROM at_work)
 AND (
     number IN (SELECT number FROM running WHERE seq = 0 AND attempt > 0)
-    OR NOT EXISTS (
-        SELECT 1 FROM running JOIN execution AS suspect USING (number)
-        WHERE running.seq = 0 AND running.attempt > 0 AND suspect.status = 'active'
-        AND suspect.shard IN (SELECT shard FROM shard WHERE session = ?1)
-    )
+    OR NOT EXISTS (SELECT 1 FROM running JOIN at_work USING (number) WHERE seq = 0 AND attempt > 0)
 )
 -- name: free_shards
 UPDATE shard SET session = NULL WHERE session = ?
@@ -423,9 +426,9 @@ ORDER BY shard.shard, e.namespace, e.execution LIMIT ?7
 -- name: next_wake
 SELECT min((
     SELECT wake_at_ms FROM execution INDEXED BY execution_due
-    WHERE execution.shard = shard.shard AND status = 'parked' AND wake_at_ms IS NOT NULL
+    WHERE execution.shard = shard.shard AND status = 'parked' AND wake_at_ms > ?2
     ORDER BY wake_at_ms LIMIT 1
-)) FROM shard WHERE session = ?
+)) FROM shard WHERE session = ?1
 
 -- name: put_blob
 INSERT INTO blob (shard, namespace, execution, address, put_at_ms) VALUES (?, ?, ?, ?, ?)
