@@ -433,6 +433,27 @@ async def test_a_cancel_that_comes_as_it_goes_on_reaches_the_next_run(lab: Lab) 
             await other.result(timeout=30)
 
 
+async def test_a_cancel_that_is_journaled_with_what_ends_a_run_reaches_the_next_one(lab: Lab) -> None:
+    """Both are read at once: when the request is fed, the code has told already that it continues."""
+
+    @workflow
+    async def relay(n: int) -> None:
+        await perdure.receive("go")
+        perdure.continue_as_new(n + 1)
+
+    async with lab.client() as client:
+        handle = await client.start(relay, 0, id="x")
+        await handle.signal("go")
+        await handle.cancel("stop it")
+    async with lab.engine(relay) as engine:
+        handle = engine.handle("x")
+        with pytest.raises(perdure.ExecutionCancelled, match="stop it"):
+            await handle.result(timeout=30)
+        runs = await handle.runs()
+        assert [run.status for run in runs] == ["cancelled", "continued"]
+        assert "CancelRequested" in kinds(await handle.journal(run=runs[1].run))  # else nothing was tested
+
+
 async def _runs(handle: perdure.Handle[Any], number: int) -> bool:
     return len(await handle.runs()) >= number
 

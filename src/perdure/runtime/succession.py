@@ -114,6 +114,9 @@ def _left(execution: Execution, outgoing: Outgoing) -> list[ev.EarlierChild]:
 def _carried(execution: Execution, key: Key) -> list[Mail]:
     """Messages that are journaled and came to nothing yet, as from outside: who sent them counted for this run."""
     unread = [each for each in execution.mailbox.unread() if answered_by(each.name) is None]  # those ask anew
-    signals = [msgspec.structs.replace(each, sender_run="", number=0) for each in unread]
+    letters: list[ev.SignalReceived | ev.CancelRequested] = [*unread]
+    if execution.unheard is not None:
+        letters.append(execution.unheard)
+    letters = [msgspec.structs.replace(each, sender_run="", number=0) for each in letters]
     updates = [request_of(key, u.name, u.update_id, u.input) for u in execution.handlers.unanswered.values()]
-    return [*(Mail(key, each.message_id, each) for each in signals), *updates]
+    return [*(Mail(key, each.message_id, each) for each in letters), *updates]

@@ -86,6 +86,7 @@ class Execution:
         self._main: Any = None
         self._closing = False
         self._cancel_reason = ""
+        self.unheard: ev.CancelRequested | None = None  # it came when the workflow's own coroutine had ended
         self.pause_reason = ""
         self.attributes: dict[str, ev.Attribute] | None = None  # as the code has set them; None: it has not
         self._published = 0
@@ -253,8 +254,9 @@ class Execution:
                 self.handlers.update(event)
             case ev.CancelRequested() | ev.DeadlinePassed():
                 self._cancel_reason = event.reason
-                if self._main is not None:
-                    self._main.cancel(msg=event.reason)
+                heard = self._main is not None and self._main.cancel(msg=event.reason)
+                if not heard and isinstance(event, ev.CancelRequested):
+                    self.unheard = event
             case _:
                 pass  # attributes, patches: the machine remembers
 
