@@ -144,6 +144,37 @@ async def test_starts_wait_while_too_many_executions_are_active(lab: Lab) -> Non
             await handle.result(timeout=30)
 
 
+async def test_a_start_that_does_not_take_the_place_it_waited_for_leaves_it_to_the_next(lab: Lab) -> None:
+    """One that is put off is not in memory; one that was given up never will be."""
+    gate = asyncio.Event()
+
+    @step(name="blocked")
+    async def blocked() -> None:
+        seen.append(1)
+        await gate.wait()
+
+    @workflow(name="busy")
+    async def busy() -> None:
+        await blocked()
+
+    async with lab.engine(busy, max_active=1) as engine:
+        await engine.start(busy)
+        await until(lambda: seen)
+        starts = [asyncio.create_task(engine.start(busy, delay=3_600)) for _ in range(3)]
+        starts += [asyncio.create_task(engine.start(busy)) for _ in range(2)]
+        await until(lambda: _held(engine, 5))
+        starts[-2].cancel()
+        await until(lambda: _held(engine, 4))
+        gate.set()
+        async with asyncio.timeout(20):
+            await asyncio.wait(starts)
+        await starts[-1].result().result(timeout=30)
+
+
+async def _held(engine: perdure.Engine, number: int) -> bool:
+    return (await engine.figures()).held == number
+
+
 async def test_a_parent_and_its_children_go_through_an_engine_with_room_for_one(lab: Lab) -> None:
     @workflow(name="family")
     async def family() -> list[str]:

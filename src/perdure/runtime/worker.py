@@ -93,7 +93,7 @@ class Worker:
         self._fetching: dict[Driver, bool] = {}  # whose inbox is being read: whether to read it again after that
         self.arrivals = Arrivals(self)
         self.collector = Collector(store, self.ask, environment)
-        self._room: list[asyncio.Future[None]] = []
+        self._room: OrderedDict[asyncio.Future[None], None] = OrderedDict()  # starts that wait for it, in order
         self.stopping = False  # nothing new comes in
         self._stopped = False  # everything has left
 
@@ -268,8 +268,12 @@ class Worker:
         """Wait until another execution may become active: back-pressure for starts."""
         while self.active >= self.limits.active and not self.stopping:
             waiter = self._loop.create_future()
-            self._room.append(waiter)
-            await waiter
+            self._room[waiter] = None
+            try:
+                await waiter
+            finally:
+                self._room.pop(waiter, None)
+                self._loop.call_soon(self._made_room)  # it may not take the place: it was cancelled, or is put off
 
     def progressed(self, driver: Driver) -> None:
         """Something of an execution that runs alone was committed."""
@@ -361,7 +365,7 @@ class Worker:
 
     def _made_room(self) -> None:
         while self._room and self.active < self.limits.active:
-            waiter = self._room.pop(0)
+            waiter, _ = self._room.popitem(last=False)
             if not waiter.done():
                 waiter.set_result(None)
                 break
