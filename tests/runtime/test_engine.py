@@ -404,6 +404,15 @@ async def test_a_client_hears_of_the_trouble_of_the_engine_beside_it(lab: Lab) -
         writer.pragma("max_page_count", 2**31)
 
 
+async def test_a_start_that_could_not_be_written_is_told_as_that_and_not_as_an_id_that_is_taken(lab: Lab) -> None:
+    async with lab.engine(listens) as engine, lab.client() as client:
+        writer = engine.store._writer  # type: ignore[attr-defined]
+        writer.pragma("max_page_count", writer.pragma("page_count"))
+        with pytest.raises(StoreError, match="No space left"):
+            await client.start(listens, delay=60, memo={"much": os.urandom(10_000)})
+        writer.pragma("max_page_count", 2**31)
+
+
 async def test_a_socket_folder_of_another_user_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     user = os.getuid() + 1
     monkeypatch.setattr(os, "getuid", lambda: user)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from perdure.core.errors import InvalidOption, PerdureError
+from perdure.core.errors import ExecutionExists, InvalidOption
 from perdure.runtime.local import Answer, Request
 from perdure.store.protocol import Receipt, Row, Start
 
@@ -37,7 +37,7 @@ async def _start(engine: Engine, start: Start) -> Receipt:
         return await engine.deposit(start)
     try:
         await engine.begin(start, workflow)
-    except PerdureError:
+    except ExecutionExists:
         row: Row | None = await engine.read(lambda: engine.store.row(start.key))
         return Receipt("exists", row)
     return Receipt("accepted")
