@@ -94,12 +94,12 @@ class KeyRing:
         """See `PayloadCodec.decrypt`."""
         cipher, _ = self._of(key_id, place)
         if data[:1] != _SCHEME:
-            raise CorruptJournal(detail=f"{_told(place)} is encrypted in a way that this Perdure does not know")
+            raise CorruptJournal(detail=f"{place} is encrypted in a way that this Perdure does not know")
         nonce, sealed = data[1 : 1 + _NONCE_BYTES], data[1 + _NONCE_BYTES :]
         try:
             return cipher.decrypt(nonce, sealed, place.additional_data())
         except (self._invalid, ValueError) as error:
-            detail = f"{_told(place)} does not decrypt with key {key_id!r}: it was changed, or belongs to another place"
+            detail = f"{place} does not decrypt with key {key_id!r}: it was changed, or belongs to another place"
             raise CorruptJournal(detail=detail) from error
 
     def address(self, data: bytes, place: Place) -> bytes:
@@ -116,7 +116,7 @@ class KeyRing:
         """The cipher and the address key of one execution; derived anew when the ring has another key for the id."""
         key = self._keys.get(key_id)
         if key is None:
-            raise KeyMissing(what=_told(place), key=key_id)
+            raise KeyMissing(what=str(place), key=key_id)
         known = self._derived.get((key_id, place.key))
         if known is None or known[0] != key:
             _check(key_id, key)
@@ -139,7 +139,3 @@ def _check(key_id: object, key: object) -> None:
         raise InvalidOption(option="keys", value=repr(key_id), expected="printable text as the id of each key")
     if not isinstance(key, bytes) or len(key) != KEY_BYTES:
         raise InvalidOption(option="keys", value=f"{{{key_id!r}: …}}", expected="32 bytes for each key: generate_key()")
-
-
-def _told(place: Place) -> str:
-    return f"Execution {place.key.execution!r}, {place.what}"

@@ -289,5 +289,5 @@ _SAME: dict[type, Callable[[Any], object]] = {
 
 def _names_agree(command: AnyCommand, event: ev.CommandEvent) -> bool:
     """Whether the event speaks of the same step, child or receiver as the command that the code issues now."""
-    told = _SAME.get(type(event))
-    return told is None or told(event) == told(command)
+    named = _SAME.get(type(event))
+    return named is None or named(event) == named(command)

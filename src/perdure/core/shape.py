@@ -117,12 +117,13 @@ def unreadable_failure(key_id: str) -> ev.FailureInfo:
 
 def unreadable(shape: ev.AnyEvent, key_id: str) -> ev.AnyEvent:
     """A shape as people see it where the key is missing: it says so in the place of each value."""
-    told: dict[type, Any] = {
+    stand_in: dict[type, Any] = {
         ev.Payload: ev.Payload(b"", HIDDEN.content_type, key_id),
         ev.FailureInfo: unreadable_failure(key_id),
         str: not_here(key_id),
     }
     found = {name: getattr(shape, name) for name, _ in SECRETS[type(shape)]}
-    said = {name: told[type(value)] for name, value in found.items() if value and type(value) in told}
-    memo = {name: dict.fromkeys(value, told[ev.Payload]) for name, value in found.items() if isinstance(value, dict)}
-    return msgspec.structs.replace(shape, **said, **memo)
+    alone = {name: stand_in[type(value)] for name, value in found.items() if value and type(value) in stand_in}
+    named = {name: value for name, value in found.items() if isinstance(value, dict)}  # a memo
+    memos = {name: dict.fromkeys(value, stand_in[ev.Payload]) for name, value in named.items()}
+    return msgspec.structs.replace(shape, **alone, **memos)

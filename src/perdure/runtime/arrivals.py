@@ -121,13 +121,13 @@ class Arrivals:
             self._loop.call_soon(self.scan)
             return
 
-        def told(wake_at_ms: Any) -> None:
+        def looked(wake_at_ms: Any) -> None:
             if isinstance(wake_at_ms, Exception):
                 self._loop.call_later(0.5, self._arm_scan, now_ms)
             else:
                 self._worker.hear_of(wake_at_ms)  # what was parked since it was read is heard of already
 
-        self._worker.ask(lambda: self._worker.store.next_wake_ms(self._worker.session, now_ms), told)
+        self._worker.ask(lambda: self._worker.store.next_wake_ms(self._worker.session, now_ms), looked)
 
     def leaving(self, key: Key) -> None:
         """It was dropped with a commit under way: it may come again when that has ended."""

@@ -113,8 +113,8 @@ class Asking:
         self.attempts.pop(seq, None)
         answer, self._answer = self._answer, None
         if isinstance(event, ev.StepFailed):
-            told = event.failure
-            self._heard_nothing(f"{told.type}: {told.message}" if told.message else told.type)
+            failure = event.failure
+            self._heard_nothing(f"{failure.type}: {failure.message}" if failure.message else failure.type)
         elif answer is not None and answer.outcome == "did_not_happen" and not self._is_over():
             self._once_it_is_over()
         elif answer is not None:
@@ -140,8 +140,8 @@ class Asking:
         jitter = noise(self.run, self._command.seq, self._asked)
         pause_ms = PAUSES.pause_ms(self._asked, TimeoutError(), jitter)
         if pause_ms is None:
-            told = f"reconcile was asked {self._asked} times and could not tell, last: {detail}"
-            self._effects.settled(self._command, self._doubt, Settled(None, detail=told))
+            summary = f"reconcile was asked {self._asked} times and could not tell, last: {detail}"
+            self._effects.settled(self._command, self._doubt, Settled(None, detail=summary))
         else:
             self._ask_at(self._effects.host.now_ms() + pause_ms)
 

@@ -76,8 +76,8 @@ class OpenQuestion(msgspec.Struct, frozen=True):
     def token(self) -> str:
         """Answers this question, once: `client.answer(token, value)`. Whoever has it may answer: do not log it."""
         row = self.row
-        told = msgspec.msgpack.encode((row.key.execution, row.seq, _tag(row.key, row.run, row.seq)))
-        return urlsafe_b64encode(told).decode().rstrip("=")
+        encoded = msgspec.msgpack.encode((row.key.execution, row.seq, _tag(row.key, row.run, row.seq)))
+        return urlsafe_b64encode(encoded).decode().rstrip("=")
 
     @property
     def shown(self) -> Any:
@@ -117,7 +117,7 @@ def read_page(
     """Open questions, with what the journal tells of them. Blocks. Raises `InvalidOption`: it is no such cursor."""
     after = _after(store, namespace, to, cursor)
     rows = store.asks(namespace, execution, to, now_ms, after, limit + 1)
-    page = QuestionPage(_told(store, row, now_ms) for row in rows[:limit])
+    page = QuestionPage(_listed(store, row, now_ms) for row in rows[:limit])
     if len(rows) > limit:
         last = rows[limit - 1]
         place = _Place(to, last.key.execution, _hash(last.run), last.seq)
@@ -150,7 +150,7 @@ def _hash(run: str) -> bytes:
     return hashlib.blake2b(run.encode(), digest_size=8).digest()
 
 
-def _told(store: Store, row: AskRow, now_ms: int) -> OpenQuestion:
+def _listed(store: Store, row: AskRow, now_ms: int) -> OpenQuestion:
     event = store.load(row.key, row.run, row.position, 1)[0].event
     assert isinstance(event, ev.QuestionAsked)
     schema: Any = {}
@@ -186,7 +186,7 @@ def find_by_token(store: Store, key: Key, seq: int, tag: bytes, now_ms: int) -> 
     for row in _rows(store, key):
         if row.seq == seq and hmac.compare_digest(_tag(key, row.run, seq), tag):
             if row.is_open(now_ms):
-                return _told(store, row, now_ms)
+                return _listed(store, row, now_ms)
             raise NotAsked(execution=key.execution, state="it is answered" if row.message_id else "its time is over")
     raise NotAsked(execution=key.execution, state=_why_not(store, key, seq, tag))
 
@@ -196,7 +196,7 @@ def find(store: Store, key: Key, seq: int | None, now_ms: int) -> OpenQuestion:
     rows = [row for row in _rows(store, key) if seq in (None, row.seq)]
     waiting = [row for row in rows if row.is_open(now_ms)]
     if len(waiting) == 1:
-        return _told(store, waiting[0], now_ms)
+        return _listed(store, waiting[0], now_ms)
     if waiting:
         numbers = ", ".join(f"#{row.seq}" for row in waiting)
         raise NotAsked(execution=key.execution, state=f"it asks {len(waiting)} questions, {numbers}: say which")

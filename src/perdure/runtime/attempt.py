@@ -140,8 +140,8 @@ class StepRun(Attempt):
         if self.work is NEVER_RAN:
             return True
         undecodable = isinstance(error, DecodeError) and error.fields["what"] is self.command.target.input_what
-        told = self.timed_out is None and isinstance(error, self.command.options.not_happened)
-        return undecodable or told
+        declared = self.timed_out is None and isinstance(error, self.command.options.not_happened)
+        return undecodable or declared
 
     def limits(self) -> list[tuple[int, str, int]]:
         """When which limit in time is reached, by the monotonic clock, and how long it is."""

@@ -260,8 +260,8 @@ def _as_copied(asked: Asked, recorded: ev.Recorded, result: ev.Payload | None) -
     if result is None:
         return recorded
     assert isinstance(event, ev.StepCompleted | ev.StepFailed)
-    told = {name: getattr(event, name) for name in (*ev.StepEvent.__struct_fields__, "attempt", "started_at_ms")}
-    answer = ev.StepCompleted(**told, result=result, replaced=True)
+    kept = {name: getattr(event, name) for name in (*ev.StepEvent.__struct_fields__, "attempt", "started_at_ms")}
+    answer = ev.StepCompleted(**kept, result=result, replaced=True)
     return msgspec.structs.replace(recorded, event=answer, usage=None)
 
 
@@ -280,8 +280,8 @@ def _results(asked: Asked, copied: Sequence[ev.Recorded], workflow: Workflow[...
             found[position] = typed(payload, step, step.result_what)
         except (DecodeError, EncodeError) as error:
             reason = error.fields.get("reason", "it is not of its type")
-            told = f"what is to replace event {position} is not what step {name!r} returns: {reason}"
-            raise asked.refused(told, "Give a value of the type of the step's result.") from error
+            problem = f"what is to replace event {position} is not what step {name!r} returns: {reason}"
+            raise asked.refused(problem, "Give a value of the type of the step's result.") from error
     return found
 
 

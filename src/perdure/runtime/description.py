@@ -40,17 +40,17 @@ class Description(Row, frozen=True):
 
 def describe(store: Store, row: Row) -> Description:
     """Read what the row does not tell, as far as the journal can be read. Blocks."""
-    told = {name: getattr(row, name) for name in row.__struct_fields__}
-    told["origin"] = origin_of(store, row.key)
-    told["attributes"] = decode_attributes(store.attributes(row.key))
+    fields = {name: getattr(row, name) for name in row.__struct_fields__}
+    fields["origin"] = origin_of(store, row.key)
+    fields["attributes"] = decode_attributes(store.attributes(row.key))
     try:
         started = started_of(store, row)
     except (CorruptJournal, JournalFromTheFuture):
         started = None
     if started is None:
-        return Description(**told)
+        return Description(**fields)
     return Description(
-        **told,
+        **fields,
         memo={name: _plain(name, payload) for name, payload in started.memo.items()},
         start_at=moment(started.start_at_ms),
         deadline=moment(started.deadline_ms),
@@ -59,10 +59,10 @@ def describe(store: Store, row: Row) -> Description:
 
 def origin_of(store: Store, key: Key) -> Origin | None:
     """Where the newest of its last runs comes from that is a copy. Blocks."""
-    told = next((run.origin for run in store.runs(key, None, RUNS) if run.origin), "")
-    if not told:
+    origin = next((run.origin for run in store.runs(key, None, RUNS) if run.origin), "")
+    if not origin:
         return None
-    execution, run, at = told.rsplit("/", 2)
+    execution, run, at = origin.rsplit("/", 2)
     return Origin(execution, run, int(at))
 
 

@@ -123,10 +123,10 @@ _HEX = frozenset("0123456789abcdef")
 
 def said(event: ev.AnyEvent) -> tuple[Any, ...]:
     """What an event says, without what differs from run to run."""
-    told = [(name, getattr(event, name)) for name in event.__struct_fields__ if name not in _NOT_SAID]
+    fields = [(name, getattr(event, name)) for name in event.__struct_fields__ if name not in _NOT_SAID]
     if isinstance(event, ev.ExecutionStarted):
-        told = [(name, value) for name, value in told if name != "execution"]
-    return type(event).__name__, *(_plain(name, value) for name, value in told)
+        fields = [(name, value) for name, value in fields if name != "execution"]
+    return type(event).__name__, *(_plain(name, value) for name, value in fields)
 
 
 def _plain(name: str, value: Any) -> Any:

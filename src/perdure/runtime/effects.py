@@ -145,12 +145,12 @@ class Effects:
             asking.ask()
 
     def _declare(self, command: RunStep, doubt: Doubt) -> None:
-        told = (self.owner.key.execution, command.name, command.seq, command.attempt + 1)
-        log.warning("execution %s: nobody knows whether step %s (#%d, attempt %d) happened", *told)
+        which = (self.owner.key.execution, command.name, command.seq, command.attempt + 1)
+        log.warning("execution %s: nobody knows whether step %s (#%d, attempt %d) happened", *which)
         raises = command.options.on_unknown == "raise" and command.state is State.STARTED
         self._tell(
             ev.StepOutcomeUnknown(
-                **_told(command),
+                **_common_fields(command),
                 reason=doubt.reason,
                 failure=doubt.failure,
                 started_at_ms=doubt.started_at_ms,
@@ -184,12 +184,12 @@ class Effects:
         started_at_ms: int = 0,
     ) -> ev.AnyEvent:
         """It surely did not happen: another attempt follows, if anybody waits for it and the pause is not None."""
-        told: dict[str, Any] = {**_told(command), "failure": failure, "resolved": resolved}
-        told["started_at_ms"] = started_at_ms
+        fields: dict[str, Any] = {**_common_fields(command), "failure": failure, "resolved": resolved}
+        fields["started_at_ms"] = started_at_ms
         if pause_ms is None or command.state in (State.LEFT, State.LEFT_UNKNOWN):
-            return ev.StepFailed(**told)
+            return ev.StepFailed(**fields)
         retry_at_ms = self.host.now_ms() + pause_ms
-        return ev.StepAttemptFailed(**told, retry_at_ms=retry_at_ms, spent_ms=command.spent_ms)
+        return ev.StepAttemptFailed(**fields, retry_at_ms=retry_at_ms, spent_ms=command.spent_ms)
 
     def _tell(self, event: ev.AnyEvent) -> None:
         self.owner.step_done(event.seq, event)  # type: ignore[union-attr]
@@ -202,14 +202,14 @@ class Effects:
         self._refused = []
         for answer in answers:
             command = self.find(answer.seq)
-            told = (self.owner.key.execution, answer.seq, answer.attempt)
+            which = (self.owner.key.execution, answer.seq, answer.attempt)
             if command is None or not self._waits_for(answer, command) or answer.seq in events:
-                log.warning("execution %s, step #%d, attempt %d: an answer came too late", *told)
+                log.warning("execution %s, step #%d, attempt %d: an answer came too late", *which)
                 continue
             try:
                 events[answer.seq] = self._answer(answer, command)
             except PerdureError:
-                log.warning("execution %s, step #%d, attempt %d: an answer was refused: no value of its type", *told)
+                log.warning("execution %s, step #%d, attempt %d: an answer was refused: no value of its type", *which)
                 self._refused.append(command)
         return list(events.values())
 
@@ -226,7 +226,7 @@ class Effects:
                 return self._try_again(command, _not_happened("a person says so"), 0, resolved)
             case "abandoned":
                 failure = ev.FailureInfo("UnknownOutcome", "nobody will know")
-                return ev.StepFailed(**_told(command), failure=failure, resolved=resolved)
+                return ev.StepFailed(**_common_fields(command), failure=failure, resolved=resolved)
 
     # --- what is written ---
 
@@ -309,12 +309,13 @@ def cut_off(machine: Machine, ahead: Iterable[ev.Recorded]) -> dict[int, ev.Step
     begun: dict[int, tuple[int, ev.StepOutcomeUnknown]] = {}
     for command in (*machine.open.values(), *machine.left.values()):
         if isinstance(command, RunStep) and command.state in (State.STARTED, State.LEFT) and command.intent is not None:
-            begun[command.seq] = (command.intent.position, ev.StepOutcomeUnknown(**_told(command), reason=CUT_OFF))
+            unknown = ev.StepOutcomeUnknown(**_common_fields(command), reason=CUT_OFF)
+            begun[command.seq] = (command.intent.position, unknown)
     for recorded in ahead:
         event = recorded.event
         if isinstance(event, ev.StepIntended):
-            told = {name: getattr(event, name) for name in ("seq", "name", "digest", "location", "attempt")}
-            begun[event.seq] = (recorded.position, ev.StepOutcomeUnknown(**told, reason=CUT_OFF))
+            fields = {name: getattr(event, name) for name in ("seq", "name", "digest", "location", "attempt")}
+            begun[event.seq] = (recorded.position, ev.StepOutcomeUnknown(**fields, reason=CUT_OFF))
         elif isinstance(event, ev.StepEvent):
             begun.pop(event.seq, None)
     return dict(begun.values())
@@ -335,7 +336,7 @@ def _limit_ms(command: RunStep) -> int:
     return command.options.timeout_ms or command.options.total_timeout_ms or 0
 
 
-def _told(command: RunStep) -> dict[str, Any]:
+def _common_fields(command: RunStep) -> dict[str, Any]:
     """What all events of the attempt that was intended last hold."""
     return {
         "seq": command.seq,
@@ -350,7 +351,7 @@ def _told(command: RunStep) -> dict[str, Any]:
 def _happened(
     command: RunStep, result: ev.Payload, resolved: ev.Resolution, started_at_ms: int = 0
 ) -> ev.StepCompleted:
-    return ev.StepCompleted(**_told(command), result=result, started_at_ms=started_at_ms, resolved=resolved)
+    return ev.StepCompleted(**_common_fields(command), result=result, started_at_ms=started_at_ms, resolved=resolved)
 
 
 def _not_happened(reason: str) -> ev.FailureInfo:

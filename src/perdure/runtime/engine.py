@@ -176,10 +176,10 @@ class Engine(Executions):
             workflows=self.workflows.values(),
             limits=self._limits,
         )
-        worker.on_closed = lambda key, _, event: self._tell(key, event)
-        worker.on_stalled = lambda key, _: self._tell(key, None)
+        worker.on_closed = lambda key, _, event: self._wake(key, event)
+        worker.on_stalled = lambda key, _: self._wake(key, None)
         worker.on_answered = self._callers.tell
-        worker.on_moved = lambda key: self._tell(key, None)
+        worker.on_moved = lambda key: self._wake(key, None)
         self._rush = Rush()
         worker.on_arrived = self._rush.arrived
         worker.steps = StepRunner(
@@ -259,8 +259,8 @@ class Engine(Executions):
             await self._server.stop()
         worker.stopping = True
         if kind is asyncio.CancelledError and len(worker.steps) and self._shutdown_s:
-            told = "stopping: %d running step(s) may finish, within %g s; interrupted again, it does not wait"
-            log.warning(told, len(worker.steps), self._shutdown_s)
+            message = "stopping: %d running step(s) may finish, within %g s; interrupted again, it does not wait"
+            log.warning(message, len(worker.steps), self._shutdown_s)
         try:
             await worker.steps.drain(self._shutdown_s)
             await self._settle(worker)
@@ -310,7 +310,7 @@ class Engine(Executions):
         if self._worker is not None:
             self._worker.stop()
         for key in list(self._waiters):
-            self._tell(key, None)
+            self._wake(key, None)
         for asked in (*self._asked, *self._callers):
             if not asked.done():
                 asked.set_exception(error)
@@ -509,7 +509,7 @@ class Engine(Executions):
             finally:
                 self._forget(key, waiter)
 
-    def _tell(self, key: Key, event: ev.AnyEvent | None) -> None:
+    def _wake(self, key: Key, event: ev.AnyEvent | None) -> None:
         for waiter in self._waiters.pop(key, []):
             if waiter.done():
                 continue

@@ -63,6 +63,6 @@ def run(
             raise
         ended = error.with_traceback(None)  # frames of ours and of asyncio would hide what it says
     except KeyboardInterrupt:  # without the frames of whatever the interrupt met
-        told = f"stopped; nothing recorded is lost: the same call with id={chosen!r} goes on"
-        raise KeyboardInterrupt(told) from None
+        message = f"stopped; nothing recorded is lost: the same call with id={chosen!r} goes on"
+        raise KeyboardInterrupt(message) from None
     raise ended

@@ -137,7 +137,7 @@ class Handle(Generic[R]):
                 return codec.decode(event.result, f"the result of execution {self.id!r}")  # type: ignore[no-any-return]
             case ev.ExecutionFailed():
                 raises = NOTHING if self._workflow is None else self._workflow.raises
-                raise raises.told_outside(ExecutionFailed(execution=self.id, failure=event.failure))
+                raise raises.as_declared_outside(ExecutionFailed(execution=self.id, failure=event.failure))
             case ev.ExecutionCancelled():
                 raise ExecutionCancelled(execution=self.id, reason=event.reason)
             case _:

@@ -35,19 +35,19 @@ class LeftBehind(NamedTuple):
 def left_behind(store: Store, key: Key, run: str, length: int) -> LeftBehind:
     """Read it. Blocks."""
     shapes: Store = getattr(store, "inner", store)
-    told, gaps = _Told(), list[int]()
+    readable, gaps = _Readable(), list[int]()
     for each in _events(shapes, key, run, 0, length):
         if isinstance(each, int):
             gaps.append(each)
         else:
-            told.note(each.event)
-    found = _Found(shapes, key, run, told)
-    for child in told.children.values():
+            readable.note(each.event)
+    found = _Found(shapes, key, run, readable)
+    for child in readable.children.values():
         found.take(child)
     if gaps:
         found.look_for_more(gaps)
-    earlier = () if told.started is None else told.started.children
-    return LeftBehind([*found.children, *earlier], None if gaps else told.sent, tuple(found.not_known))
+    earlier = () if readable.started is None else readable.started.children
+    return LeftBehind([*found.children, *earlier], None if gaps else readable.sent, tuple(found.not_known))
 
 
 def _events(store: Store, key: Key, run: str, start: int, end: int) -> Iterator[ev.Recorded | int]:
@@ -69,7 +69,7 @@ def _events(store: Store, key: Key, run: str, start: int, end: int) -> Iterator[
         position += limit
 
 
-class _Told:
+class _Readable:
     """What the readable events say, as the machine would have it."""
 
     def __init__(self) -> None:
@@ -99,10 +99,10 @@ class _Told:
 class _Found:
     """Children that end with the run, and what is not known of them."""
 
-    def __init__(self, store: Store, key: Key, run: str, told: _Told) -> None:
+    def __init__(self, store: Store, key: Key, run: str, readable: _Readable) -> None:
         self.children: list[ev.EarlierChild] = []
         self.not_known: list[str] = []
-        self._store, self._key, self._run, self._told = store, key, run, told
+        self._store, self._key, self._run, self._readable = store, key, run, readable
 
     def take(self, child: ev.ChildInitiated) -> None:
         """One that the journal tells of; what was written before it told the policy is read where the child stands."""
@@ -117,23 +117,23 @@ class _Found:
 
     def look_for_more(self, gaps: list[int]) -> None:
         """Children that say by themselves that they are of this run, as the journal may not tell of all."""
-        numbers = ", ".join(map(str, gaps[:MOST_NAMED])) + (
-            f" and {len(gaps) - MOST_NAMED} more" * (len(gaps) > MOST_NAMED)
-        )
+        more = f" and {len(gaps) - MOST_NAMED} more" if len(gaps) > MOST_NAMED else ""
+        numbers = ", ".join(map(str, gaps[:MOST_NAMED])) + more
         self.not_known.append(
             f"what stood in its journal at {numbers}: it cannot be read. Children were looked up by their own rows; "
             "one whose start was not delivered yet goes on, and of steps and messages that began there nobody knows"
         )
-        runs = {self._run} if self._told.started is not None else self._runs()
-        known = {child.run for child in self._told.children.values()}
-        known |= {child.run for child in (self._told.started.children if self._told.started is not None else ())}
+        started = self._readable.started
+        runs = self._runs() if started is None else {self._run}
+        known = {child.run for child in self._readable.children.values()}
+        known |= {child.run for child in (() if started is None else started.children)}
         for row in self._rows():
             begun = row.first_run or row.run
             if begun not in known and row.parent.rsplit("/", 2)[1] in runs:
                 self._add(row.key.execution, begun, self._policy_of(row))
 
     def _add(self, execution: str, run: str, policy: str | None) -> None:
-        if execution in self._told.asked_to_cancel:
+        if execution in self._readable.asked_to_cancel:
             return
         if policy is None:
             self.not_known.append(f"what is to become of child {execution!r}, whose start cannot be read: it goes on")

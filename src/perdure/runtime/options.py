@@ -44,8 +44,8 @@ class StartOptions(msgspec.Struct, frozen=True, kw_only=True):
         for name in self.__struct_fields__:
             given = getattr(self, name)
             if given != getattr(DEFAULT, name) and name in workflow.arguments.signature.parameters:
-                told = f"arguments of {workflow.name!r} with the name of an option of start to be given by position"
-                raise InvalidOption(option=name, value=repr(given), expected=told)
+                expected = f"arguments of {workflow.name!r} with the name of an option of start to be given by position"
+                raise InvalidOption(option=name, value=repr(given), expected=expected)
 
     def facts(self, now_ms: int) -> dict[str, Any]:
         """What of it is journaled with the start: fields of `ExecutionStarted`.

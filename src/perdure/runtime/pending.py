@@ -21,7 +21,7 @@ from perdure.runtime.loading import INBOX_PAGE
 from perdure.runtime.outgoing import Outgoing
 from perdure.runtime.succession import last_of_many
 from perdure.runtime.timing import due_events, end_unbegun, is_overdue, next_due_ms, not_due, opening, overdue
-from perdure.runtime.updates import expired, tell
+from perdure.runtime.updates import add_rows, expired
 from perdure.store.protocol import Batch, Letter, Start
 from perdure.workflow.execution import Execution
 
@@ -161,7 +161,7 @@ class Pending:
         batch.taken, batch.left, batch.inbox_seen = taken, chosen.left, bool(due)
         batch.mail, batch.starts, batch.buried = outgoing.mail, outgoing.starts, outgoing.buried
         batch.create, batch.closed_asks = self.create, expired(self._execution, at_ms) if due else ()
-        return self._told(batch, chosen)
+        return self._with_rows(batch, chosen)
 
     def _next_batch(self, at_ms: int, events: Sequence[ev.AnyEvent]) -> Batch:
         """These events; a page of results is among them."""
@@ -171,10 +171,10 @@ class Pending:
         self._writing = min(len(self.results), RESULTS_PER_BATCH)
         return Batch(self.outgoing.key, self.outgoing.run, position, self.spent.headed(events, at_ms))
 
-    def _told(self, batch: Batch, chosen: Chosen) -> Batch:
+    def _with_rows(self, batch: Batch, chosen: Chosen) -> Batch:
         """With what its events mean to those who do not read them."""
         if self.outgoing.is_read_outside or chosen.answers_updates:
-            tell(batch, chosen.rejected)
+            add_rows(batch, chosen.rejected)
         batch.attributes = self.outgoing.attributes
         return batch if self.effects is None else self.effects.marked(batch)
 
@@ -208,7 +208,7 @@ class Pending:
             first = [*begun, *_answered(chosen, effects_of), *words]
             batch = last_batch(self._execution, self.outgoing, self._parent(), chosen, close, first, at_ms)
             batch.create = self.create
-        return self._told(batch, chosen)
+        return self._with_rows(batch, chosen)
 
     def _last_words(self, effects: Effects | None) -> list[ev.AnyEvent]:
         return [*(() if effects is None else effects.last_words(self.results)), *self._marks()]
@@ -223,7 +223,7 @@ class Pending:
         batch = self._next_batch(at_ms, [*settled, *outgoing.at_close()])
         self._writing = len(settled)
         batch.mail, batch.starts, batch.buried = outgoing.mail, outgoing.starts, outgoing.buried
-        return self._told(batch, NONE_CHOSEN)
+        return self._with_rows(batch, NONE_CHOSEN)
 
     def _parent(self) -> ev.Parent | None:
         """Who is told how it ends: by its journal, if that can be read."""

@@ -66,7 +66,7 @@ class Stalls:
             self._writing.discard(driver.key)
             return
 
-        def told(left: Any) -> None:
+        def read(left: Any) -> None:
             asked = driver.asked_to_end()
             if isinstance(left, Exception):
                 log.warning("cannot read what %s leaves behind, trying again: %s", driver.key.execution, left)
@@ -78,7 +78,7 @@ class Stalls:
                     log.error("execution %s is terminated; not known: %s", driver.key.execution, what)
                 driver.end_without_code(asked, left)
 
-        worker.ask(lambda: left_behind(worker.store, driver.key, driver.run, driver.length), told)
+        worker.ask(lambda: left_behind(worker.store, driver.key, driver.run, driver.length), read)
 
     def _write(self, driver: Driver, error: PerdureError) -> None:
         worker = self._worker

@@ -291,7 +291,7 @@ class StepRunner:
         except PerdureError as error:
             return error
         if isinstance(outcome, ev.FailureInfo):
-            return ev.StepFailed(**_told(run), failure=outcome)
+            return ev.StepFailed(**_common_fields(run), failure=outcome)
         return ev.StepCompleted(
             seq=command.seq,
             name=command.name,
@@ -306,13 +306,13 @@ class StepRunner:
     def _failed(self, run: StepRun, step: Any, error: BaseException) -> ev.AnyEvent | PerdureError:
         command, options = run.command, run.command.options
         if options.once and not run.surely_not(error):
-            told = {"reason": _why_unknown(run, error), "failure": failure_info(error)}
-            return UnknownOutcome(name=run.name, seq=run.seq, attempt=run.attempt, **told)
+            fields = {"reason": _why_unknown(run, error), "failure": failure_info(error)}
+            return UnknownOutcome(name=run.name, seq=run.seq, attempt=run.attempt, **fields)
         took_ms = self._environment.monotonic_ms() - run.started_mono_ms
         jitter = noise(run.run, command.seq, run.attempt)
         pause_ms = None if _is_final(error) else _pause(options.retry, run.attempt, error, jitter, self._private)
         spent_ms = command.spent_ms + took_ms + (pause_ms or 0)
-        common = _told(run) | {"failure": step.raises.info(error)}
+        common = _common_fields(run) | {"failure": step.raises.info(error)}
         out_of_time = options.total_timeout_ms is not None and spent_ms >= options.total_timeout_ms
         if pause_ms is None or out_of_time:
             return ev.StepFailed(**common)
@@ -430,7 +430,7 @@ def _pause(retry: Any, attempt: int, error: BaseException, jitter: float, privat
         return None
 
 
-def _told(run: StepRun) -> dict[str, Any]:
+def _common_fields(run: StepRun) -> dict[str, Any]:
     """What every event of an attempt holds."""
     command = run.command
     return {

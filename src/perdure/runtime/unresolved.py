@@ -89,10 +89,10 @@ def read_page(
     store: Store, namespace: str, execution: str, after: UnresolvedRow | None, limit: int
 ) -> list[Unresolved]:
     """What is listed, with what the journal tells of it. Blocks."""
-    return [_told(store, row) for row in store.unresolved(namespace, execution, after, limit)]
+    return [_listed(store, row) for row in store.unresolved(namespace, execution, after, limit)]
 
 
-def _told(store: Store, row: UnresolvedRow) -> Unresolved:
+def _listed(store: Store, row: UnresolvedRow) -> Unresolved:
     intent, unknown = (_event(store, row, position) for position in (row.intent, row.unknown))
     assert isinstance(intent, ev.StepIntended)
     assert isinstance(unknown, ev.StepOutcomeUnknown)
@@ -116,7 +116,7 @@ def find(store: Store, key: Key, seq: int, run: str | None = None) -> Unresolved
         runs = ", ".join(row.run for row in waiting)
         raise NotUnresolved(execution=key.execution, seq=seq, state=f"several runs wait for one, say which: {runs}")
     if waiting:
-        return _told(store, waiting[0])
+        return _listed(store, waiting[0])
     state = "an answer is on its way already" if found else _what_is_with(store, key, seq)
     raise NotUnresolved(execution=key.execution, seq=seq, state=state)
 

@@ -53,8 +53,8 @@ class Unserved:
         """Have it written that it stalled; or ended, if somebody asks for that."""
         if row.workflow not in self._named:
             self._named.add(row.workflow)
-            told = "nobody here runs workflow %r: its executions stall until a worker that does"
-            log.warning(told, row.workflow)
+            message = "nobody here runs workflow %r: its executions stall until a worker that does"
+            log.warning(message, row.workflow)
         worker = self._worker
 
         def looked(letters: Any) -> None:

@@ -28,7 +28,7 @@ def request_of(key: Key, name: str, update_id: str, payload: ev.Payload, start: 
     return Mail(receiver=key, message_id=f"update:{update_id}", event=request, start=start)
 
 
-def tell(batch: Batch, rejected: Sequence[tuple[ev.UpdateRequested, ev.FailureInfo]]) -> None:
+def add_rows(batch: Batch, rejected: Sequence[tuple[ev.UpdateRequested, ev.FailureInfo]]) -> None:
     """Add to a batch what its events mean to those who do not read them."""
     run, asks = batch.run, list[AskRow]()
     updates = [UpdateRow(request.update_id, run, "rejected", failure=failure) for request, failure in rejected]
@@ -58,8 +58,8 @@ def expired(execution: Execution, at_ms: int) -> list[int]:
 
 def ask_row(key: Key, run: str, position: int, at_ms: int, asked: ev.QuestionAsked) -> AskRow:
     """How a question is listed."""
-    told = (asked.to, asked.escalate_to, asked.escalate_at_ms, at_ms, asked.expires_at_ms)
-    return AskRow(key, run, asked.seq, position, *told)
+    whom = (asked.to, asked.escalate_to, asked.escalate_at_ms)
+    return AskRow(key, run, asked.seq, position, *whom, at_ms, asked.expires_at_ms)
 
 
 def look(store: Store, key: Key, update_id: str) -> Settled | None:

@@ -261,8 +261,8 @@ class Worker:
 
     def gauges(self) -> dict[str, int]:
         """What `Figures` tells of it."""
-        told = {"active": self.active, "resting": len(self.resting), "loading": len(self.arrivals)}
-        return told | {"running": len(self.steps), "waiting": self.steps.waiting(), "held": len(self._room)}
+        gauges = {"active": self.active, "resting": len(self.resting), "loading": len(self.arrivals)}
+        return gauges | {"running": len(self.steps), "waiting": self.steps.waiting(), "held": len(self._room)}
 
     async def room(self) -> None:
         """Wait until another execution may become active: back-pressure for starts."""

@@ -21,6 +21,10 @@ class Place(NamedTuple):
     run: str  # empty for what belongs to no run yet: letters, blobs
     what: str  # "event 7", "letter m1", "progress 3", "problem", ...
 
+    def __str__(self) -> str:
+        """For people: the execution, and what in it."""
+        return f"Execution {self.key.execution!r}, {self.what}"
+
     def additional_data(self) -> bytes:
         """The bytes that authenticated encryption binds a value to. Compatibility data."""
         return _encode((*self.key, self.run, self.what))

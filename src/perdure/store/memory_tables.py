@@ -222,8 +222,8 @@ class MemoryTables:
         row, number = found
         if park.status != "stalled" and (row.status == "stalled" or self._waits(number, park)):
             return
-        told = {"waits_for": plain(park.waits_for), "problem": plain(park.problem)}
-        self.change(row, status=park.status, wake_at_ms=park.wake_at_ms, **told)
+        texts = {"waits_for": plain(park.waits_for), "problem": plain(park.problem)}
+        self.change(row, status=park.status, wake_at_ms=park.wake_at_ms, **texts)
 
     def _waits(self, number: int, park: Park) -> bool:
         letters = self._world.inboxes[number]
@@ -423,8 +423,8 @@ class MemoryTables:
 
     def ran_alone(self, row: Row) -> bool:
         """Whether the store was told, by a step 0, that this execution runs alone."""
-        told = self._world.running[self._world.numbers[row.key]].get(0)
-        return told is not None and msgspec.msgpack.decode(told, type=Running).attempt > 0
+        noted = self._world.running[self._world.numbers[row.key]].get(0)
+        return noted is not None and msgspec.msgpack.decode(noted, type=Running).attempt > 0
 
     def end_running(self, batch: Batch) -> None:
         number = self._world.numbers[batch.key]

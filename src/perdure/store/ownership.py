@@ -129,8 +129,8 @@ def _holder(descriptor: int) -> Owner | None:
         return None
     try:
         # a write in progress may leave the tail of an older, longer text behind it
-        told, _ = json.JSONDecoder().raw_decode(os.pread(descriptor, 65536, 0).decode())
-        owner = msgspec.convert(told, Owner)
+        written, _ = json.JSONDecoder().raw_decode(os.pread(descriptor, 65536, 0).decode())
+        owner = msgspec.convert(written, Owner)
     except (ValueError, msgspec.ValidationError):
         return Owner(pid)
     return owner if pid in (owner.pid, 0) else Owner(pid)  # 0: a process outside our pid namespace

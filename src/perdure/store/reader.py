@@ -46,8 +46,8 @@ def ended_cleanly(store: Store, session: int) -> bool | None:
 
 def runs_alone(store: Store, row: Row) -> bool:
     """Whether no other execution's steps may run beside it now, because its worker died too often with it."""
-    told = [each for each in store.running(row.key) if each.seq == 0 and each.run == row.run]
-    return row.status == "active" and any(each.attempt == row.recoveries for each in told)
+    noted = [each for each in store.running(row.key) if each.seq == 0 and each.run == row.run]
+    return row.status == "active" and any(each.attempt == row.recoveries for each in noted)
 
 
 def statuses(store: Store, namespace: str) -> dict[Status, int]:

@@ -128,8 +128,8 @@ def row_of(columns: Sequence[Any]) -> Row:
 def running_of(key: Key, columns: Sequence[Any]) -> Running:
     """The struct for run, seq, name, attempt, started_at_ms and progress."""
     run, seq, name, attempt, started_at_ms, progress = columns
-    told = None if progress is None else _progress_of(progress)
-    return Running(key, run, seq, name, attempt, started_at_ms, told)
+    decoded = None if progress is None else _progress_of(progress)
+    return Running(key, run, seq, name, attempt, started_at_ms, decoded)
 
 
 def progress_bytes(running: Running) -> bytes | None:
@@ -141,10 +141,10 @@ def update_of(update_id: str, columns: Sequence[Any]) -> UpdateRow:
     """The struct for run, status, position and failure. Raises `CorruptJournal`."""
     run, status, position, failure = columns
     try:
-        told = None if failure is None else _failure_of(failure)
+        decoded = None if failure is None else _failure_of(failure)
     except msgspec.DecodeError as error:
         raise CorruptJournal(detail=f"why update {update_id!r} was rejected does not decode: {error}") from error
-    return UpdateRow(update_id, run, status, position, told)
+    return UpdateRow(update_id, run, status, position, decoded)
 
 
 def unresolved_of(columns: Sequence[Any]) -> UnresolvedRow:
@@ -175,7 +175,8 @@ def plain(text: str) -> str:
 def attribute_rows(attributes: Mapping[str, Attribute]) -> list[tuple[str, int, str, bool | int | float | str]]:
     """Name, item, kind and value of each: of a list there is a row for each item, from 1."""
     rows: list[tuple[str, int, str, bool | int | float | str]] = []
-    for name, (kind, value) in ((name, (each.kind, each.value)) for name, each in attributes.items()):
+    for name, attribute in attributes.items():
+        kind, value = attribute.kind, attribute.value
         if isinstance(value, tuple):
             rows += [(name, n, kind, item) for n, item in enumerate(value, 1)]
         else:

@@ -243,7 +243,7 @@ class Router:
             tables.keep(batch.key, batch.blobs)
         if batch.taken:
             tables.take(batch.key, batch.run, batch.taken)
-        self._tell(batch)
+        self._index(batch)
         self._end(batch)
         for start in batch.starts:
             tables.keep(start.key, start.blobs)
@@ -269,7 +269,7 @@ class Router:
         if self.tables.waiting(key, run, 1):
             self._woken[key] = None
 
-    def _tell(self, batch: Batch) -> None:
+    def _index(self, batch: Batch) -> None:
         """What others can read of the execution without its journal."""
         if batch.state_at is not None:
             self.tables.publish(batch)
@@ -283,9 +283,9 @@ class Router:
             self.tables.put_unresolved(row)
         for seq in batch.resolved:
             self.tables.end_unresolved(batch.key, batch.run, seq)
-        self._tell_asks(batch)
+        self._index_asks(batch)
 
-    def _tell_asks(self, batch: Batch) -> None:
+    def _index_asks(self, batch: Batch) -> None:
         for ask in batch.asks:
             self.tables.put_ask(ask)
         for seq in batch.reopened_asks:

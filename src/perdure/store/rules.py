@@ -177,8 +177,9 @@ def open_asks(branch: Branch) -> list[AskRow]:
     for recorded in branch.events:
         event = recorded.event
         if isinstance(event, ev.QuestionAsked):
-            told = (event.to, event.escalate_to, event.escalate_at_ms, recorded.at_ms, event.expires_at_ms)
-            rows[event.seq] = AskRow(branch.key, branch.run, event.seq, recorded.position, *told)
+            whom = (event.to, event.escalate_to, event.escalate_at_ms)
+            place = (branch.key, branch.run, event.seq, recorded.position)
+            rows[event.seq] = AskRow(*place, *whom, recorded.at_ms, event.expires_at_ms)
         elif isinstance(event, ev.QuestionClosed):
             rows.pop(event.asked, None)
         elif (seq := question_of(event)) is not None and seq in rows:

@@ -67,8 +67,8 @@ def migrate(connection: apsw.Connection, path: str, *, shards: int, store_id: st
         for script in scripts[found:]:
             connection.execute(script)
         if found == 0:
-            told = {"format": FORMAT, "shards": shards, "store_id": store_id, "created_at_ms": created_at_ms}
-            connection.executemany(SQL["put_meta"], [(name, str(value)) for name, value in told.items()])
+            meta = {"format": FORMAT, "shards": shards, "store_id": store_id, "created_at_ms": created_at_ms}
+            connection.executemany(SQL["put_meta"], [(name, str(value)) for name, value in meta.items()])
             connection.executemany(SQL["put_shard"], [(shard,) for shard in range(shards)])
         connection.execute(SQL["commit"])
     finally:

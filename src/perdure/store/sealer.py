@@ -56,7 +56,7 @@ class Sealer:
 
     def _decrypt(self, sealed: ev.Payload, place: Place) -> bytes:
         if self.codec is None:
-            raise KeyMissing(what=_told(place), key=sealed.key_id)
+            raise KeyMissing(what=str(place), key=sealed.key_id)
         try:
             return self.codec.decrypt(sealed.key_id, sealed.data, place)
         except PerdureError:
@@ -78,7 +78,7 @@ class Sealer:
             KeyMissing: it cannot be encrypted, or it still is, as it was read where its key is missing.
         """
         if event.sealed is not None:
-            raise KeyMissing(what=_told(place), key=event.sealed.key_id)
+            raise KeyMissing(what=str(place), key=event.sealed.key_id)
         event = self._pack(event, place.key, blobs)
         if self.codec is None or not (hidden := hidden_in(event)):
             return event
@@ -103,7 +103,7 @@ class Sealer:
                 return unreadable(event, event.sealed.key_id)
             found = decode_event(data, _format_of(event.sealed))
             if type(found) is not type(event) or shape_of(found, event.sealed) != event:
-                raise CorruptJournal(detail=f"{_told(place)}: what is encrypted is not what stands beside it")
+                raise CorruptJournal(detail=f"{place}: what is encrypted is not what stands beside it")
             event = found
         return self._unpack(event, place.key)
 
@@ -196,7 +196,7 @@ class Sealer:
         try:
             sealed = _payload_of(data[len(_MARK_BYTES) :])
         except msgspec.DecodeError as error:
-            raise CorruptJournal(detail=f"{_told(place)} does not decode: {error}") from error
+            raise CorruptJournal(detail=f"{place} does not decode: {error}") from error
         return self._decrypt(sealed, place)
 
     def open_bytes(self, data: bytes, place: Place) -> bytes:
@@ -253,10 +253,6 @@ def _format_of(sealed: ev.Payload) -> int:
 
 def _blob_place(key: Key, address: bytes) -> Place:
     return Place(key, "", f"blob {address.hex()}")
-
-
-def _told(place: Place) -> str:
-    return f"Execution {place.key.execution!r}, {place.what}"
 
 
 def _trouble(error: Exception) -> Any:

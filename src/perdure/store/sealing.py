@@ -214,8 +214,8 @@ class SealedStore:
             self.inner.put_blobs(blobs)
         good = [each for each in new if isinstance(each, Start)], [each for each in posted if isinstance(each, Mail)]
         receipts = _in_place([*new, *posted], self.inner.deposit(*good))
-        told = zip(receipts, [*starts, *(each.start for each in mail)], [*new, *posted], strict=True)
-        return [self._receipt(receipt, start, sealed) for receipt, start, sealed in told]
+        answered = zip(receipts, [*starts, *(each.start for each in mail)], [*new, *posted], strict=True)
+        return [self._receipt(receipt, start, sealed) for receipt, start, sealed in answered]
 
     def _posted(self, mail: Mail, blobs: list[Blob]) -> Mail:
         """Whoever has no codec must not write in clear what its receiver keeps encrypted."""

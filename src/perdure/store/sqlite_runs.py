@@ -77,8 +77,8 @@ class SqliteRuns(SqliteTables):
         assert number is not None
         status = "abandoned" if is_open(row.status) else row.status
         after = self._begin_next(key, branch.instead_of, number, status, row.closed_at_ms or now_ms)
-        told = (branch.workflow, len(branch.events), now_ms, branch.origin, _state_of(branch))
-        self._execute(SQL["next_run"], (after, branch.run, *told, number))
+        columns = (branch.workflow, len(branch.events), now_ms, branch.origin, _state_of(branch))
+        self._execute(SQL["next_run"], (after, branch.run, *columns, number))
         self._execute(SQL["drop_attributes"], (number,))
         self._put_attributes(after, attributes_of(recorded.event for recorded in branch.events))
         self._copy(branch, after)

@@ -261,8 +261,8 @@ class SqliteTables:
         self._advance_gathered()
         number = self._number(park.key, park.run)
         query = SQL[_PARK[park.status]]
-        told = (park.wake_at_ms, plain(park.waits_for), plain(park.problem))
-        self._execute(query, (*told, number, park.position))
+        columns = (park.wake_at_ms, plain(park.waits_for), plain(park.problem))
+        self._execute(query, (*columns, number, park.position))
 
     def wake(self, receiver: Receiver) -> None:
         self._execute(SQL["wake"], (receiver.number,))
@@ -312,12 +312,12 @@ class SqliteTables:
         if update.status == "rejected":
             position = 1 + self._one(SQL["last_rejection"], key)
             self._execute(SQL["forget_rejections"], (*key, position - REJECTIONS))
-        told = (update.update_id, update.run, update.status, position, failure_bytes(update))
-        self._execute(SQL["put_update"], (*key, *told))
+        columns = (update.update_id, update.run, update.status, position, failure_bytes(update))
+        self._execute(SQL["put_update"], (*key, *columns))
 
     def put_unresolved(self, row: UnresolvedRow) -> None:
-        told = (row.run, row.seq, row.attempt, row.intent, row.unknown, row.since_ms, row.message_id, row.refused)
-        self._execute(SQL["put_unresolved"], (*row.key, *told))
+        columns = (row.run, row.seq, row.attempt, row.intent, row.unknown, row.since_ms, row.message_id, row.refused)
+        self._execute(SQL["put_unresolved"], (*row.key, *columns))
 
     def claim_unresolved(self, key: Key, answer: ev.ResolveRequested) -> bool:
         self._execute(SQL["claim_unresolved"], (answer.message_id, *key, answer.run, answer.seq, answer.attempt))
@@ -328,8 +328,8 @@ class SqliteTables:
 
     def put_ask(self, row: AskRow) -> None:
         whom = (row.to, row.escalate_to, row.escalate_at_ms)
-        told = (row.run, row.seq, row.position, *whom, row.asked_at_ms, row.expires_at_ms, row.message_id, row.refused)
-        self._execute(SQL["put_ask"], (*row.key, *told))
+        times, answer = (row.asked_at_ms, row.expires_at_ms), (row.message_id, row.refused)
+        self._execute(SQL["put_ask"], (*row.key, row.run, row.seq, row.position, *whom, *times, *answer))
 
     def claim_ask(self, key: Key, run: str, seq: int, message_id: str) -> bool:
         self._execute(SQL["claim_ask"], (message_id, *key, run, seq))
@@ -356,8 +356,8 @@ class SqliteTables:
 
     def queue(self, parcel: Parcel) -> None:
         self._outbox_used = True
-        sender, run, receiver, *told, event = parcel
-        self._execute(SQL["queue"], (*sender, run, *receiver, *told, *seal(event)))
+        sender, run, receiver, *columns, event = parcel
+        self._execute(SQL["queue"], (*sender, run, *receiver, *columns, *seal(event)))
 
     # --- blobs ---
 
@@ -395,5 +395,5 @@ class SqliteTables:
         if found is None or found.run != running.run or not is_open(found.status):
             return
         self._running_used = True
-        told = (running.seq, running.name, running.attempt, running.started_at_ms, progress_bytes(running))
-        self._execute(SQL["put_running"], (found.number, *told))
+        columns = (running.seq, running.name, running.attempt, running.started_at_ms, progress_bytes(running))
+        self._execute(SQL["put_running"], (found.number, *columns))

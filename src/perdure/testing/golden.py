@@ -18,7 +18,7 @@ from perdure.core.identity import DEFAULT_LANE, DEFAULT_NAMESPACE, ExecutionId, 
 from perdure.core.table import RunState
 from perdure.runtime.handle import Handle
 from perdure.runtime.outgoing import start_digest
-from perdure.runtime.updates import tell
+from perdure.runtime.updates import add_rows
 from perdure.store.codec import PayloadCodec
 from perdure.store.open import open_store, sealed
 from perdure.store.protocol import Batch, NewEvent, Outcome, Start, Status
@@ -204,7 +204,7 @@ class Restoring:
             create=Start(key, started, start_digest(started)),
             closes=CLOSES.get(type(journal[-1].event)),
         )
-        tell(batch, ())
+        add_rows(batch, ())
         return self._store.commit(self._session, [batch]).outcomes == [Outcome.COMMITTED]
 
 

@@ -173,7 +173,7 @@ def _question(
     if not isinstance(question, str) or not question.strip() or len(question) > MAX_QUESTION_CHARS:
         shown = repr(question)[:80]
         raise InvalidOption(option="question", value=shown, expected=f"text, at most {MAX_QUESTION_CHARS:,} characters")
-    payload, name, told = _shown(about)
+    payload, name, shown_digest = _shown(about)
     escalate_to, after_ms = escalation
     return AskQuestion(
         question=storable(question),
@@ -181,7 +181,7 @@ def _question(
         schema=_schema(type_),
         about=payload,
         name=name,
-        digest=told,
+        digest=shown_digest,
         expires_at_ms=0 if timeout is None else now_ms + to_ms(timeout, "timeout"),
         escalate_to=escalate_to,
         escalate_at_ms=now_ms + after_ms if escalate_to else 0,
@@ -207,8 +207,8 @@ def _shown(about: Any) -> tuple[Payload | None, str, bytes]:
     if about is None:
         return None, "", b""
     if isinstance(about, Call):
-        payload, told = about.encode()
-        return payload, about.step.name, told
+        payload, shown_digest = about.encode()
+        return payload, about.step.name, shown_digest
     payload = encode_untyped(about, "what a question is about")
     return payload, "", digest(payload)
 

@@ -181,10 +181,10 @@ async def _send_cancel(execution: Execution, receiver: str, reason: str, locatio
 
 async def _send_signal(execution: Execution, receiver: str, name: str, value: Any, location: str) -> None:
     payload = signal_payload(checked_id(name, "signal name"), value)
-    told = digest(payload)
-    await execution.send(
-        SendMessage(kind="signal", receiver=receiver, name=name, value=payload, digest=told, location=location)
+    signal = SendMessage(
+        kind="signal", receiver=receiver, name=name, value=payload, digest=digest(payload), location=location
     )
+    await execution.send(signal)
 
 
 def external(execution_id: str) -> ExternalHandle:

@@ -61,19 +61,19 @@ UNSET = _Unset()
 
 def _options(base: StepOptions, given: Mapping[str, Any]) -> StepOptions:
     """The options with changes: whatever is given, and not UNSET."""
-    told = {name: value for name, value in given.items() if not isinstance(value, _Unset)}
-    if not told:
+    chosen = {name: value for name, value in given.items() if not isinstance(value, _Unset)}
+    if not chosen:
         return base
-    changes = effect_options(told)
-    if "retry" in told:
-        changes["retry"] = _retry(told["retry"])
+    changes = effect_options(chosen)
+    if "retry" in chosen:
+        changes["retry"] = _retry(chosen["retry"])
     for name in ("timeout", "total_timeout", "heartbeat_timeout"):
-        if name in told:
-            changes[f"{name}_ms"] = None if told[name] is None else _positive_ms(told[name], name)
-    if "concurrency" in told:
-        changes["concurrency"] = _concurrency(told["concurrency"])
+        if name in chosen:
+            changes[f"{name}_ms"] = None if chosen[name] is None else _positive_ms(chosen[name], name)
+    if "concurrency" in chosen:
+        changes["concurrency"] = _concurrency(chosen["concurrency"])
     options = msgspec.structs.replace(base, **changes)
-    check_together(options, told)
+    check_together(options, chosen)
     return options
 
 

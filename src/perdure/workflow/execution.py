@@ -548,7 +548,7 @@ def _error_of(command: AnyCommand, event: ev.AnyEvent) -> Exception | None:
             return UnknownOutcome(name=event.name, seq=event.seq, attempt=event.attempt, reason=reason)
         case RunStep(), ev.StepFailed():
             failed = StepFailed(name=event.name, attempts=event.attempt, failure=event.failure)
-            return command.target.raises.told(failed)  # type: ignore[no-any-return]
+            return command.target.raises.as_declared(failed)  # type: ignore[no-any-return]
         case StartChild(), ev.ChildStartFailed():
             return ChildNotStarted(execution=command.execution, reason=event.reason)
         case SendMessage(), ev.MessageFailed():
@@ -563,7 +563,7 @@ def _child_error(event: ev.ChildClosed, child: Workflow[..., Any]) -> Exception 
     match event.status:
         case "failed":
             failure = event.failure or ev.FailureInfo("", "")
-            return child.raises.told(ExecutionFailed(execution=event.execution, failure=failure))
+            return child.raises.as_declared(ExecutionFailed(execution=event.execution, failure=failure))
         case "cancelled":
             return ExecutionCancelled(execution=event.execution, reason=event.reason)
         case "terminated":

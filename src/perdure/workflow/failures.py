@@ -310,14 +310,14 @@ class Raises:
             error.__cause__ = self._read_or_stand_in(error.failure.cause)
         return error
 
-    def told(self, error: RemoteFailure) -> Exception:
+    def as_declared(self, error: RemoteFailure) -> Exception:
         """What is raised in workflows: what was declared, else this error. Raises `DecodeError`: the run stalls."""
         return self.read(error.failure) or self.plain(error)
 
-    def told_outside(self, error: RemoteFailure) -> Exception:
+    def as_declared_outside(self, error: RemoteFailure) -> Exception:
         """What is raised to clients: what was declared, if it can be read, else this error, which says why."""
         try:
-            raised = self.told(error)
+            raised = self.as_declared(error)
         except PerdureError as problem:
             raised = self.plain(error, str(problem))
         _tell_where(raised)

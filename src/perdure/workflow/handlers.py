@@ -274,20 +274,20 @@ class Handlers:
 
     def _begin_signal(self, handler: Handler, event: ev.SignalReceived) -> None:
         if handler.form.is_async:
-            told = ev.Unfinished("signal", event.name, event.message_id)
-            self._begin(self._signal(handler, event), told)
+            unfinished = ev.Unfinished("signal", event.name, event.message_id)
+            self._begin(self._signal(handler, event), unfinished)
         else:
             self._execution.loop.call_soon(self._signal_at_once, handler, event, context=Context())
 
-    def _begin(self, work: Any, told: ev.Unfinished) -> None:
-        task = self._execution.loop.create_task(work, name=f"{told.kind} {told.name}", context=Context())
-        self.at_work[task] = told
+    def _begin(self, work: Any, unfinished: ev.Unfinished) -> None:
+        task = self._execution.loop.create_task(work, name=f"{unfinished.kind} {unfinished.name}", context=Context())
+        self.at_work[task] = unfinished
         task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        told = self.at_work.pop(task)
+        unfinished = self.at_work.pop(task)
         if self.ending and task.cancelled():
-            self._cut_off.append(told)
+            self._cut_off.append(unfinished)
 
     def unfinished(self) -> list[ev.Unfinished]:
         """Those that the end of the run has cut off, or cuts off now."""

@@ -55,8 +55,8 @@ def stack(execution: Execution) -> Stack:
     """Of a run whose code is where its journal leads it."""
     tasks = execution.loop.waiting_tasks()
     timed = execution.timed()
-    told = [_waiting(execution, task, timed) for task in tasks[:MOST_TASKS]]
-    return Stack(told, len(tasks) - len(told))
+    shown = [_waiting(execution, task, timed) for task in tasks[:MOST_TASKS]]
+    return Stack(shown, len(tasks) - len(shown))
 
 
 def _waiting(execution: Execution, task: asyncio.Task[Any], timed: Mapping[int, int]) -> Waiting:
@@ -73,7 +73,7 @@ def _waiting(execution: Execution, task: asyncio.Task[Any], timed: Mapping[int, 
     is_step = isinstance(command, RunStep)
     attempt = command.attempt + 1 if isinstance(command, RunStep) else 0
     due_at_ms = command.retry_at_ms if isinstance(command, RunStep) else getattr(command, "due_ms", 0)
-    what = _told(command) if attempt < 2 or not is_step else f"{_told(command)}, attempt {attempt}"
+    what = _described(command) if attempt < 2 or not is_step else f"{_described(command)}, attempt {attempt}"
     return Waiting(task.get_name(), lines, what, command.seq, attempt, due_at_ms)
 
 
@@ -88,7 +88,7 @@ def _command(
     return execution.machine.open.get(seq)
 
 
-def _told(command: AnyCommand) -> str:
+def _described(command: AnyCommand) -> str:
     match command:
         case RunStep():
             unknown = ", of which nobody knows what it did" if command.state is State.UNKNOWN else ""

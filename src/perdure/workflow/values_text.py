@@ -89,8 +89,8 @@ def short_repr(value: Any) -> str:
 
 def _text(payload: Payload, limit: int) -> str:
     if payload.key_id:
-        told = f"{len(payload.data)} bytes" if payload.data else "which is not here"
-        return f"<encrypted with key {_one_line(payload.key_id)}, {told}>"
+        what = f"{len(payload.data)} bytes" if payload.data else "which is not here"
+        return f"<encrypted with key {_one_line(payload.key_id)}, {what}>"
     if payload.content_type != "msgpack":
         text = payload.data[: 4 * limit].decode("utf-8", "replace")
         return _cut(_one_line(text), limit)
