@@ -25,7 +25,7 @@ from perdure.core.errors import (
 )
 from perdure.core.identity import derived_id
 from perdure.runtime import arrivals
-from perdure.runtime.branching import Asked
+from perdure.runtime.branching import BranchRequest
 from perdure.runtime.committer import ThreadCommitter
 
 RAN: list[tuple[str, str]] = []
@@ -625,12 +625,12 @@ async def test_a_rewind_that_is_asked_for_again_happens_once(lab: Lab) -> None:
         handle = await engine.start(asks, "x", id="a")
         await status(handle, "parked")
         run = (await handle.describe()).run
-        asked = Asked(handle.key, run, handle.key, "ab" * 16, 2)
+        asked = BranchRequest(handle.key, run, handle.key, "ab" * 16, 2)
         await engine.branch(asked)
         await engine.branch(asked)
         assert [each.run for each in await handle.runs()] == ["ab" * 16, run]
         with pytest.raises(MovedOn):
-            await engine.branch(Asked(handle.key, run, handle.key, "cd" * 16, 2))
+            await engine.branch(BranchRequest(handle.key, run, handle.key, "cd" * 16, 2))
 
 
 # --- what cannot be ---
@@ -883,7 +883,7 @@ async def test_a_run_that_has_continued_as_new_can_be_forked_but_not_rewound(lab
         await status(handle, "parked")
         old = (await handle.runs())[-1].run
         with pytest.raises(MovedOn):
-            await engine.branch(Asked(handle.key, old, handle.key, "ab" * 16, 2))
+            await engine.branch(BranchRequest(handle.key, old, handle.key, "ab" * 16, 2))
         fork = await engine.fork("a", new_id="b", at=2, run=old)
         await status(fork, "parked")
         await refused(engine, "had ended there", at=4, run=old)

@@ -12,8 +12,8 @@ from tests.store.conftest import Lab
 
 from perdure.core import events as ev
 from perdure.store import sqlite, sqlite_listing
-from perdure.store.protocol import Condition, Park, Query, Row
-from perdure.store.rules import answers, newest
+from perdure.store.protocol import Condition, Filter, Park, Row
+from perdure.store.rules import matches, newest
 from perdure.store.sqlite import SqliteStore
 from perdure.store.sqlite_listing import statements
 
@@ -69,10 +69,10 @@ def everything(lab: Lab) -> list[Row]:
     return lab.store.rows("default", (), "", None, 10_000)
 
 
-def pages(lab: Lab, query: Query, size: int) -> list[Row]:
+def pages(lab: Lab, wanted: Filter, size: int) -> list[Row]:
     found: list[Row] = []
     after: tuple[int, str] | None = None
-    while page := lab.store.find(query, after, size):
+    while page := lab.store.find(wanted, after, size):
         assert len(page) <= size
         found += page
         after = page[-1].created_at_ms, page[-1].key.execution
@@ -86,7 +86,7 @@ conditions = st.builds(
     st.sampled_from(VALUES),
 )
 queries = st.builds(
-    Query,
+    Filter,
     namespace=st.just("default"),
     statuses=st.lists(
         st.sampled_from(["active", "parked", "paused", "stalled", "completed", "failed", "cancelled", "terminated"]),
@@ -108,63 +108,63 @@ def test_a_list_is_what_reading_everything_would_find(lab: Lab) -> None:
     assert {row.status for row in rows} >= {"active", "parked", "paused", "stalled", "completed", "failed"}
 
     @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
-    @given(query=queries, size=st.integers(1, 30))
-    def agree(query: Query, size: int) -> None:
-        expected = newest([row for row in rows if answers(query, row, told[row.key])], len(rows))
-        assert [row.key.execution for row in pages(lab, query, size)] == [row.key.execution for row in expected]
+    @given(wanted=queries, size=st.integers(1, 30))
+    def agree(wanted: Filter, size: int) -> None:
+        expected = newest([row for row in rows if matches(wanted, row, told[row.key])], len(rows))
+        assert [row.key.execution for row in pages(lab, wanted, size)] == [row.key.execution for row in expected]
 
     agree()
 
 
 def test_a_prefix_of_many_is_found_as_one_of_few_is(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(lab, 5)
-    few = pages(lab, Query("default", prefix="a", statuses=("active", "completed")), 3)
+    few = pages(lab, Filter("default", prefix="a", statuses=("active", "completed")), 3)
     assert len(few) > 3
     monkeypatch.setattr(sqlite_listing, "CROWD", 3)
     monkeypatch.setattr(sqlite, "CROWD", 3)
-    assert pages(lab, Query("default", prefix="a", statuses=("active", "completed")), 3) == few
+    assert pages(lab, Filter("default", prefix="a", statuses=("active", "completed")), 3) == few
 
 
 def test_what_comes_between_two_pages_moves_neither(lab: Lab) -> None:
     fill(lab, 2, 20)
-    query = Query("default")
-    before = pages(lab, query, 100)
-    first = lab.store.find(query, None, 5)
+    wanted = Filter("default")
+    before = pages(lab, wanted, 100)
+    first = lab.store.find(wanted, None, 5)
     fill(lab, 3, 10)
-    rest = lab.store.find(query, (first[-1].created_at_ms, first[-1].key.execution), 1_000)
+    rest = lab.store.find(wanted, (first[-1].created_at_ms, first[-1].key.execution), 1_000)
     ids = [row.key.execution for row in (*first, *rest)]
     assert ids == [row.key.execution for row in before]
 
 
 def test_other_namespaces_are_not_seen(lab: Lab) -> None:
     fill(lab, 4, 5)
-    for query in (Query("elsewhere"), Query("elsewhere", prefix="a"), Query("elsewhere", statuses=("active",))):
-        assert lab.store.find(query, None, 10) == []
+    for wanted in (Filter("elsewhere"), Filter("elsewhere", prefix="a"), Filter("elsewhere", statuses=("active",))):
+        assert lab.store.find(wanted, None, 10) == []
 
 
 QUICK = [
-    Query("default"),
-    Query("default", workflow="one"),
-    Query("default", parent="p"),
-    Query("default", prefix="a"),
-    Query("default", statuses=("stalled",)),
-    Query("default", statuses=("paused", "failed")),
-    Query("default", statuses=("completed",), workflow="one"),
-    Query("default", statuses=("active",)),
-    Query("default", statuses=("active", "parked", "paused", "stalled")),
-    Query("default", where=(Condition("x", "=", "text", "a"),)),
-    Query("default", where=(Condition("x", ">", "number", 1), Condition("x", "=", "number", 2))),
+    Filter("default"),
+    Filter("default", workflow="one"),
+    Filter("default", parent="p"),
+    Filter("default", prefix="a"),
+    Filter("default", statuses=("stalled",)),
+    Filter("default", statuses=("paused", "failed")),
+    Filter("default", statuses=("completed",), workflow="one"),
+    Filter("default", statuses=("active",)),
+    Filter("default", statuses=("active", "parked", "paused", "stalled")),
+    Filter("default", where=(Condition("x", "=", "text", "a"),)),
+    Filter("default", where=(Condition("x", ">", "number", 1), Condition("x", "=", "number", 2))),
 ]
 
 
-@pytest.mark.parametrize("query", QUICK, ids=str)
+@pytest.mark.parametrize("wanted", QUICK, ids=str)
 @pytest.mark.parametrize("after", [None, (5, "x")])
-def test_no_list_reads_the_whole_table(tmp_path: Any, query: Query, after: tuple[int, str] | None) -> None:
+def test_no_list_reads_the_whole_table(tmp_path: Any, wanted: Filter, after: tuple[int, str] | None) -> None:
     store = SqliteStore(tmp_path / "lists.db")
-    for statement, bindings in statements(query, after, 10):
+    for statement, bindings in statements(wanted, after, 10):
         plan = [row[3] for row in store._reader.execute(f"EXPLAIN QUERY PLAN {statement}", bindings)]
         scans = [step for step in plan if step.startswith("SCAN") and not step.startswith(("SCAN shard", "SCAN json"))]
         assert all("execution_active" in step for step in scans), plan
         sorts = [step for step in plan if "TEMP B-TREE FOR ORDER BY" in step]
-        assert not sorts or "shard" in " ".join(plan) or query.statuses == ("active",), plan
+        assert not sorts or "shard" in " ".join(plan) or wanted.statuses == ("active",), plan
     store.close()

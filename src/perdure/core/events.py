@@ -272,4 +272,5 @@ class Recorded(msgspec.Struct, frozen=True, gc=False):
     usage: Usage | None = None
 
 
-CLOSING = (ExecutionCompleted, ExecutionFailed, ExecutionCancelled, ExecutionTerminated, ContinuedAsNew)
+CLOSED_BY_CODE = (ExecutionCompleted, ExecutionFailed, ExecutionCancelled, ContinuedAsNew)
+CLOSING = (*CLOSED_BY_CODE, ExecutionTerminated)

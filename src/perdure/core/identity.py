@@ -84,7 +84,7 @@ def _why_not(value: object) -> str:
 
 
 def storable(text: str) -> str:
-    """The text as a journal can hold it: lone surrogates, which models emit, show as escapes."""
+    """The text as journals and databases can hold it: lone surrogates, which models emit, show as escapes."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 

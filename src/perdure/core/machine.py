@@ -192,7 +192,7 @@ class Machine:
         if after is None:
             name = type(event).__name__
             raise CorruptJournal(detail=f"{name} at event {self.position}, when the run was {self.state.value}")
-        if isinstance(event, _BY_CODE) and self.state is RunState.RUNNING:
+        if isinstance(event, ev.CLOSED_BY_CODE) and self.state is RunState.RUNNING:
             self._check_close(event)
         self.state = after
         self.facts.note(event)
@@ -260,7 +260,6 @@ class Machine:
 _GIVEN = (ev.StepEvent, ev.ChildInitiated, ev.MessageSent, ev.QuestionAsked)
 _LETTERS = (ev.SignalReceived, ev.CancelRequested, ev.PauseRequested, ev.ResumeRequested)
 _MESSAGES = frozenset((ev.MessageSent, ev.ChildClosed, ev.UpdateAccepted, ev.RunForked, *_LETTERS))
-_BY_CODE = (ev.ExecutionCompleted, ev.ExecutionFailed, ev.ExecutionCancelled, ev.ContinuedAsNew)
 
 _LEAVES = {State.STARTED: State.LEFT, State.UNKNOWN: State.LEFT_UNKNOWN}
 _BEGUN = frozenset((State.STARTED, State.LEFT))

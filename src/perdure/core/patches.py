@@ -1,7 +1,7 @@
-"""Which changes of code a run has: `patched` is true where nothing is recorded of what lies behind the call.
+"""Which changes of code a run has: `patched` is true where nothing is recorded yet of what comes after the call.
 
-The rule is a function of the journal alone, and stays true as it grows: whoever takes the new way records that he did
-with, or before, the first thing that follows. A command's number tells whether it lies behind.
+The rule is a function of the journal alone, and stays true as the journal grows: a run that takes the new way records
+that with, or before, the first thing that follows. The numbers of commands tell what comes after the call.
 """
 
 from __future__ import annotations
@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from perdure.core import events as ev
-
-_BY_CODE = (ev.ExecutionCompleted, ev.ExecutionFailed, ev.ExecutionCancelled, ev.ContinuedAsNew)
 
 
 class Patches:
@@ -33,7 +31,7 @@ class Patches:
                 self._last_seq = max(self._last_seq, event.seq)
             elif isinstance(event, ev.PatchMarked):
                 self._marked.add(event.name)
-            elif isinstance(event, _BY_CODE):
+            elif isinstance(event, ev.CLOSED_BY_CODE):
                 self._last_seq = 2**63  # the end lies behind everything
 
     def ask(self, name: str, next_seq: int) -> bool:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from perdure.core.errors import PerdureError, StalledByBug, StoreError
 from perdure.core.identity import Key
+from perdure.runtime.background import TRY_AGAIN_S
 from perdure.runtime.driver import Driver
 from perdure.runtime.loading import Loaded, Reading, died_alone, parent_of, read, read_some, size_of
 from perdure.runtime.suspects import RECOVERIES_ALONE, Suspects
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("perdure")
 
 READY_PAGE = 200
+PASSES_S = 0.02  # until a start that met the id of another execution has left memory
 
 
 class Arrivals:
@@ -104,7 +106,7 @@ class Arrivals:
             if isinstance(rows, Exception):
                 log.warning("cannot look for work, trying again: %s", rows)
                 self._scanning = False
-                self._loop.call_later(0.5, self.scan)
+                self._loop.call_later(TRY_AGAIN_S, self.scan)
                 return
             self._load_rows(rows)
             if len(rows) == limit:
@@ -113,7 +115,7 @@ class Arrivals:
                 self._scanning = False
                 self._arm_scan(now_ms)
 
-        worker.ask(lambda: worker.store.ready(worker.session, now_ms, after, limit), scanned)
+        worker.in_background(lambda: worker.store.ready(worker.session, now_ms, after, limit), scanned)
 
     def _arm_scan(self, now_ms: int) -> None:
         """What was due at this time has been found, and may stay due as long as its next attempt runs."""
@@ -123,11 +125,11 @@ class Arrivals:
 
         def looked(wake_at_ms: Any) -> None:
             if isinstance(wake_at_ms, Exception):
-                self._loop.call_later(0.5, self._arm_scan, now_ms)
+                self._loop.call_later(TRY_AGAIN_S, self._arm_scan, now_ms)
             else:
                 self._worker.hear_of(wake_at_ms)  # what was parked since it was read is heard of already
 
-        self._worker.ask(lambda: self._worker.store.next_wake_ms(self._worker.session, now_ms), looked)
+        self._worker.in_background(lambda: self._worker.store.next_wake_ms(self._worker.session, now_ms), looked)
 
     def leaving(self, key: Key) -> None:
         """It was dropped with a commit under way: it may come again when that has ended."""
@@ -142,13 +144,13 @@ class Arrivals:
         if self._still_leaves(key):
             return
         self._loading.add(key)
-        self._worker.ask(lambda: self._worker.store.row(key), lambda row: self._row_read(key, row))
+        self._worker.in_background(lambda: self._worker.store.row(key), lambda row: self._row_read(key, row))
 
     def _row_read(self, key: Key, row: Any) -> None:
         self._loading.discard(key)
         if isinstance(row, Exception):
             log.warning("cannot read %s, trying again: %s", key.execution, row)
-            self._loop.call_later(0.5, self.woken, [key])
+            self._loop.call_later(TRY_AGAIN_S, self.woken, [key])
         elif row is not None and row.status == "active":
             self._load_rows([row])
         elif key in self._woken_while_loading:  # what woke it may have been written after the row was read
@@ -217,7 +219,7 @@ class Arrivals:
                 self._read(row, loaded)
 
         if rows:
-            self._worker.ask(lambda: read_some(store, rows, reading), done)
+            self._worker.in_background(lambda: read_some(store, rows, reading), done)
 
     def _read(self, row: Row, loaded: Any) -> None:
         self._loading.discard(row.key)
@@ -234,7 +236,7 @@ class Arrivals:
         self._woken_while_loading.discard(row.key)
         there = worker.drivers.get(row.key)
         if there is not None and there.is_new and self.suspects.has_turn(row.key):
-            self._loop.call_later(0.02, self.load, row)  # a start of its id stands in its place for a moment
+            self._loop.call_later(PASSES_S, self.load, row)  # a start of its id stands in its place for a moment
             return
         if worker.stopping or there is not None or row.key.shard not in worker.holding.shards:
             self.suspects.passed(row.key)
@@ -242,7 +244,7 @@ class Arrivals:
         driver = Driver(worker, row.key, row.run, self._unserved.code_of(row))
         if isinstance(loaded, StoreError):
             log.warning("cannot load %s, trying again: %s", row.key.execution, loaded)
-            self._loop.call_later(0.5, self._load_again, row)
+            self._loop.call_later(TRY_AGAIN_S, self._load_again, row)
             return
         worker.drivers[row.key] = driver
         worker.on_arrived()

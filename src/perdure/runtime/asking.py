@@ -17,7 +17,7 @@ from perdure.core.retry import NO_RETRY, Retry
 from perdure.runtime.attempt import Doubt, StepRun
 from perdure.workflow.definitions import StepOptions, is_async
 from perdure.workflow.effects import DidNotHappen, Happened, StillUnknown
-from perdure.workflow.failures import NOTHING
+from perdure.workflow.failures import NOTHING_DECLARED
 
 if TYPE_CHECKING:
     from perdure.runtime.effects import Effects
@@ -40,7 +40,7 @@ class Asking:
     """About one attempt. See `attempt.Driven` and `definitions.Step` for what the runner wants to know."""
 
     settle = None
-    raises = NOTHING
+    raises = NOTHING_DECLARED
 
     def __init__(self, effects: Effects, command: RunStep, doubt: Doubt) -> None:
         step = command.target

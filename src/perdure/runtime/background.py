@@ -10,6 +10,8 @@ from typing import Any, Protocol
 
 log = logging.getLogger("perdure")
 
+TRY_AGAIN_S = 0.5  # after a call that the store refused
+
 
 class Background(Protocol):
     """Where blocking reads run. `done` is called on the engine's thread with the result, or with the exception."""

@@ -45,7 +45,7 @@ Read: TypeAlias = Callable[[Callable[[], Any]], Awaitable[Any]]
 """Runs a blocking call off the loop."""
 
 
-class Asked(msgspec.Struct, frozen=True):
+class BranchRequest(msgspec.Struct, frozen=True):
     """A run that is to begin with the first `at` events of another one."""
 
     source: Key
@@ -69,7 +69,7 @@ class Asked(msgspec.Struct, frozen=True):
 # --- asking -----------------------------------------------------------------------------------------------------------
 
 
-async def question(
+async def branch_request(
     read: Read,
     store: Store,
     source: Key,
@@ -80,7 +80,7 @@ async def question(
     replace: Mapping[int, Any] | None,
     run: str | None,
     code: Code,
-) -> Asked:
+) -> BranchRequest:
     """What is asked for, with the replaced results encoded.
 
     Raises:
@@ -98,7 +98,7 @@ async def question(
             step = None if workflow is None else find_step(workflow, event.name)
             is_typed = is_typed and step is not None
             values[position] = _encoded(replace[position], step, f"the result of step {event.name!r}")
-    return msgspec.structs.replace(found.asked, replace=values, typed=is_typed)
+    return msgspec.structs.replace(found.request, replace=values, typed=is_typed)
 
 
 def _check_numbers(at: int | None, replace: Mapping[int, Any]) -> None:
@@ -114,7 +114,7 @@ def _encoded(value: Any, step: Step[..., Any] | None, what: str) -> ev.Payload:
 
 
 class _Found(msgspec.Struct):
-    asked: Asked
+    request: BranchRequest
     workflow: str
     events: dict[int, ev.StepCompleted | ev.StepFailed]  # that are replaced
 
@@ -126,13 +126,13 @@ def _find(
     if row is None:
         raise ExecutionNotFound(execution=source.execution, namespace=source.namespace)
     of = run or row.run
-    asked = Asked(source, of, key, new_run, _cut(store, row, of, at, replace))
+    request = BranchRequest(source, of, key, new_run, _cut(store, row, of, at, replace))
     first = store.load(source, of, 0, 1)
     if run and not first:
         missing = f"it has no run {run!r}: it never had, or that run ended long ago and was removed"
-        raise asked.refused(missing, "`handle.runs()` lists those that are there.")
+        raise request.refused(missing, "`handle.runs()` lists those that are there.")
     workflow = _workflow_of(first) if first else ""
-    return _Found(asked, workflow, {position: _replaceable(store, asked, position) for position in replace})
+    return _Found(request, workflow, {position: _replaceable(store, request, position) for position in replace})
 
 
 def _cut(store: Store, row: Row, run: str, at: int | None, replace: Mapping[int, Any]) -> int:
@@ -146,24 +146,26 @@ def _cut(store: Store, row: Row, run: str, at: int | None, replace: Mapping[int,
     return length - 1 if last and isinstance(last[0], ev.CLOSING) else length
 
 
-def _replaceable(store: Store, asked: Asked, position: int) -> ev.StepCompleted | ev.StepFailed:
+def _replaceable(store: Store, request: BranchRequest, position: int) -> ev.StepCompleted | ev.StepFailed:
     """The answer of a step that stands there."""
     fix = "`perdure journal` lists the events; replace one that is StepCompleted or StepFailed."
-    found = store.load(asked.source, asked.source_run, position, 1)
+    found = store.load(request.source, request.source_run, position, 1)
     if not found:
-        raise asked.refused(f"event {position} is not in its journal, and cannot be replaced", fix)
+        raise request.refused(f"event {position} is not in its journal, and cannot be replaced", fix)
     event = found[0].event
     if not isinstance(event, ev.StepCompleted | ev.StepFailed):
-        raise asked.refused(f"event {position} is {type(event).__name__}, not a step's result", fix)
-    if position >= asked.at:
-        raise asked.refused(f"event {position} is to be replaced, and lies behind that", "Leave out `at`, or raise it.")
+        raise request.refused(f"event {position} is {type(event).__name__}, not a step's result", fix)
+    if position >= request.at:
+        raise request.refused(
+            f"event {position} is to be replaced, and lies behind that", "Leave out `at`, or raise it."
+        )
     return event
 
 
 # --- doing ------------------------------------------------------------------------------------------------------------
 
 
-async def carry_out(read: Read, store: Store, asked: Asked, code: Code) -> Receipt:
+async def carry_out(read: Read, store: Store, request: BranchRequest, code: Code) -> Receipt:
     """Have the store begin the run.
 
     Raises:
@@ -173,60 +175,60 @@ async def carry_out(read: Read, store: Store, asked: Asked, code: Code) -> Recei
         KeyMissing: its values are encrypted, and cannot be read or written here.
     """
     for _ in range(MOST_TRIES):
-        row: Row | None = await read(partial(store.row, asked.source))
+        row: Row | None = await read(partial(store.row, request.source))
         if row is None:
-            raise ExecutionNotFound(execution=asked.source.execution, namespace=asked.source.namespace)
-        if asked.is_rewind and row.run != asked.source_run:
-            if row.run == asked.run:
+            raise ExecutionNotFound(execution=request.source.execution, namespace=request.source.namespace)
+        if request.is_rewind and row.run != request.source_run:
+            if row.run == request.run:
                 return Receipt("accepted", row)  # asked for again
             break
-        branch: Branch = await read(partial(_branch, store, row, asked, code))
-        await _check_that_code_leads_there(asked, code(branch.workflow), branch.events)
+        branch: Branch = await read(partial(_branch, store, row, request, code))
+        await _check_that_code_leads_there(request, code(branch.workflow), branch.events)
         receipt: Receipt = await read(partial(store.branch, branch))
         if receipt.status != "moved":
             return receipt
-    raise MovedOn(execution=asked.source.execution)
+    raise MovedOn(execution=request.source.execution)
 
 
-def _branch(store: Store, row: Row, asked: Asked, code: Code) -> Branch:
+def _branch(store: Store, row: Row, request: BranchRequest, code: Code) -> Branch:
     """What is to be written. Blocks."""
-    at, key = asked.at, asked.key
-    journal = list(_events(store, asked, row.position if asked.is_rewind else at))
+    at, key = request.at, request.key
+    journal = list(_events(store, request, row.position if request.is_rewind else at))
     copied, rest = journal[:at], journal[at:]
-    _check_cut(asked, copied)
-    if asked.is_rewind:
-        _check_what_runs(store, asked, journal)
+    _check_cut(request, copied)
+    if request.is_rewind:
+        _check_what_runs(store, request, journal)
     begun = ev.RunForked(
-        asked.run,
+        request.run,
         key.execution,
-        asked.source.execution,
-        asked.source_run,
-        tuple(sorted(getattr(copied[position].event, "seq", 0) for position in asked.replace)),
+        request.source.execution,
+        request.source_run,
+        tuple(sorted(getattr(copied[position].event, "seq", 0) for position in request.replace)),
     )
     workflow = _workflow_of(copied)
     with secrets_pass(when=getattr(store, "private", False)):
-        replaced = _results(asked, copied, code(workflow))
-    events = [_as_copied(asked, recorded, replaced.get(recorded.position)) for recorded in copied]
+        replaced = _results(request, copied, code(workflow))
+    events = [_as_copied(request, recorded, replaced.get(recorded.position)) for recorded in copied]
     events.append(ev.Recorded(at, max(copied[-1].at_ms, store.now_ms()), begun))
     return Branch(
         key=key,
-        run=asked.run,
+        run=request.run,
         workflow=workflow,
         lane=row.lane,
-        origin=f"{asked.source.execution}/{asked.source_run}/{at}",
+        origin=f"{request.source.execution}/{request.source_run}/{at}",
         events=events,
-        digest=b"" if asked.is_rewind else _digest(asked),
-        instead_of=asked.source_run if asked.is_rewind else "",
-        expected=len(journal) if asked.is_rewind else 0,
-        carried=list(_carried(key, copied, rest)) if asked.is_rewind else (),
-        received=list(_received(rest)) if asked.is_rewind else (),
+        digest=b"" if request.is_rewind else _digest(request),
+        instead_of=request.source_run if request.is_rewind else "",
+        expected=len(journal) if request.is_rewind else 0,
+        carried=list(_carried(key, copied, rest)) if request.is_rewind else (),
+        received=list(_received(rest)) if request.is_rewind else (),
     )
 
 
-def _events(store: Store, asked: Asked, end: int) -> Iterator[ev.Recorded]:
+def _events(store: Store, request: BranchRequest, end: int) -> Iterator[ev.Recorded]:
     position = 0
     while position < end:
-        page = store.load(asked.source, asked.source_run, position, min(PAGE, end - position))
+        page = store.load(request.source, request.source_run, position, min(PAGE, end - position))
         if not page:
             return
         yield from page
@@ -239,10 +241,10 @@ def _workflow_of(copied: Sequence[ev.Recorded]) -> str:
     return started.workflow
 
 
-def _digest(asked: Asked) -> bytes:
+def _digest(request: BranchRequest) -> bytes:
     """Tells a fork that is asked for again from another one with its id."""
-    digest = hashlib.blake2b(f"{asked.source.execution}\0{asked.source_run}\0{asked.at}".encode(), digest_size=16)
-    for position, payload in sorted(asked.replace.items()):
+    digest = hashlib.blake2b(f"{request.source.execution}\0{request.source_run}\0{request.at}".encode(), digest_size=16)
+    for position, payload in sorted(request.replace.items()):
         digest.update(f"\0{position}\0{payload.content_type}\0{len(payload.data)}\0".encode() + payload.data)
     return digest.digest()
 
@@ -250,11 +252,11 @@ def _digest(asked: Asked) -> bytes:
 # --- what is copied ---------------------------------------------------------------------------------------------------
 
 
-def _as_copied(asked: Asked, recorded: ev.Recorded, result: ev.Payload | None) -> ev.Recorded:
+def _as_copied(request: BranchRequest, recorded: ev.Recorded, result: ev.Payload | None) -> ev.Recorded:
     event = recorded.event
-    if isinstance(event, ev.ExecutionStarted) and not asked.is_rewind:
+    if isinstance(event, ev.ExecutionStarted) and not request.is_rewind:
         # It still counts as the other's. Children of that one's earlier runs end with it, not with its copy.
-        name = event.execution or asked.source.execution
+        name = event.execution or request.source.execution
         event = msgspec.structs.replace(event, execution=name, children=())
         return msgspec.structs.replace(recorded, event=event)
     if result is None:
@@ -265,23 +267,25 @@ def _as_copied(asked: Asked, recorded: ev.Recorded, result: ev.Payload | None) -
     return msgspec.structs.replace(recorded, event=answer, usage=None)
 
 
-def _results(asked: Asked, copied: Sequence[ev.Recorded], workflow: Workflow[..., Any] | None) -> dict[int, ev.Payload]:
+def _results(
+    request: BranchRequest, copied: Sequence[ev.Recorded], workflow: Workflow[..., Any] | None
+) -> dict[int, ev.Payload]:
     """The replaced results, each encoded as its step does."""
-    if asked.typed:
-        return asked.replace
+    if request.typed:
+        return request.replace
     found: dict[int, ev.Payload] = {}
-    for position, payload in asked.replace.items():
+    for position, payload in request.replace.items():
         name: str = getattr(copied[position].event, "name")  # noqa: B009 - every step's event has one
         step = None if workflow is None else find_step(workflow, name)
         if step is None:
             fix = "Pass the workflow (`workflow=`, `--module`), or have an engine run that has it."
-            raise asked.refused(f"no code is at hand that tells what step {name!r} returns", fix)
+            raise request.refused(f"no code is at hand that tells what step {name!r} returns", fix)
         try:
             found[position] = typed(payload, step, step.result_what)
         except (DecodeError, EncodeError) as error:
             reason = error.fields.get("reason", "it is not of its type")
             problem = f"what is to replace event {position} is not what step {name!r} returns: {reason}"
-            raise asked.refused(problem, "Give a value of the type of the step's result.") from error
+            raise request.refused(problem, "Give a value of the type of the step's result.") from error
     return found
 
 
@@ -310,22 +314,24 @@ def _received(rest: Iterable[ev.Recorded]) -> Iterator[str]:
 # --- what cannot be ---------------------------------------------------------------------------------------------------
 
 
-def _check_cut(asked: Asked, copied: Sequence[ev.Recorded]) -> None:
+def _check_cut(request: BranchRequest, copied: Sequence[ev.Recorded]) -> None:
     """Whether the copied events are a whole from which a run can go on."""
-    if len(copied) < asked.at:
+    if len(copied) < request.at:
         fix = "`perdure journal` lists them; choose one behind the first two."
         run = "" if not copied else " in that run"
-        raise asked.refused(f"its journal has {len(copied)} events{run}", fix)
+        raise request.refused(f"its journal has {len(copied)} events{run}", fix)
     begun = any(isinstance(each.event, ev.ExecutionClaimed) for each in copied[:3])
     if not begun:
-        raise asked.refused("its code has not begun there", "Choose an event behind ExecutionClaimed.")
+        raise request.refused("its code has not begun there", "Choose an event behind ExecutionClaimed.")
     if isinstance(copied[-1].event, ev.CLOSING):
-        raise asked.refused("its run had ended there", f"Choose an event before the last one: at most {asked.at - 1}.")
+        raise request.refused(
+            "its run had ended there", f"Choose an event before the last one: at most {request.at - 1}."
+        )
     waits = _open(copied)
     if waits:
         first = min(waits)
         more = f" (and {len(waits) - 1} more)" if len(waits) > 1 else ""
-        raise asked.refused(waits[first] + more, "Choose an event before its beginning, or behind its end.")
+        raise request.refused(waits[first] + more, "Choose an event before its beginning, or behind its end.")
 
 
 def _open(events: Iterable[ev.Recorded]) -> dict[int, str]:
@@ -355,7 +361,7 @@ _ENDS = (
 )
 
 
-def _check_what_runs(store: Store, asked: Asked, journal: Sequence[ev.Recorded]) -> None:
+def _check_what_runs(store: Store, request: BranchRequest, journal: Sequence[ev.Recorded]) -> None:
     """Whether what a rewind leaves behind has come to an end: nobody would look after it."""
     began: dict[int, ev.AnyEvent] = {}
     for recorded in journal:
@@ -368,10 +374,10 @@ def _check_what_runs(store: Store, asked: Asked, journal: Sequence[ev.Recorded])
     for event in began.values():
         if isinstance(event, ev.StepIntended):
             reason = f"step {event.name!r} (#{event.seq}), declared once, runs now"
-            raise asked.refused(reason, "Wait until its outcome is recorded.")
-        if isinstance(event, ev.ChildInitiated) and _depends(store, asked.key, event, has_ended=has_ended):
+            raise request.refused(reason, "Wait until its outcome is recorded.")
+        if isinstance(event, ev.ChildInitiated) and _depends(store, request.key, event, has_ended=has_ended):
             reason = f"its child {event.execution!r} runs now, or is about to, and would go on beside its successor"
-            raise asked.refused(reason, "Terminate or cancel it, or wait for its end.")
+            raise request.refused(reason, "Terminate or cancel it, or wait for its end.")
 
 
 def _depends(store: Store, parent: Key, event: ev.ChildInitiated, *, has_ended: bool) -> bool:
@@ -387,12 +393,12 @@ def _depends(store: Store, parent: Key, event: ev.ChildInitiated, *, has_ended: 
 
 
 async def _check_that_code_leads_there(
-    asked: Asked, workflow: Workflow[..., Any] | None, events: Sequence[ev.Recorded]
+    request: BranchRequest, workflow: Workflow[..., Any] | None, events: Sequence[ev.Recorded]
 ) -> None:
     """Replaced results change what follows. What is copied behind them must be what the code does."""
-    if workflow is None or not asked.replace or max(asked.replace) >= asked.at - 1:
+    if workflow is None or not request.replace or max(request.replace) >= request.at - 1:
         return
-    execution = Execution(workflow, asked.key.execution, fingerprint_of([workflow]))
+    execution = Execution(workflow, request.key.execution, fingerprint_of([workflow]))
     try:
         execution.expect(events)
         for count, recorded in enumerate(events, 1):
@@ -401,7 +407,7 @@ async def _check_that_code_leads_there(
                 await asyncio.sleep(0)
     except PerdureError as error:
         reason = f"with what is replaced its code does something else than what follows ({type(error).__name__})"
-        fix = f"Let it begin behind the replaced result: at event {max(asked.replace) + 1}."
-        raise asked.refused(reason, fix) from error
+        fix = f"Let it begin behind the replaced result: at event {max(request.replace) + 1}."
+        raise request.refused(reason, fix) from error
     finally:
         execution.evict()

@@ -9,13 +9,13 @@ from typing import Any, Self
 from perdure.core.errors import NobodyAnswers, StoreError
 from perdure.core.events import AnyEvent, Payload
 from perdure.core.identity import DEFAULT_NAMESPACE, Key
-from perdure.runtime.branching import Asked, carry_out
+from perdure.runtime.branching import BranchRequest, carry_out
 from perdure.runtime.environment import Environment, SystemEnvironment
 from perdure.runtime.executions import Executions
 from perdure.runtime.figures import Figures
 from perdure.runtime.handle import raise_if_error
 from perdure.runtime.loading import is_over
-from perdure.runtime.local import Question, Reply, Request, ask, error_of
+from perdure.runtime.local import Query, Reply, Request, error_of, send
 from perdure.runtime.updates import Settled, look
 from perdure.store.codec import PayloadCodec
 from perdure.store.open import local_owner, open_store, sealed
@@ -25,6 +25,7 @@ from perdure.workflow.definitions import Workflow
 POLL_MIN_S = 0.003
 POLL_MAX_S = 0.25
 ASK_TRIES = 20
+ASK_PAUSE_S = 0.01  # after the first try; longer after each that follows
 
 
 class Client(Executions):
@@ -92,12 +93,12 @@ class Client(Executions):
 
     async def _receipt(self, request: Request) -> Receipt | None:
         """What the engine that runs says; None if none does, or it does not listen: it reads what is in the store."""
-        reply = await self._asked(request)
+        reply = await self._ask_engine(request)
         if reply is not None and reply.receipt is None:
             raise StoreError(path=self.store.path, detail=reply.error)
         return None if reply is None else reply.receipt
 
-    async def _asked(self, request: Request) -> Reply | None:
+    async def _ask_engine(self, request: Request) -> Reply | None:
         """The running engine's reply; None if there is no engine, or it does not listen.
 
         Raises the problem that it tells of.
@@ -107,21 +108,21 @@ class Client(Executions):
             if address is None:
                 break
             try:
-                reply = await ask(address, request)
+                reply = await send(address, request)
             except (OSError, EOFError):
-                await asyncio.sleep(0.01 * tried)  # it has just died, or not begun to listen
+                await asyncio.sleep(ASK_PAUSE_S * tried)  # it has just died, or not begun to listen
                 continue
             if reply.problem is not None:
                 raise error_of(reply.problem)
             return reply
         return None
 
-    async def branch(self, asked: Asked, workflow: Workflow[..., Any] | None = None) -> Receipt:
-        """Likewise: an engine knows more code, and goes on with it at once."""
-        request = Request(branch=asked, private=self.store.private)
-        code = self.with_code(workflow)
-        receipt = await self._receipt(request)
-        return receipt if receipt is not None else await carry_out(self.read, self.store, asked, code)
+    async def branch(self, request: BranchRequest, workflow: Workflow[..., Any] | None = None) -> Receipt:
+        """See `Executions.branch`. A running engine is asked first: it knows more code, and goes on with it at once."""
+        receipt = await self._receipt(Request(branch=request, private=self.store.private))
+        if receipt is not None:
+            return receipt
+        return await carry_out(self.read, self.store, request, self.with_code(workflow))
 
     async def closed(self, key: Key) -> AnyEvent | None:
         """Look again whenever the store has changed."""
@@ -146,16 +147,16 @@ class Client(Executions):
             await asyncio.sleep(pause)
             pause = min(pause * 1.5, POLL_MAX_S)
 
-    async def ask(self, question: Question) -> Payload:
-        """Of the engine that runs on the store."""
-        reply = await self._asked(Request(query=question, private=self.store.private))
+    async def run_query(self, query: Query) -> Payload:
+        """See `Executions.run_query`. The engine that runs on the store answers."""
+        reply = await self._ask_engine(Request(query=query, private=self.store.private))
         if reply is None:
-            raise NobodyAnswers(path=self.store.path, execution=question.key.execution)
+            raise NobodyAnswers(path=self.store.path, execution=query.key.execution)
         if reply.answer is None:
             raise StoreError(path=self.store.path, detail=reply.error or "the engine is too old for queries")
         return reply.answer
 
     async def figures(self) -> Figures | None:
         """What the engine that runs on the store counts of itself; None if none runs, or one that is too old."""
-        reply = await self._asked(Request(figures=True))
+        reply = await self._ask_engine(Request(figures=True))
         return None if reply is None else reply.figures

@@ -86,10 +86,13 @@ class Collector:
     """Of one worker. One bounded transaction after the other, off the loop, as long as there is something to delete."""
 
     def __init__(
-        self, store: Store, ask: Callable[[Callable[[], Any], Callable[[Any], None]], None], environment: Environment
+        self,
+        store: Store,
+        in_background: Callable[[Callable[[], Any], Callable[[Any], None]], None],
+        environment: Environment,
     ) -> None:
         self._store = store
-        self._ask = ask  # `Worker.ask`
+        self._in_background = in_background  # `Worker.ask`
         self._environment = environment
         self._next_ms = environment.monotonic_ms() + EVERY_MS
         self._retentions: list[Retention] = []
@@ -108,7 +111,7 @@ class Collector:
             return
         self._next_ms = now_ms + EVERY_MS
         before_ms = self._environment.now_ms() - GRACE_MS
-        self._ask(lambda: self._store.collect_blobs(before_ms, MOST), self._collected)
+        self._in_background(lambda: self._store.collect_blobs(before_ms, MOST), self._collected)
         if self._retentions and not self._biting:
             self._biting = True
             self._bite(self._retentions, None)
@@ -134,4 +137,4 @@ class Collector:
                 return
             self._biting = False
 
-        self._ask(lambda: self._store.collect(namespace, before_ms, after, BITE, runs=runs), bitten)
+        self._in_background(lambda: self._store.collect(namespace, before_ms, after, BITE, runs=runs), bitten)

@@ -34,7 +34,7 @@ from perdure.store.protocol import (
 log = logging.getLogger("perdure")
 
 MAX_GROUP_EVENTS = 2_000
-MAX_BACKOFF_S = 5.0
+MIN_BACKOFF_S, MAX_BACKOFF_S = 0.05, 5.0
 LIGHT_BYTES = 64 * 1024
 
 Done: TypeAlias = Callable[[Outcome | PerdureError], None]
@@ -340,18 +340,18 @@ class ThreadCommitter:
             self._tell(answers)
 
     def _perform_until_written(self, group: Group) -> Answers | None:
-        pause = 0.05
+        pause_s = MIN_BACKOFF_S
         while True:
             try:
                 return perform(self._store, self._session, group, self.meter)
             except StoreError as error:
-                log.warning("cannot write, trying again in %.2f s, nothing is lost: %s", pause, error)
+                log.warning("cannot write, trying again in %.2f s, nothing is lost: %s", pause_s, error)
                 self._refuse_deposits(group, error)
                 with self._condition:
                     if self._stopping:
                         return None
-                    self._condition.wait_for(lambda: self._stopping, pause)
-                pause = min(pause * 2, MAX_BACKOFF_S)
+                    self._condition.wait_for(lambda: self._stopping, pause_s)
+                pause_s = min(pause_s * 2, MAX_BACKOFF_S)
             except Exception as error:
                 log.exception("the committer failed: this engine stops")
                 answers = Answers(group)

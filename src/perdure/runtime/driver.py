@@ -28,7 +28,7 @@ from perdure.core.table import RunState
 from perdure.runtime.attempt import StepRun
 from perdure.runtime.effects import Effects
 from perdure.runtime.host import Created, Host
-from perdure.runtime.inbox import Chosen, requests_to_end
+from perdure.runtime.inbox import Chosen, choose_end
 from perdure.runtime.left_behind import LeftBehind
 from perdure.runtime.loading import recorded_here
 from perdure.runtime.outgoing import Outgoing
@@ -246,7 +246,7 @@ class Driver:
 
     def asked_to_end(self) -> Chosen | None:
         """What asks to terminate it, if something does: for that its code is not needed."""
-        asked = requests_to_end(self.pending.letters.values(), self.run)
+        asked = choose_end(self.pending.letters.values(), self.run)
         return None if asked.terminate is None or self.is_new else asked
 
     def end_without_code(self, asked: Chosen, left: LeftBehind) -> None:

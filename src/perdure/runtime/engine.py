@@ -28,7 +28,7 @@ from perdure.core.events import Payload
 from perdure.core.identity import DEFAULT_LANE, DEFAULT_NAMESPACE, Key
 from perdure.core.retry import Seconds, to_ms
 from perdure.runtime.background import ThreadBackground, post
-from perdure.runtime.branching import Asked, carry_out
+from perdure.runtime.branching import BranchRequest, carry_out
 from perdure.runtime.collecting import retentions_of
 from perdure.runtime.committer import ThreadCommitter
 from perdure.runtime.environment import Environment, SystemEnvironment
@@ -38,7 +38,7 @@ from perdure.runtime.handle import raise_if_error
 from perdure.runtime.known import fingerprint_of, named, place_of
 from perdure.runtime.lease import Heart
 from perdure.runtime.loading import is_over
-from perdure.runtime.local import LocalServer, Question, socket_path
+from perdure.runtime.local import LocalServer, Query, socket_path
 from perdure.runtime.queries import Queries
 from perdure.runtime.rush import Rush
 from perdure.runtime.serving import serve
@@ -60,6 +60,9 @@ R = TypeVar("R")
 log = logging.getLogger("perdure")
 
 TICK_S = 0.5
+BUSY_PAUSE_S = 0.1  # between two tries to become the owner of the file
+SETTLE_TRIES = 200  # looks at whether what the last steps answered is written
+SHORT_PAUSE_S = 0.01  # about a commit
 DEPOSITS_WAITING = 10_000
 ADOPT_PAGE = 200
 
@@ -242,7 +245,7 @@ class Engine(Executions):
             except StoreBusy:
                 if not self._wait:
                     raise
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(BUSY_PAUSE_S)
 
     async def _listen(self) -> None:
         announce = getattr(self.store, "announce", None)
@@ -286,10 +289,10 @@ class Engine(Executions):
 
     async def _settle(self, worker: Worker) -> None:
         """Let what the last steps answered be written: bounded, because the disk may be full."""
-        for _ in range(200):
+        for _ in range(SETTLE_TRIES):
             if self.failure is not None or not (self._committer.depth() or worker.writing()):
                 return
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(SHORT_PAUSE_S)
 
     def _close_store(self) -> None:
         try:
@@ -365,10 +368,6 @@ class Engine(Executions):
         self._background.run(call, done)
         return await future
 
-    def known(self, name: str) -> Workflow[..., Any] | None:
-        """The workflow of this name that runs here."""
-        return self._running().workflows.get(name)
-
     async def know(self, workflow: Workflow[..., Any]) -> None:
         """Run its executions from now on. Raises `DuplicateName`."""
         worker = self._running()
@@ -420,7 +419,7 @@ class Engine(Executions):
             row = await self.read(lambda: self.store.row(key))
             if row is not None or key not in self._running().drivers:
                 return row
-            await asyncio.sleep(0.005)  # the first start of this id is in the next commit
+            await asyncio.sleep(SHORT_PAUSE_S / 2)  # the first start of this id is in the next commit
 
     async def deposit(self, item: Start | Mail) -> Receipt:
         """Into the next group commit."""
@@ -457,22 +456,22 @@ class Engine(Executions):
         """See `Executions.code`."""
         return None if self._worker is None else self._worker.workflows.get(name)
 
-    async def branch(self, asked: Asked, workflow: Workflow[..., Any] | None = None) -> Receipt:
+    async def branch(self, request: BranchRequest, workflow: Workflow[..., Any] | None = None) -> Receipt:
         """Begin a fork or a rewind, and run it here."""
         self._running()
-        receipt = await carry_out(self.read, self.store, asked, self.with_code(workflow))
+        receipt = await carry_out(self.read, self.store, request, self.with_code(workflow))
         if receipt.status == "accepted":
-            self._running().begun_anew(asked.key, asked.run)
+            self._running().begun_anew(request.key, request.run)
         return receipt
 
     async def answered(self, key: Key, update_id: str) -> Settled:
         """Wait until an update has ended."""
         return await self._callers.wait(self.store, key, update_id)
 
-    async def ask(self, question: Question) -> Payload:
-        """Have a query answered by code that this engine has."""
+    async def run_query(self, query: Query) -> Payload:
+        """See `Executions.run_query`."""
         self._running()
-        return await self._queries.ask(question)
+        return await self._queries.answer(query)
 
     async def figures(self) -> Figures:
         """What this engine counts of itself: see `Figures`."""
@@ -488,7 +487,7 @@ class Engine(Executions):
 
     async def closed(self, key: Key) -> ev.AnyEvent | None:
         """Wait until it is closed or stalled, or found missing; the closing event, if it ends in this engine."""
-        pause_s = 0.01
+        pause_s = SHORT_PAUSE_S
         while True:
             waiter: asyncio.Future[ev.AnyEvent | None] = asyncio.get_running_loop().create_future()
             self._waiters.setdefault(key, []).append(waiter)

@@ -11,14 +11,14 @@ from perdure.core.errors import EngineClosed, ExecutionExists, InvalidOption
 from perdure.core.events import AnyEvent, Payload
 from perdure.core.identity import DEFAULT_NAMESPACE, Key
 from perdure.core.retry import Seconds
-from perdure.runtime.branching import Asked, Code, question
+from perdure.runtime.branching import BranchRequest, Code, branch_request
 from perdure.runtime.collecting import Removed, remove
 from perdure.runtime.differing import Pair, pairs, side
 from perdure.runtime.environment import Environment
 from perdure.runtime.figures import Figures
 from perdure.runtime.handle import Handle, key_of
-from perdure.runtime.listing import Page, Where, checked_limit, page_of, place_of, query_of
-from perdure.runtime.local import Question
+from perdure.runtime.listing import Page, Where, checked_limit, filter_of, page_of, place_of
+from perdure.runtime.local import Query
 from perdure.runtime.options import DEFAULT, StartOptions
 from perdure.runtime.questions import Questions
 from perdure.runtime.starting import check_receipt, make_start
@@ -243,8 +243,10 @@ class Executions(Questions, ABC):
             raise InvalidOption(option="new_id", value=repr(new_id), expected="another id; to keep it, handle.rewind")
         known = None if workflow is None else workflow_of(workflow)
         code, new_run = self.with_code(known), self.environment.new_id()
-        asked = await question(self.read, store, source, key, new_run, at=at, replace=replace, run=run, code=code)
-        receipt = await self.branch(asked, known)
+        request = await branch_request(
+            self.read, store, source, key, new_run, at=at, replace=replace, run=run, code=code
+        )
+        receipt = await self.branch(request, known)
         if receipt.status == "exists":
             recorded = "?" if receipt.row is None else receipt.row.workflow
             raise ExecutionExists(execution=chosen, recorded=recorded, why="and it is not this fork")
@@ -344,7 +346,7 @@ class Executions(Questions, ABC):
             page = await client.list(status=["failed"], where=[("team", "=", "search"), ("cents", ">", 1_000)])
         """
         store = self._opened()
-        query = query_of(
+        wanted = filter_of(
             self.namespace,
             status=status,
             workflow=workflow,
@@ -354,9 +356,9 @@ class Executions(Questions, ABC):
             started_before=started_before,
             where=where,
         )
-        place, checked = place_of(query, cursor), checked_limit(limit)
-        found = await self.read(lambda: store.find(query, place, checked + 1))
-        return page_of(query, found, checked)
+        place, checked = place_of(wanted, cursor), checked_limit(limit)
+        found = await self.read(lambda: store.find(wanted, place, checked + 1))
+        return page_of(wanted, found, checked)
 
     async def collect(
         self,
@@ -421,7 +423,7 @@ class Executions(Questions, ABC):
         """See `Store.resume`."""
 
     @abstractmethod
-    async def branch(self, asked: Asked, workflow: Workflow[..., Any] | None = None) -> Receipt:
+    async def branch(self, request: BranchRequest, workflow: Workflow[..., Any] | None = None) -> Receipt:
         """Have a fork or a rewind begun. Raises what `carry_out` raises."""
 
     @abstractmethod
@@ -429,8 +431,8 @@ class Executions(Questions, ABC):
         """Wait until an update has ended."""
 
     @abstractmethod
-    async def ask(self, question: Question) -> Payload:
-        """Have a query answered."""
+    async def run_query(self, query: Query) -> Payload:
+        """Have a query answered by the execution's code."""
 
     @abstractmethod
     async def figures(self) -> Figures | None:

@@ -31,17 +31,17 @@ from perdure.core.identity import ExecutionId, Key, Namespace, checked_id, shard
 from perdure.core.retry import Seconds, to_ms
 from perdure.runtime import asks
 from perdure.runtime.asks import OpenQuestion
-from perdure.runtime.branching import Asked, Code, question
+from perdure.runtime.branching import BranchRequest, Code, branch_request
 from perdure.runtime.description import Description, describe
 from perdure.runtime.environment import Environment
-from perdure.runtime.local import Question
+from perdure.runtime.local import Query
 from perdure.runtime.starting import check_receipt
 from perdure.runtime.unresolved import PAGE, Unresolved, answer, find, find_step, is_decision, read_page, was_taken
 from perdure.runtime.updates import Settled, request_of
 from perdure.store.protocol import OPEN_STATUSES, Mail, Receipt, Row, Running, RunRow, Start, Store
 from perdure.workflow.definitions import Step, Workflow
 from perdure.workflow.effects import Decision
-from perdure.workflow.failures import NOTHING
+from perdure.workflow.failures import NOTHING_DECLARED
 from perdure.workflow.handlers import Form, Kind, encode_values, signal_payload
 from perdure.workflow.standing import Stack
 from perdure.workflow.values import Codec, codec_for, secrets_pass
@@ -66,10 +66,10 @@ class Port(Protocol):
     async def closed(self, key: Key) -> ev.AnyEvent | None: ...  # the closing event, if it is at hand
     async def resume(self, key: Key, message_id: str) -> Receipt: ...
     async def known_step(self, waiting: Unresolved) -> Step[..., Any] | None: ...  # if its code is at hand
-    async def branch(self, asked: Asked, workflow: Workflow[..., Any] | None) -> Receipt: ...
+    async def branch(self, request: BranchRequest, workflow: Workflow[..., Any] | None) -> Receipt: ...
     def with_code(self, workflow: Workflow[..., Any] | None) -> Code: ...
     async def answered(self, key: Key, update_id: str) -> Settled: ...
-    async def ask(self, question: Question) -> ev.Payload: ...
+    async def run_query(self, query: Query) -> ev.Payload: ...
     def new_id(self) -> str: ...
 
 
@@ -136,7 +136,7 @@ class Handle(Generic[R]):
                 codec = self._workflow.result if self._workflow is not None else codec_for(Any, "a result")
                 return codec.decode(event.result, f"the result of execution {self.id!r}")  # type: ignore[no-any-return]
             case ev.ExecutionFailed():
-                raises = NOTHING if self._workflow is None else self._workflow.raises
+                raises = NOTHING_DECLARED if self._workflow is None else self._workflow.raises
                 raise raises.as_declared_outside(ExecutionFailed(execution=self.id, failure=event.failure))
             case ev.ExecutionCancelled():
                 raise ExecutionCancelled(execution=self.id, reason=event.reason)
@@ -148,7 +148,7 @@ class Handle(Generic[R]):
 
     def _secrets_pass(self) -> AbstractContextManager[None]:
         """Around encoding: whether what is sent is recorded encrypted."""
-        return secrets_pass(when=getattr(self._port.store, "private", False))
+        return secrets_pass(when=self.is_private)
 
     async def signal(self, name: str, value: Any = None, *, id: str | None = None) -> None:
         """Send a signal; returns when it is durable.
@@ -200,8 +200,8 @@ class Handle(Generic[R]):
         form = self._form("query", name)
         with secrets_pass(when=True):  # nothing of it is recorded
             payload = encode_values(args, form, f"query {name!r}")
-        question = Question(self.key, checked_id(name, "query name"), payload)
-        answer = await self._within(timeout, self._port.ask(question))
+        query = Query(self.key, checked_id(name, "query name"), payload)
+        answer = await self._within(timeout, self._port.run_query(query))
         return _codec(form, returns).decode(answer, f"the answer to query {name!r}")
 
     async def stack(self, *, timeout: Seconds | None = 30.0) -> Stack:
@@ -227,7 +227,7 @@ class Handle(Generic[R]):
         """
         if (await self._row()).status not in OPEN_STATUSES:
             return Stack([])
-        answer = await self._within(timeout, self._port.ask(Question(self.key, stack=True)))
+        answer = await self._within(timeout, self._port.run_query(Query(self.key, stack=True)))
         return msgspec.msgpack.decode(answer.data, type=Stack)
 
     async def update(
@@ -421,8 +421,8 @@ class Handle(Generic[R]):
         port, store, workflow = self._port, self._port.store, self._workflow
         code, run = port.with_code(workflow), port.new_id()
         key = self.key
-        asked = await question(port.read, store, key, key, run, at=at, replace=replace, run=None, code=code)
-        await port.branch(asked, workflow)
+        request = await branch_request(port.read, store, key, key, run, at=at, replace=replace, run=None, code=code)
+        await port.branch(request, workflow)
 
     async def asks(self) -> list[OpenQuestion]:
         """Questions that it asks people, and that are open: at most a thousand. See `perdure.ask`."""

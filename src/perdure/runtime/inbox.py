@@ -102,8 +102,8 @@ def _apart(machine: Machine, chosen: Chosen, letter: Letter, judge: Judge) -> bo
     return True
 
 
-def requests_to_end(letters: Iterable[Letter], run: str) -> Chosen:
-    """What ends an execution whose code cannot go on."""
+def choose_end(letters: Iterable[Letter], run: str) -> Chosen:
+    """Sort out what ends an execution whose code cannot go on; all else stays."""
     chosen = Chosen()
     for letter in letters:
         event = letter.event

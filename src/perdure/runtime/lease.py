@@ -16,7 +16,7 @@ from perdure.store.protocol import Lease, Session, Store
 log = logging.getLogger("perdure")
 
 PAUSE_S = 1.0
-NOTHING = Lease(frozenset())
+NO_LEASE = Lease(frozenset())
 
 
 class Holding:

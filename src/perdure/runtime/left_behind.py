@@ -14,7 +14,7 @@ from perdure.core.errors import CorruptJournal, JournalFromTheFuture
 from perdure.core.identity import Key, shard_of
 from perdure.runtime.description import started_of
 from perdure.runtime.loading import LOAD_PAGE
-from perdure.store.protocol import OPEN_STATUSES, Query, Row, Store
+from perdure.store.protocol import OPEN_STATUSES, Filter, Row, Store
 
 ROWS = 1_000
 MOST_RUNS = 10_000
@@ -148,10 +148,10 @@ class _Found:
         return started.on_parent_close if started is not None and started.on_parent_close in _POLICIES else None
 
     def _rows(self) -> Iterator[Row]:
-        query, after = Query(self._key.namespace, OPEN_STATUSES, parent=self._key.execution), None
+        wanted, after = Filter(self._key.namespace, OPEN_STATUSES, parent=self._key.execution), None
         page: list[Row] | None = None
         while page is None or len(page) == ROWS:
-            page = self._store.find(query, after, ROWS)
+            page = self._store.find(wanted, after, ROWS)
             yield from page
             after = (page[-1].created_at_ms, page[-1].key.execution) if page else None
 

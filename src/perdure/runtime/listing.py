@@ -14,7 +14,7 @@ import msgspec
 
 from perdure.core.errors import InvalidOption
 from perdure.core.identity import MAX_ID_BYTES, Namespace
-from perdure.store.protocol import Condition, Operator, Query, Row, Status
+from perdure.store.protocol import Condition, Filter, Operator, Row, Status
 from perdure.workflow.attributes import AttributeValue, Moment, checked_name, encode_attribute, moment_ms
 
 Where: TypeAlias = tuple[str, Operator, AttributeValue]
@@ -37,12 +37,12 @@ class Page(list[Row]):
 class _Place(msgspec.Struct, array_like=True):
     """What a cursor says."""
 
-    query: bytes  # a digest
+    digest: bytes  # of the filter
     created_at_ms: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
     execution: str
 
 
-def query_of(
+def filter_of(
     namespace: str,
     *,
     status: Sequence[Status],
@@ -52,14 +52,14 @@ def query_of(
     started_from: Moment | None,
     started_before: Moment | None,
     where: Sequence[Where],
-) -> Query:
+) -> Filter:
     """What is asked for. Raises `InvalidOption`."""
     _check_statuses(status)
     for option, text in {"workflow": workflow, "prefix": prefix, "parent": parent}.items():
         _check_text(option, text)
     if isinstance(where, str) or len(where) > MAX_CONDITIONS:
         raise InvalidOption(option="where", value=repr(where), expected=f"a list of up to {MAX_CONDITIONS} conditions")
-    return Query(
+    return Filter(
         namespace=Namespace(namespace),
         statuses=tuple(dict.fromkeys(status)),
         workflow=workflow,
@@ -103,16 +103,16 @@ def checked_limit(limit: int) -> int:
     return limit
 
 
-def page_of(query: Query, found: Sequence[Row], limit: int) -> Page:
+def page_of(wanted: Filter, found: Sequence[Row], limit: int) -> Page:
     """A page of what was found; one more than `limit` was asked for."""
     rows = found[:limit]
     if len(found) <= limit:
         return Page(rows)
-    place = _Place(_digest(query), rows[-1].created_at_ms, rows[-1].key.execution)
+    place = _Place(_digest(wanted), rows[-1].created_at_ms, rows[-1].key.execution)
     return Page(rows, base64.urlsafe_b64encode(msgspec.msgpack.encode(place)).rstrip(b"=").decode())
 
 
-def place_of(query: Query, cursor: str) -> tuple[int, str] | None:
+def place_of(wanted: Filter, cursor: str) -> tuple[int, str] | None:
     """Where the page begins. Raises `InvalidOption` for what is no cursor of this list."""
     if cursor == "":
         return None
@@ -120,7 +120,7 @@ def place_of(query: Query, cursor: str) -> tuple[int, str] | None:
         place = _decode(base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True))
     except (ValueError, TypeError):
         place = None
-    if place is None or place.query != _digest(query):
+    if place is None or place.digest != _digest(wanted):
         expected = "`next` of a page of this very list: with the same filters"
         raise InvalidOption(option="cursor", value=repr(cursor), expected=expected)
     return place.created_at_ms, place.execution
@@ -129,5 +129,5 @@ def place_of(query: Query, cursor: str) -> tuple[int, str] | None:
 _decode = msgspec.msgpack.Decoder(_Place).decode
 
 
-def _digest(query: Query) -> bytes:
-    return hashlib.blake2b(msgspec.msgpack.encode(query), digest_size=8).digest()
+def _digest(wanted: Filter) -> bytes:
+    return hashlib.blake2b(msgspec.msgpack.encode(wanted), digest_size=8).digest()

@@ -11,6 +11,7 @@ from perdure.core.identity import Key
 from perdure.store.protocol import OPEN_STATUSES, Letter, NewEvent, Row, Running, Store
 
 LOAD_PAGE = 5_000
+EVENT_BYTES = 400  # what an event takes in memory, without its result: roughly
 ROWS_AT_ONCE = 50
 INBOX_PAGE = 1_000
 RECOVERIES_STALL = 4
@@ -60,7 +61,7 @@ def read_some(store: Store, rows: Sequence[Row], reading: Reading) -> list[Loade
     return found
 
 
-class Reader(Protocol):
+class Receiver(Protocol):
     """Whose inbox is read."""
 
     key: Key
@@ -69,23 +70,18 @@ class Reader(Protocol):
     paused: bool
 
 
-def letters_for(store: Store, driver: Reader) -> list[Letter]:
+def letters_for(store: Store, driver: Receiver) -> list[Letter]:
     """A page of its inbox, as far as it may act on it: whose code cannot go on, or who is paused, takes requests only.
 
     They are found behind any number of other letters.
     """
     if driver.broken is not None:
-        return requests_to_end(store, driver)
+        return requests_to_end(store, driver.key, driver.run)
     return store.requests(driver.key, INBOX_PAGE) if driver.paused else store.inbox(driver.key, INBOX_PAGE)
 
 
-def requests_to_end(store: Store, driver: Reader) -> list[Letter]:
-    """Waiting requests to terminate, or to begin something else in its place."""
-    return requests_to_end_of(store, driver.key, driver.run)
-
-
-def requests_to_end_of(store: Store, key: Key, run: str) -> list[Letter]:
-    """Likewise."""
+def requests_to_end(store: Store, key: Key, run: str) -> list[Letter]:
+    """Waiting requests to terminate this run, or to begin something else in its place. Blocks."""
     letters = store.requests(key, INBOX_PAGE)
     ends = [each for each in letters if isinstance(each.event, ev.TerminateRequested | ev.ExecutionStarted)]
     return [each for each in ends if getattr(each.event, "run", "") != run]
@@ -99,7 +95,7 @@ def is_over(store: Store, key: Key) -> bool:
     row = store.row(key)
     if row is None or row.status not in OPEN_STATUSES:
         return True
-    return row.status == "stalled" and not requests_to_end_of(store, key, row.run)
+    return row.status == "stalled" and not requests_to_end(store, key, row.run)
 
 
 def recorded_here(events: Sequence[NewEvent], expected: int, fingerprint: str) -> list[ev.Recorded]:
@@ -118,7 +114,8 @@ def parent_of(row: Row) -> ev.Parent | None:
     return ev.Parent(execution, run, int(seq))
 
 
-def told_alone(row: Row, deaths: int) -> Running:
+def noted_alone(row: Row, deaths: int) -> Running:
+    """What the store is told before an execution runs alone: after how many deaths; `SURVIVED` when that is over."""
     return Running(row.key, row.run, 0, ALONE, deaths, row.created_at_ms)
 
 
@@ -126,10 +123,11 @@ def died_alone(loaded: Loaded) -> bool:
     """Whether its worker died again when it ran alone: only then is it the cause."""
     deaths = loaded.row.recoveries
     return deaths >= RECOVERIES_STALL and any(
-        told.seq == 0 and told.attempt == deaths - 1 and told.run == loaded.row.run for told in loaded.running
+        each.seq == 0 and each.attempt == deaths - 1 and each.run == loaded.row.run for each in loaded.running
     )
 
 
 def size_of(event: ev.AnyEvent) -> int:
+    """What it takes in memory, in bytes: roughly."""
     result = getattr(event, "result", None)
-    return 400 + (len(result.data) if result is not None else 0)
+    return EVENT_BYTES + (len(result.data) if result is not None else 0)

@@ -21,7 +21,7 @@ import msgspec
 from perdure.core.errors import PerdureError, StoreError, StoreNotOpened, every_error
 from perdure.core.events import FailureInfo, Payload
 from perdure.core.identity import Key
-from perdure.runtime.branching import Asked
+from perdure.runtime.branching import BranchRequest
 from perdure.runtime.figures import Figures
 from perdure.store.protocol import Mail, Receipt, Start
 
@@ -30,16 +30,17 @@ log = logging.getLogger("perdure")
 PROTOCOL = 1
 MAX_FRAME = 80 * 2**20
 MAX_CONNECTIONS = 256
+GOODBYE_S = 1.0  # for those that are dropped when the engine stops
 MAX_SOCKET_PATH = 100  # bytes; the kernel's limit is 104 to 108
 
 
-class Question(msgspec.Struct, frozen=True):
-    """A query: of which execution, and what is asked; or where its tasks stand."""
+class Query(msgspec.Struct, frozen=True):
+    """What is asked of an execution's code: a query's handler, or with `stack` where its tasks stand."""
 
     key: Key
     name: str = ""
     input: Payload = Payload(b"\xc0")
-    stack: bool = False  # then the other two say nothing
+    stack: bool = False  # then `name` and `input` say nothing
 
 
 class Problem(msgspec.Struct, frozen=True):
@@ -59,8 +60,8 @@ class Request(msgspec.Struct, omit_defaults=True):
     mail: Mail | None = None
     resume: Key | None = None
     message_id: str = ""  # of a resume that also ends a pause
-    query: Question | None = None
-    branch: Asked | None = None
+    query: Query | None = None
+    branch: BranchRequest | None = None
     figures: bool = False
     private: bool = False  # who asks encrypts: an engine that does not must refuse
 
@@ -145,7 +146,7 @@ class LocalServer:
         for task in list(self._connections):
             task.cancel()
         if self._connections:
-            await asyncio.wait(self._connections, timeout=1.0)
+            await asyncio.wait(self._connections, timeout=GOODBYE_S)
         with contextlib.suppress(OSError):
             Path(self.path).unlink()
 
@@ -208,8 +209,8 @@ def error_of(problem: Problem) -> PerdureError:
 _DERIVED = ("type", "message")  # of a failure's error: made from its failure
 
 
-async def ask(path: str, request: Request) -> Reply:
-    """Send one request to the engine that listens there.
+async def send(path: str, request: Request) -> Reply:
+    """Send one request to the engine that listens there; returns its reply.
 
     Raises:
         OSError, EOFError: nobody listens, or the engine went away; asking again is safe, requests are idempotent.

@@ -18,7 +18,7 @@ from perdure.core.errors import ExecutionNotFound, ExecutionStalled, ReadOnlyHan
 from perdure.core.events import Payload, Recorded
 from perdure.core.identity import Key
 from perdure.runtime.loading import LOAD_PAGE
-from perdure.runtime.local import Question
+from perdure.runtime.local import Query
 from perdure.runtime.worker import Worker
 from perdure.store.protocol import Row
 from perdure.workflow.execution import Execution
@@ -39,19 +39,19 @@ class Queries:
         self._kept: OrderedDict[tuple[Key, str], Execution] = OrderedDict()
         self._replaying = asyncio.Lock()  # one at a time: it is work for the one thread that there is
 
-    async def ask(self, question: Question) -> Payload:
-        """The answer.
+    async def answer(self, query: Query) -> Payload:
+        """What the execution's code answers.
 
         Raises:
             ExecutionNotFound, ExecutionStalled, UnknownWorkflow: nobody can answer.
             UnknownHandler, WrongArguments, QueryFailed, ReadOnlyHandler, EncodeError: as the code answers.
             NondeterminismError: an execution that is not running here does not replay with this code.
         """
-        key = question.key
+        key = query.key
         while True:
             driver = self._worker.drivers.get(key)
             if driver is None:
-                found = await self._ask_stored(question)
+                found = await self._answer_from_journal(query)
                 if found is not None:
                     return found
                 await asyncio.sleep(PENDING_S)  # it has not begun yet
@@ -59,7 +59,7 @@ class Queries:
                 raise ExecutionStalled(execution=key.execution, problem=str(driver.broken))
             elif driver.is_fed:
                 try:
-                    return _answer(driver.execution, question)
+                    return _answer(driver.execution, query)
                 except ReadOnlyHandler:
                     self._worker.reload(driver)
                     raise
@@ -68,9 +68,9 @@ class Queries:
                 driver.when_fed.append(fed)
                 await fed
 
-    async def _ask_stored(self, question: Question) -> Payload | None:
-        """From the journal; None if it is empty."""
-        key = question.key
+    async def _answer_from_journal(self, query: Query) -> Payload | None:
+        """Replayed to be read; None if the journal is empty."""
+        key = query.key
         row: Row | None = await self._read(lambda: self._worker.store.row(key))
         if row is None:
             raise ExecutionNotFound(execution=key.execution, namespace=key.namespace)
@@ -84,7 +84,7 @@ class Queries:
         async with self._replaying:
             execution = await self._replayed(row)
             try:
-                return _answer(execution, question)
+                return _answer(execution, query)
             except ReadOnlyHandler:
                 self._forget((key, row.run))
                 raise
@@ -135,7 +135,7 @@ class Queries:
             self._forget(name)
 
 
-def _answer(execution: Execution, question: Question) -> Payload:
-    if question.stack:
+def _answer(execution: Execution, query: Query) -> Payload:
+    if query.stack:
         return Payload(_encode(stack(execution)))
-    return execution.handlers.answer(question.name, question.input)
+    return execution.handlers.answer(query.name, query.input)

@@ -25,14 +25,14 @@ async def serve(engine: Engine, request: Request) -> Answer:
     if request.resume is not None:
         return await engine.resume(request.resume, request.message_id)
     if request.query is not None:
-        return await engine.ask(request.query)
+        return await engine.run_query(request.query)
     if request.branch is not None:
         return await engine.branch(request.branch)
     return None
 
 
 async def _start(engine: Engine, start: Start) -> Receipt:
-    workflow = engine.known(start.event.workflow)
+    workflow = engine.code(start.event.workflow)
     if workflow is None:
         return await engine.deposit(start)
     try:

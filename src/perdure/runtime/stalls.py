@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from perdure.core.errors import ExecutionStalled, PerdureError
 from perdure.core.identity import Key
+from perdure.runtime.background import TRY_AGAIN_S
 from perdure.runtime.driver import Driver
 from perdure.runtime.left_behind import left_behind
 from perdure.runtime.loading import requests_to_end
@@ -28,7 +29,7 @@ class Home(Protocol):
     private: bool
     on_stalled: Callable[[Key, PerdureError], None]
 
-    def ask(self, call: Callable[[], Any], done: Callable[[Any], None]) -> None:
+    def in_background(self, call: Callable[[], Any], done: Callable[[Any], None]) -> None:
         """Have it called off the loop."""
         ...
 
@@ -70,7 +71,7 @@ class Stalls:
             asked = driver.asked_to_end()
             if isinstance(left, Exception):
                 log.warning("cannot read what %s leaves behind, trying again: %s", driver.key.execution, left)
-                asyncio.get_running_loop().call_later(0.5, self._end, driver)
+                asyncio.get_running_loop().call_later(TRY_AGAIN_S, self._end, driver)
                 return
             self._writing.discard(driver.key)
             if not driver.dead and asked is not None:
@@ -78,7 +79,7 @@ class Stalls:
                     log.error("execution %s is terminated; not known: %s", driver.key.execution, what)
                 driver.end_without_code(asked, left)
 
-        worker.ask(lambda: left_behind(worker.store, driver.key, driver.run, driver.length), read)
+        worker.in_background(lambda: left_behind(worker.store, driver.key, driver.run, driver.length), read)
 
     def _write(self, driver: Driver, error: PerdureError) -> None:
         worker = self._worker
@@ -89,19 +90,19 @@ class Stalls:
 
         def write() -> list[Letter]:
             worker.store.commit(worker.session, [], [park])
-            return requests_to_end(worker.store, driver)
+            return requests_to_end(worker.store, driver.key, driver.run)
 
         def written(letters: Any) -> None:
             if driver.dead or driver.committing:
                 self._writing.discard(driver.key)
             elif isinstance(letters, Exception):
                 log.warning("cannot write that %s stalled, trying again: %s", driver.key.execution, letters)
-                asyncio.get_running_loop().call_later(0.5, self._write, driver, error)
+                asyncio.get_running_loop().call_later(TRY_AGAIN_S, self._write, driver, error)
             else:
                 self._writing.discard(driver.key)
                 self._written(driver, error, letters)
 
-        worker.ask(write, written)
+        worker.in_background(write, written)
 
     def _written(self, driver: Driver, error: PerdureError, letters: Sequence[Letter]) -> None:
         if letters:  # somebody asked to terminate it

@@ -1,4 +1,4 @@
-"""Turning a call of a workflow into a start, and the answer into a handle."""
+"""Turning a call of a workflow into a start, and the store's answer into the error that it means, if it is one."""
 
 from __future__ import annotations
 

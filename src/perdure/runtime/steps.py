@@ -40,6 +40,7 @@ log = logging.getLogger("perdure")
 ADVISE_AFTER_MS = 1_000
 LAPSED, STOPPED = "the lease had lapsed", "the engine was stopped"
 SETTLE_S = 30
+CANCEL_S = 1.0  # for attempts that are cancelled when the engine stops
 
 Queue: TypeAlias = "OrderedDict[tuple[Driven, int], RunStep]"
 """Attempts that wait for a place, each once, whatever pauses it left it for: by driver and seq."""
@@ -183,7 +184,7 @@ class StepRunner:
                 self._cancel(run)
         left = [task for task in tasks if not task.done()]
         if left:
-            await asyncio.wait(left, timeout=1.0)
+            await asyncio.wait(left, timeout=CANCEL_S)
 
     def _dismiss(self) -> None:
         """Of those that wait: `once` steps are told that they will not be called, as that is worth recording."""

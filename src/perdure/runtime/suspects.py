@@ -12,7 +12,7 @@ from typing import Protocol
 
 from perdure.core.identity import Key
 from perdure.runtime.committer import Committer
-from perdure.runtime.loading import SURVIVED, Loaded, died_alone, read, told_alone
+from perdure.runtime.loading import SURVIVED, Loaded, died_alone, noted_alone, read
 from perdure.runtime.steps import StepRunner
 from perdure.store.protocol import Row, Session, Store
 
@@ -63,7 +63,7 @@ class Suspects:
         """Before it begins, the store knows that it runs alone: those that wait their turn die beside it, innocent."""
         loaded = read(store, row)
         if not died_alone(loaded):
-            store.commit(self._worker.session, [], [told_alone(row, row.recoveries)])
+            store.commit(self._worker.session, [], [noted_alone(row, row.recoveries)])
         return loaded
 
     def passed(self, key: Key) -> None:
@@ -73,6 +73,6 @@ class Suspects:
         assert self._current is not None
         row, self._current, self._worker.steps.alone = self._current, None, None
         if not self._worker.stopping:
-            self._worker.committer.advise(told_alone(row, SURVIVED))
+            self._worker.committer.advise(noted_alone(row, SURVIVED))
         self._worker.steps.pump()
         self.next()

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from perdure.core.errors import UnknownWorkflow
 from perdure.runtime.committer import Committer
-from perdure.runtime.loading import requests_to_end_of
+from perdure.runtime.loading import requests_to_end
 from perdure.store.protocol import Park, Row, Store
 from perdure.workflow.definitions import Workflow
 
@@ -24,7 +24,7 @@ class Home(Protocol):
     committer: Committer
     workflows: dict[str, Workflow[..., Any]]
 
-    def ask(self, call: Callable[[], Any], done: Callable[[Any], None]) -> None:
+    def in_background(self, call: Callable[[], Any], done: Callable[[Any], None]) -> None:
         """Have it called off the loop."""
         ...
 
@@ -67,7 +67,7 @@ class Unserved:
                     Park(row.key, row.run, row.position, "stalled", waits_for=UNSERVED, problem=why)
                 )
 
-        worker.ask(lambda: requests_to_end_of(worker.store, row.key, row.run), looked)
+        worker.in_background(lambda: requests_to_end(worker.store, row.key, row.run), looked)
 
     def problem(self, row: Row) -> UnknownWorkflow:
         """Why it stalls."""

@@ -16,7 +16,7 @@ from perdure.store.protocol import OPEN_STATUSES, AskRow, Batch, Mail, Start, St
 if TYPE_CHECKING:
     from perdure.workflow.execution import Execution
 
-LOOK_AGAIN_S = 0.5
+LOOK_SOON_S, LOOK_AGAIN_S = 0.01, 0.5  # the first pause between two looks at an update, and the longest
 
 Settled: TypeAlias = ev.UpdateCompleted | UpdateRow
 """How an update ended: its handler's answer, or a row that is `rejected` or `closed`."""
@@ -105,7 +105,7 @@ class Callers:
 
     async def wait(self, store: Store, key: Key, update_id: str) -> Settled:
         """How it ended: heard from this process's own commits, else looked up now and then. Raises as `look`."""
-        pause_s = 0.01
+        pause_s = LOOK_SOON_S
         waiter: asyncio.Future[Settled] = asyncio.get_running_loop().create_future()
         waiters = self.waiting.setdefault((key, update_id), [])
         waiters.append(waiter)

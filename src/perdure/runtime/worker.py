@@ -17,12 +17,12 @@ from perdure.core.errors import CorruptJournal, JournalFromTheFuture, PerdureErr
 from perdure.core.identity import Key
 from perdure.runtime.alarm import Alarm
 from perdure.runtime.arrivals import Arrivals
-from perdure.runtime.background import Background
+from perdure.runtime.background import TRY_AGAIN_S, Background
 from perdure.runtime.collecting import Collector
 from perdure.runtime.committer import Committer, Done
 from perdure.runtime.driver import Driver
 from perdure.runtime.environment import Environment
-from perdure.runtime.lease import NOTHING, Holding
+from perdure.runtime.lease import NO_LEASE, Holding
 from perdure.runtime.loading import letters_for, recorded_here
 from perdure.runtime.stalls import Stalls
 from perdure.runtime.steps import StepRunner
@@ -92,7 +92,7 @@ class Worker:
         self._stalls = Stalls(self)
         self._fetching: dict[Driver, bool] = {}  # whose inbox is being read: whether to read it again after that
         self.arrivals = Arrivals(self)
-        self.collector = Collector(store, self.ask, environment)
+        self.collector = Collector(store, self.in_background, environment)
         self._room: OrderedDict[asyncio.Future[None], None] = OrderedDict()  # starts that wait for it, in order
         self.stopping = False  # nothing new comes in
         self._stopped = False  # everything has left
@@ -141,7 +141,7 @@ class Worker:
         if self.drivers.get(driver.key) is driver:
             self._alarm.set(driver.key, due_ms)  # by key: the alarm must not keep who left in memory
 
-    def ask(self, call: Callable[[], Any], done: Callable[[Any], None]) -> None:
+    def in_background(self, call: Callable[[], Any], done: Callable[[Any], None]) -> None:
         """Have it called off the loop. Once this worker has stopped, nothing begins any more and no answer is heard."""
         if not self._stopped:
             self.background.run(
@@ -163,7 +163,7 @@ class Worker:
             elif isinstance(letters, Exception):
                 if not self.stopping:
                     log.warning("cannot read the inbox of %s, trying again: %s", driver.key.execution, letters)
-                    self._loop.call_later(0.5, self.fetch_letters, driver)
+                    self._loop.call_later(TRY_AGAIN_S, self.fetch_letters, driver)
             elif driver.dead:
                 if letters or again:
                     self.arrivals.woken([driver.key])  # it was evicted meanwhile
@@ -172,7 +172,7 @@ class Worker:
                 if again:
                     self.fetch_letters(driver)
 
-        self.ask(lambda: letters_for(self.store, driver), fetched)
+        self.in_background(lambda: letters_for(self.store, driver), fetched)
 
     def rested(self, driver: Driver) -> None:
         """It waits: remember that in its row, and make it a candidate for eviction."""
@@ -302,7 +302,7 @@ class Worker:
     def _lapsed(self) -> None:
         if self.holding.lapsed() and not self.stopping:
             log.warning("the lease could not be renewed in time: steps stop until it is")
-            self.renewed(NOTHING, 0)
+            self.renewed(NO_LEASE, 0)
 
     def tick(self) -> None:
         """Once in a while: tell of long steps, deliver what is queued, notice what others wrote into the store."""
@@ -319,8 +319,8 @@ class Worker:
                 self.changes = changes
                 self.arrivals.scan()
 
-        self.ask(lambda: self.store.deliver(self.session, DELIVERIES_PER_TICK), delivered)
-        self.ask(self.store.changes, looked)
+        self.in_background(lambda: self.store.deliver(self.session, DELIVERIES_PER_TICK), delivered)
+        self.in_background(self.store.changes, looked)
         self.collector.tick()
 
     # --- leaving ---

@@ -25,10 +25,10 @@ from perdure.store.protocol import (
     Branch,
     Collected,
     Committed,
+    Filter,
     Lease,
     Letter,
     Mail,
-    Query,
     Receipt,
     Row,
     Running,
@@ -41,7 +41,7 @@ from perdure.store.protocol import (
 )
 from perdure.store.records import journal, letter, readable, recorded, unseal
 from perdure.store.routing import Router
-from perdure.store.rules import answers, newest
+from perdure.store.rules import matches, newest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -377,14 +377,14 @@ class MemoryStore:
         with self._reading():
             return self._page(wanted, after, limit)
 
-    def find(self, query: Query, after: tuple[int, str] | None, limit: int) -> list[Row]:
+    def find(self, wanted: Filter, after: tuple[int, str] | None, limit: int) -> list[Row]:
         """See `Store.find`."""
         with self._reading() as world:
             found = [
                 row
                 for key, row in world.rows.items()
                 if (after is None or (row.created_at_ms, key.execution) < after)
-                and answers(query, row, world.attributes.get(key, {}))
+                and matches(wanted, row, world.attributes.get(key, {}))
             ]
             return newest(found, limit)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from perdure.core.errors import StoreError
+from perdure.core.identity import storable
 from perdure.store.protocol import (
     AskRow,
     Batch,
@@ -24,7 +25,7 @@ from perdure.store.protocol import (
     UnresolvedRow,
     UpdateRow,
 )
-from perdure.store.records import Body, EventRow, header, plain, seal
+from perdure.store.records import Body, EventRow, header, seal
 from perdure.store.rules import ANSWERS, REJECTIONS, Parcel, Receiver, asks, begins_as, child_of, close_letter, is_open
 
 if TYPE_CHECKING:
@@ -222,7 +223,7 @@ class MemoryTables:
         row, number = found
         if park.status != "stalled" and (row.status == "stalled" or self._waits(number, park)):
             return
-        texts = {"waits_for": plain(park.waits_for), "problem": plain(park.problem)}
+        texts = {"waits_for": storable(park.waits_for), "problem": storable(park.problem)}
         self.change(row, status=park.status, wake_at_ms=park.wake_at_ms, **texts)
 
     def _waits(self, number: int, park: Park) -> bool:

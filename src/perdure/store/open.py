@@ -25,13 +25,18 @@ def open_store(given: str | os.PathLike[str] | Store | None, **options: Any) -> 
     """
     if given is not None and not isinstance(given, str | os.PathLike):
         return given
-    name = os.fspath(given) if given is not None else os.environ.get("PERDURE_STORE") or DEFAULT_PATH
+    name = os.fspath(given) if given is not None else store_name()
     if "://" in name and not name.startswith("sqlite://"):
         kind = name.split("://", 1)[0]
         raise InvalidOption(option="store", value=f"{kind}://…", expected="the path of a SQLite file in this release")
     from perdure.store.sqlite import SqliteStore  # noqa: PLC0415 - the port must not need the driver
 
     return SqliteStore(name.removeprefix("sqlite://"), **options)
+
+
+def store_name(given: str | None = None) -> str:
+    """What the user means: what was given, else `PERDURE_STORE`, else `perdure.db` in the working directory."""
+    return given or os.environ.get("PERDURE_STORE") or DEFAULT_PATH
 
 
 def sealed(store: Store, codec: PayloadCodec | None) -> SealedStore:

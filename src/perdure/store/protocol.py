@@ -67,7 +67,7 @@ class Condition(msgspec.Struct, frozen=True):
     value: bool | int | float | str
 
 
-class Query(msgspec.Struct, frozen=True):
+class Filter(msgspec.Struct, frozen=True):
     """Which executions are listed: those that are all of it. What is empty is not asked for."""
 
     namespace: str
@@ -504,7 +504,7 @@ class Store(Protocol):
         """A page of rows by key; empty `statuses` or `workflow` mean all. Read-only."""
         ...
 
-    def find(self, query: Query, after: tuple[int, str] | None, limit: int) -> list[Row]:
+    def find(self, wanted: Filter, after: tuple[int, str] | None, limit: int) -> list[Row]:
         """Rows, newest first: by `created_at_ms`, then id; from below that pair on. One snapshot. Read-only."""
         ...
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 
 import apsw
 
-from perdure.store.open import DEFAULT_PATH, local_owner, open_store
-from perdure.store.protocol import Query, Row, Status, Store
+from perdure.store.open import local_owner, open_store, store_name
+from perdure.store.protocol import Filter, Row, Status, Store
 
 __all__ = [
     "ended_cleanly",
@@ -21,11 +20,6 @@ __all__ = [
     "statuses",
     "store_name",
 ]
-
-
-def store_name(given: str | None) -> str:
-    """What the user means: what was given, else `PERDURE_STORE`, else `perdure.db`."""
-    return given or os.environ.get("PERDURE_STORE") or DEFAULT_PATH
 
 
 def open_existing(given: str | None) -> Store:
@@ -58,7 +52,7 @@ def statuses(store: Store, namespace: str) -> dict[Status, int]:
 
 def ids_like(store: Store, namespace: str, prefix: str, limit: int) -> list[Row]:
     """Executions whose ids begin so, newest first."""
-    return store.find(Query(namespace, prefix=prefix), None, limit)
+    return store.find(Filter(namespace, prefix=prefix), None, limit)
 
 
 def sqlite_version() -> str:

@@ -167,11 +167,6 @@ def failure_bytes(update: UpdateRow) -> bytes | None:
     return None if update.failure is None else msgspec.msgpack.encode(update.failure)
 
 
-def plain(text: str) -> str:
-    """Text for people that every database accepts: lone surrogates, which tracebacks may hold, are escaped."""
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
 def attribute_rows(attributes: Mapping[str, Attribute]) -> list[tuple[str, int, str, bool | int | float | str]]:
     """Name, item, kind and value of each: of a list there is a row for each item, from 1."""
     rows: list[tuple[str, int, str, bool | int | float | str]] = []

@@ -10,7 +10,7 @@ import msgspec
 from perdure.core import events as ev
 from perdure.core.ask_events import answered_by
 from perdure.core.errors import CorruptJournal, JournalFromTheFuture
-from perdure.store.protocol import OPEN_STATUSES, AskRow, Branch, Condition, Mail, Query, Row, Start, Status, UpdateRow
+from perdure.store.protocol import OPEN_STATUSES, AskRow, Branch, Condition, Filter, Mail, Row, Start, Status, UpdateRow
 from perdure.store.records import unseal
 
 if TYPE_CHECKING:
@@ -278,18 +278,18 @@ def newest(rows: Iterable[Row], limit: int) -> list[Row]:
     return sorted(rows, key=lambda row: (row.created_at_ms, row.key.execution), reverse=True)[:limit]
 
 
-def answers(query: Query, row: Row, attributes: Mapping[str, ev.Attribute]) -> bool:
+def matches(wanted: Filter, row: Row, attributes: Mapping[str, ev.Attribute]) -> bool:
     """Whether it is one of those that are asked for."""
     checks = (
-        row.key.namespace == query.namespace,
-        not query.statuses or row.status in query.statuses,
-        query.workflow in ("", row.workflow),
-        row.key.execution.startswith(query.prefix),
-        query.parent in ("", row.parent_id),
-        query.from_ms is None or row.created_at_ms >= query.from_ms,
-        query.until_ms is None or row.created_at_ms < query.until_ms,
+        row.key.namespace == wanted.namespace,
+        not wanted.statuses or row.status in wanted.statuses,
+        wanted.workflow in ("", row.workflow),
+        row.key.execution.startswith(wanted.prefix),
+        wanted.parent in ("", row.parent_id),
+        wanted.from_ms is None or row.created_at_ms >= wanted.from_ms,
+        wanted.until_ms is None or row.created_at_ms < wanted.until_ms,
     )
-    return all(checks) and all(_holds(each, attributes.get(each.name)) for each in query.where)
+    return all(checks) and all(_holds(each, attributes.get(each.name)) for each in wanted.where)
 
 
 def _holds(condition: Condition, attribute: ev.Attribute | None) -> bool:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from perdure.core.events import Recorded
     from perdure.core.identity import Key
     from perdure.store.codec import PayloadCodec
-    from perdure.store.protocol import Advice, Branch, Letter, Query, Row, Running, Session, Status, Store, UpdateRow
+    from perdure.store.protocol import Advice, Branch, Filter, Letter, Row, Running, Session, Status, Store, UpdateRow
 
 T = TypeVar("T", Start, Mail)
 A = TypeVar("A")
@@ -290,9 +290,9 @@ class SealedStore:
         """See `Store.rows`."""
         return [self._row(row) for row in self.inner.rows(namespace, statuses, workflow, after, limit)]
 
-    def find(self, query: Query, after: tuple[int, str] | None, limit: int) -> list[Row]:
+    def find(self, wanted: Filter, after: tuple[int, str] | None, limit: int) -> list[Row]:
         """See `Store.find`."""
-        return [self._row(row) for row in self.inner.find(query, after, limit)]
+        return [self._row(row) for row in self.inner.find(wanted, after, limit)]
 
     def ready(self, session: Session, now_ms: int, after: Key | None, limit: int) -> list[Row]:
         """See `Store.ready`."""

@@ -33,10 +33,10 @@ from perdure.store.protocol import (
     Branch,
     Collected,
     Committed,
+    Filter,
     Lease,
     Letter,
     Mail,
-    Query,
     Receipt,
     Row,
     Running,
@@ -423,12 +423,12 @@ class SqliteStore:
         found = self._all("rows", (*(after or _BEFORE_ALL), namespace, wanted, workflow, limit))
         return [row_of(columns) for columns in found]
 
-    def find(self, query: Query, after: tuple[int, str] | None, limit: int) -> list[Row]:
+    def find(self, wanted: Filter, after: tuple[int, str] | None, limit: int) -> list[Row]:
         """See `Store.find`."""
         found: list[Any] = []
         with self._reading() as cursor:
-            crowded = bool(query.prefix) and cursor.execute(*crowd(query)).fetchone() == (CROWD,)
-            for statement, bindings in statements(query, after, limit, crowded=crowded):
+            crowded = bool(wanted.prefix) and cursor.execute(*crowd(wanted)).fetchone() == (CROWD,)
+            for statement, bindings in statements(wanted, after, limit, crowded=crowded):
                 found += cursor.execute(statement, bindings).fetchall()
         return newest([row_of(columns) for columns in found], limit)
 

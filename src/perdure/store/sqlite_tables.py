@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import apsw
 
 from perdure.core.errors import StoreError
+from perdure.core.identity import storable
 from perdure.store.queries import SQL, repeated
-from perdure.store.records import attribute_rows, failure_bytes, header, plain, progress_bytes, row_of, seal, update_of
+from perdure.store.records import attribute_rows, failure_bytes, header, progress_bytes, row_of, seal, update_of
 from perdure.store.rules import (
     ANSWERS,
     REJECTIONS,
@@ -261,7 +262,7 @@ class SqliteTables:
         self._advance_gathered()
         number = self._number(park.key, park.run)
         query = SQL[_PARK[park.status]]
-        columns = (park.wake_at_ms, plain(park.waits_for), plain(park.problem))
+        columns = (park.wake_at_ms, storable(park.waits_for), storable(park.problem))
         self._execute(query, (*columns, number, park.position))
 
     def wake(self, receiver: Receiver) -> None:

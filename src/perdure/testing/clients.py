@@ -16,10 +16,10 @@ from perdure.core import events as ev
 from perdure.core.errors import ExecutionNotFound, PerdureError, StoreError
 from perdure.core.events import Payload
 from perdure.core.identity import Key, derived_id
-from perdure.runtime.branching import Asked, Code, carry_out, question
+from perdure.runtime.branching import BranchRequest, Code, branch_request, carry_out
 from perdure.runtime.description import Description
 from perdure.runtime.handle import Handle, key_of, raise_if_error
-from perdure.runtime.local import Question
+from perdure.runtime.local import Query
 from perdure.runtime.unresolved import Unresolved
 from perdure.runtime.updates import Settled, look
 from perdure.store.protocol import OPEN_STATUSES, Mail, Receipt, Start, Store, UnresolvedRow
@@ -92,20 +92,20 @@ class SimPort:
             if found is not None:
                 return found
 
-    async def ask(self, question: Question) -> Payload:
+    async def run_query(self, query: Query) -> Payload:
         """Of a worker, which need not own the execution."""
         while True:
             workers = self._workers()
             if workers:
-                return await asyncio.wait_for(self._asked(self.rng.choice(workers), question), PATIENCE_S)
+                return await asyncio.wait_for(self._asked(self.rng.choice(workers), query), PATIENCE_S)
             await asyncio.sleep(0.1)
 
-    async def _asked(self, host: SimWorker, question: Question) -> Payload:
+    async def _asked(self, host: SimWorker, query: Query) -> Payload:
         answered: asyncio.Future[Any] = self.process.create_future()
 
         async def ask() -> None:
             try:
-                found: Any = await host.queries.ask(question)
+                found: Any = await host.queries.answer(query)
             except Exception as error:  # noqa: BLE001 - handed to whoever asked
                 found = error
             self.process.call_soon(lambda: None if answered.done() else answered.set_result(found))
@@ -124,11 +124,11 @@ class SimPort:
         """Outside there is no code."""
         return lambda _: None
 
-    async def branch(self, asked: Asked, workflow: Workflow[..., Any] | None = None) -> Receipt:
+    async def branch(self, request: BranchRequest, workflow: Workflow[..., Any] | None = None) -> Receipt:
         """Straight into the store, however often that takes."""
         while True:
             try:
-                return await carry_out(self.read, self.store, asked, self.with_code(workflow))
+                return await carry_out(self.read, self.store, request, self.with_code(workflow))
             except (StoreError, AnswerLost):
                 await asyncio.sleep(0.05 + self.rng.random() * 0.3)
 
@@ -312,7 +312,9 @@ async def go_back(port: SimPort, keys: list[Key], times: int, longest_s: float) 
             row = port.store.row(source)
             at = port.rng.randint(2, max(2, row.position if row is not None else 0))
             run, code = port.new_id(), port.with_code(None)
-            asked = await question(port.read, port.store, source, key, run, at=at, replace=None, run=None, code=code)
+            asked = await branch_request(
+                port.read, port.store, source, key, run, at=at, replace=None, run=None, code=code
+            )
             await port.branch(asked)
         except (PerdureError, AnswerLost):
             pass  # not there yet, or something is open there: a client may well be told so

@@ -20,11 +20,11 @@ from perdure.store.protocol import (
     Branch,
     Collected,
     Committed,
+    Filter,
     Lease,
     Letter,
     Mail,
     Outcome,
-    Query,
     Receipt,
     Row,
     Running,
@@ -158,9 +158,9 @@ class FaultyStore:
         """See `Store.rows`."""
         return self._call("rows", lambda: self.inner.rows(namespace, statuses, workflow, after, limit))
 
-    def find(self, query: Query, after: tuple[int, str] | None, limit: int) -> list[Row]:
+    def find(self, wanted: Filter, after: tuple[int, str] | None, limit: int) -> list[Row]:
         """See `Store.find`."""
-        return self._call("find", lambda: self.inner.find(query, after, limit))
+        return self._call("find", lambda: self.inner.find(wanted, after, limit))
 
     def running(self, key: Key) -> list[Running]:
         """See `Store.running`."""

@@ -20,7 +20,7 @@ from perdure.core.retry import Seconds, to_ms
 from perdure.runtime.executions import Executions
 from perdure.runtime.figures import Figures
 from perdure.runtime.known import named
-from perdure.runtime.local import Question
+from perdure.runtime.local import Query
 from perdure.runtime.unresolved import Unresolved
 from perdure.store.open import sealed
 from perdure.store.protocol import Receipt, Start
@@ -97,9 +97,9 @@ class SimClient(SimPort, Executions):  # type: ignore[misc]  # the port says les
         found: Receipt = await self._until_told(lambda: SimPort.resume(self, key, message_id))
         return found
 
-    async def ask(self, question: Question) -> Payload:
-        """See `Executions.ask`."""
-        found: Payload = await self._until_told(lambda: SimPort.ask(self, question))
+    async def run_query(self, query: Query) -> Payload:
+        """See `Executions.run_query`."""
+        found: Payload = await self._until_told(lambda: SimPort.run_query(self, query))
         return found
 
     async def closed(self, key: Key) -> ev.AnyEvent | None:

@@ -10,11 +10,10 @@ import functools
 import importlib
 import re
 import sys
-from asyncio import events as asyncio_events
 from typing import Any
 
 from perdure.workflow.location import refusal
-from perdure.workflow.loop import DeterministicLoop
+from perdure.workflow.loop import workflow_loop
 from perdure.workflow.ordered import OrderedSet
 
 MAX_DELIVERIES_PER_EVENT = 100
@@ -39,7 +38,7 @@ def _order_child_scopes(scope: Any) -> None:
     @functools.wraps(original)
     def init(self: Any, *args: Any, **kwargs: Any) -> None:
         original(self, *args, **kwargs)
-        if _workflow_loop() is not None:
+        if workflow_loop() is not None:
             self._child_scopes = OrderedSet()
 
     scope.__init__ = init
@@ -50,7 +49,7 @@ def _deliver_patiently(scope: Any) -> None:
 
     @functools.wraps(original)
     def deliver(self: Any, origin: Any) -> Any:
-        loop = _workflow_loop()
+        loop = workflow_loop()
         if loop is not None and getattr(origin, "_cancel_reason", None) is not None:
             origin._cancel_reason = _ADDRESS.sub("of a workflow", origin._cancel_reason)
         again = original(self, origin)
@@ -70,13 +69,8 @@ def _refuse_threads(backend: Any) -> None:
 
     @functools.wraps(original)
     async def run_sync(_: Any, *args: Any, **kwargs: Any) -> Any:
-        if _workflow_loop() is not None:
+        if workflow_loop() is not None:
             raise refusal("anyio's to_thread")
         return await original(*args, **kwargs)
 
     backend.run_sync_in_worker_thread = classmethod(run_sync)
-
-
-def _workflow_loop() -> DeterministicLoop | None:
-    loop = asyncio_events._get_running_loop()
-    return loop if isinstance(loop, DeterministicLoop) else None

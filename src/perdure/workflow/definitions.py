@@ -20,7 +20,7 @@ from perdure.workflow.effects import OnUnknown, Reconcile, check_reconcile, chec
 from perdure.workflow.failures import Raises
 from perdure.workflow.handlers import Form, Kind, methods_of
 from perdure.workflow.location import caller
-from perdure.workflow.loop import DeterministicLoop
+from perdure.workflow.loop import DeterministicLoop, workflow_loop
 from perdure.workflow.values import Arguments, Codec, codec_for, hints_of
 
 P = ParamSpec("P")
@@ -106,9 +106,7 @@ def derived_name(fn: Callable[..., Any], kind: str) -> str:
 
     Stable when a file is moved or run as a script; not when the function is renamed: then give `name=`.
     """
-    target = fn
-    while isinstance(target, functools.partial):
-        target = target.func
+    target = _below_partials(fn)
     name = getattr(target, "__qualname__", None) or type(target).__qualname__
     return checked_name(name.replace("<locals>.", ""), kind)
 
@@ -120,7 +118,7 @@ def checked_name(name: str, kind: str) -> str:
         raise InvalidDefinition(
             name=repr(name),
             kind=kind,
-            reason="its name must be printable text of 1 to 200 bytes",
+            reason=f"its name must be printable text of 1 to {MAX_NAME_BYTES} bytes",
             fix=f"Name it: @{kind}(name='...').",
         )
     return name
@@ -138,19 +136,21 @@ def checked_version(version: str, workflow: str) -> str:
     )
 
 
+def _below_partials(fn: Any) -> Any:
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    return fn
+
+
 def is_async(fn: Any) -> bool:
     """Whether calling it makes a coroutine; also of partials and of objects that can be called."""
-    target = fn
-    while isinstance(target, functools.partial):
-        target = target.func
+    target = _below_partials(fn)
     return inspect.iscoroutinefunction(target) or inspect.iscoroutinefunction(getattr(target, "__call__", None))  # noqa: B004 - asks about the method, not whether it exists
 
 
 def _check_step(fn: Any) -> None:
     """Refuse what has no result to record."""
-    called = fn
-    while isinstance(called, functools.partial):
-        called = called.func
+    called = _below_partials(fn)
     if not callable(fn):
         reason, fix = "it cannot be called", "Decorate a function or a callable."
     elif inspect.isclass(called):
@@ -416,8 +416,6 @@ def step(
 
 ParentClose = Literal["terminate", "cancel", "abandon"]
 OnCancel = Literal["leave", "cancel", "wait"]
-
-
 UnfinishedHandlers = Literal["finish", "abandon"]
 
 
@@ -472,8 +470,8 @@ class Workflow(_HasResult, Generic[P, R]):
 
     def continue_as_new(self, *args: P.args, **kwargs: P.kwargs) -> NoReturn:
         """As `perdure.continue_as_new`, with this workflow: the same, or another one that the execution goes on as."""
-        loop = asyncio_events._get_running_loop()
-        if not isinstance(loop, DeterministicLoop):
+        loop = workflow_loop()
+        if loop is None:
             raise OutsideWorkflow(what=f"{self.name}.continue_as_new", place="a workflow, which it ends")
         raise loop.host.continue_as(self, self.input(args, kwargs))  # type: ignore[attr-defined]
 

@@ -58,6 +58,7 @@ from perdure.workflow.values import failure_info, is_decode_error, render, secre
 T = TypeVar("T")
 
 MOST_NAMED = 3
+MOST_LOST = 10  # exceptions that nobody awaited, in the closing event
 MOST_LOOKED_AT = 100  # open commands, to tell what it waits for: it is asked at every rest
 
 
@@ -336,7 +337,7 @@ class Execution:
             raise refused
         self._closing = True
         self._leave_steps()
-        lost = tuple(failure_info(each) for each in self.loop.lost_exceptions()[:10])
+        lost = tuple(failure_info(each) for each in self.loop.lost_exceptions()[:MOST_LOST])
         if main.cancelled():
             reason = self._cancel_reason or "the workflow cancelled itself"
             self.issue(CloseRun(cancelled=True, reason=reason, lost_failures=lost))

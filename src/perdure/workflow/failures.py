@@ -400,4 +400,4 @@ def _refuse(name: str, kind: str, reason: str, fix: str) -> NoReturn:
     raise InvalidDefinition(name=repr(name), kind=kind, reason=reason, fix=fix)
 
 
-NOTHING = Raises((), "", "")
+NOTHING_DECLARED = Raises((), "", "")

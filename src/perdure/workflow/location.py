@@ -23,6 +23,7 @@ _INSTALLED = ("/site-packages/", "/dist-packages/", "/zoneinfo/")
 _LOOP = str(Path(__file__).with_name("loop.py"))
 _DOORS = ("drain", "look", "_end_all")  # of the loop, into the user's code
 
+MOST_FRAMES = 50  # of a stack, in a message
 REFUSALS = (NotDeterministic, UnorderedSet)
 MOVE_INTO_A_STEP = "Move this into a step: a function with @perdure.step, awaited here."
 
@@ -111,7 +112,7 @@ def stack_of(task: asyncio.Task[Any]) -> str:
     """A suspended task's stack, one line a frame, from the outside in."""
     lines = [
         f"    {place(frame.f_code.co_filename, frame.f_lineno)} in {frame.f_code.co_qualname}"
-        for frame in itertools.islice(frames_of(task), 50)
+        for frame in itertools.islice(frames_of(task), MOST_FRAMES)
     ]
     return "\n".join([f"  {task.get_name()}:", *lines])
 

@@ -25,6 +25,7 @@ MAX_HANDLES_WITHOUT_COMMAND = 100_000
 MAX_HANDLES_PER_DRAIN = 1_000_000
 MAX_CLOSE_TRIES = 1_000
 MIN_PRUNED = 64
+MOST_STACKS = 10  # of tasks, in a message
 FAR_FUTURE_MS = 2**53  # sleep(math.inf): never, in a number that every store holds
 
 
@@ -279,8 +280,9 @@ class DeterministicLoop(_Base):  # type: ignore[misc]
     def stack(self) -> str:
         """Where the workflow's tasks are, for people."""
         waiting = self.waiting_tasks()
-        lines = [stack_of(task) for task in waiting[:10]]
-        return "\n".join([*lines, f"  and {len(waiting) - 10} more tasks"] if len(waiting) > 10 else lines)
+        lines = [stack_of(task) for task in waiting[:MOST_STACKS]]
+        more = len(waiting) - MOST_STACKS
+        return "\n".join([*lines, f"  and {more} more tasks"] if more > 0 else lines)
 
     def waiting_tasks(self) -> list[asyncio.Task[Any]]:
         """Tasks that have not ended, in order of creation."""
@@ -448,6 +450,12 @@ class DeterministicLoop(_Base):  # type: ignore[misc]
             return
         self._drains = 0
         self._tasks = {task: None for task in self._tasks if not task.done() or task._log_traceback}
+
+
+def workflow_loop() -> DeterministicLoop | None:
+    """The running loop, if it is a workflow's."""
+    loop = asyncio_events._get_running_loop()
+    return loop if isinstance(loop, DeterministicLoop) else None
 
 
 def _ceil_ms(seconds: float) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from asyncio import events as asyncio_events
 from asyncio import timeout as asyncio_timeout
 from collections.abc import Callable
 from typing import Any, Generic, Self, TypeVar, overload
@@ -12,7 +11,7 @@ from perdure.core.retry import Seconds, to_ms
 from perdure.workflow.context import current_execution
 from perdure.workflow.definitions import checked_name
 from perdure.workflow.handlers import MARK, Handler, Kind, Mark, local_form
-from perdure.workflow.loop import DeterministicLoop
+from perdure.workflow.loop import workflow_loop
 from perdure.workflow.values import codec_for, encode_untyped
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -192,7 +191,7 @@ def _handle(kind: Kind, name: str, validator: Callable[..., None] | None, fn: An
         fix = f"Put @perdure.{what} above a `def`, below other decorators."
         raise InvalidDefinition(name=repr(fn), kind=f"{kind} handler", reason="it is no function", fix=fix)
     mark = Mark(kind, checked_name(name or fn.__name__, what), validator)
-    if isinstance(asyncio_events._get_running_loop(), DeterministicLoop):
+    if workflow_loop() is not None:
         current_execution(what).handlers.register(Handler(local_form(mark, fn), fn, validator))
     else:
         setattr(fn, MARK, mark)

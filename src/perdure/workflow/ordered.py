@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from asyncio import events as asyncio_events
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from collections.abc import Set as AbstractSet
@@ -16,7 +15,7 @@ from typing import Any
 
 from perdure.core.errors import UnorderedSet
 from perdure.workflow.location import user_location
-from perdure.workflow.loop import DeterministicLoop, Future, Task
+from perdure.workflow.loop import DeterministicLoop, Future, Task, workflow_loop
 
 _original_wait = asyncio.wait
 _original_as_completed = asyncio.as_completed
@@ -298,26 +297,21 @@ class _Gathering(asyncio.tasks._GatheringFuture):  # type: ignore[name-defined, 
         return self._hash
 
 
-def _workflow_loop() -> DeterministicLoop | None:
-    loop = asyncio_events._get_running_loop()
-    return loop if isinstance(loop, DeterministicLoop) else None
-
-
 @functools.wraps(_original_wait)
 def _dispatch_wait(fs: Any, **options: Any) -> Any:
-    return _original_wait(fs, **options) if _workflow_loop() is None else _wait(fs, **options)
+    return _original_wait(fs, **options) if workflow_loop() is None else _wait(fs, **options)
 
 
 @functools.wraps(_original_as_completed)
 def _dispatch_as_completed(fs: Any, *, timeout: float | None = None) -> Any:
-    if _workflow_loop() is None:
+    if workflow_loop() is None:
         return _original_as_completed(fs, timeout=timeout)
     return _AsCompleted(fs, timeout)
 
 
 @functools.wraps(_original_all_tasks)
 def _dispatch_all_tasks(loop: asyncio.AbstractEventLoop | None = None) -> Any:
-    ours = loop if isinstance(loop, DeterministicLoop) else None if loop else _workflow_loop()
+    ours = loop if isinstance(loop, DeterministicLoop) else None if loop else workflow_loop()
     return _original_all_tasks(loop) if ours is None else OrderedSet(ours.waiting_tasks())
 
 
