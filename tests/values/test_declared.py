@@ -69,7 +69,7 @@ class OutOfStock(Exception):
 def crossed(error: BaseException, *declared: type[Exception]) -> Exception:
     """What comes of it on the other side."""
     raises = Raises(declared, "step", "s")
-    return raises.told(StepFailed(name="s", attempts=1, failure=raises.info(error)))
+    return raises.as_declared(StepFailed(name="s", attempts=1, failure=raises.info(error)))
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_what_has_come_from_elsewhere_goes_on_with_where_it_was_raised() -> None
     except CardDeclined as error:
         recorded = raises.info(error)
     try:
-        raise raises.told(StepFailed(name="s", attempts=1, failure=recorded))
+        raise raises.as_declared(StepFailed(name="s", attempts=1, failure=recorded))
     except CardDeclined as error:
         again = raises.info(error)
     assert "in somewhere_deep" in again.traceback
@@ -187,7 +187,7 @@ def test_fields_of_one_that_is_told_in_words_are_not_passed_on() -> None:
     passed_on = ours.info(failed)
     assert passed_on.cause is not None
     assert (passed_on.cause.declared, passed_on.cause.value) == ("", None)
-    back = ours.told(ExecutionFailed(execution="w", failure=passed_on))
+    back = ours.as_declared(ExecutionFailed(execution="w", failure=passed_on))
     assert type(back.__cause__) is UndeclaredFailure
 
 
@@ -252,8 +252,8 @@ def test_fields_that_do_not_fit_make_nothing(cls: type[Exception], data: bytes) 
     raises = Raises([cls], "workflow", "w")
     info = FailureInfo("x", "it was", value=Payload(data), declared=cls.__name__)
     with pytest.raises(DecodeError, match=cls.__name__):
-        raises.told(ExecutionFailed(execution="e", failure=info))
-    outside = raises.told_outside(ExecutionFailed(execution="e", failure=info))
+        raises.as_declared(ExecutionFailed(execution="e", failure=info))
+    outside = raises.as_declared_outside(ExecutionFailed(execution="e", failure=info))
     assert type(outside) is ExecutionFailed
     assert f"It is not raised as {cls.__name__}: " in outside.__notes__[0]
 
