@@ -18,7 +18,7 @@ from perdure.core.events import FailureInfo
 
 ROOT = Path(__file__).parents[2]
 FAILURE = FailureInfo("ValueError", "no {such} page", traceback='File "research.py", line 3')
-OURS = [kind for kind in every_error() if kind.__module__.startswith(errors.__name__)]
+OURS = [kind for kind in every_error() if kind.__module__.startswith("perdure.")]
 
 
 def wanted(kind: type[PerdureError]) -> set[str]:

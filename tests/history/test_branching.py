@@ -588,7 +588,7 @@ async def test_an_engine_notices_that_its_store_was_rewound_under_it(
         async def nobody(_: Any) -> None:
             return None
 
-        client._asked = nobody  # type: ignore[method-assign]
+        client._ask_engine = nobody  # type: ignore[method-assign]
         await client.handle("a").rewind(at=2)
         await until(lambda: ran() == ["plan", "plan"])
         await handle.signal("answer", "yes")
