@@ -100,6 +100,36 @@ async def test_what_has_not_begun_is_cancelled_or_terminated_without_its_code(la
         assert seen == []
 
 
+async def test_what_has_not_begun_and_was_to_pause_then_is_ended_at_once(lab: Lab) -> None:
+    async with lab.engine(echo) as engine:
+        cancelled, terminated = [await engine.start(echo, name, id=name, delay=3_600) for name in ("c", "t")]
+        for handle in (cancelled, terminated):
+            await handle.pause("not yet")
+        await cancelled.cancel("not needed")
+        await terminated.terminate("by hand")
+        with pytest.raises(perdure.ExecutionCancelled, match="not needed"):
+            await cancelled.result(timeout=30)
+        with pytest.raises(perdure.ExecutionTerminated, match="by hand"):
+            await terminated.result(timeout=30)
+        assert seen == []
+
+
+async def test_an_update_to_what_has_not_begun_does_not_keep_it_from_being_ended(lab: Lab) -> None:
+    async with lab.engine(echo) as engine:
+        handle = await engine.start(echo, "x", id="x", delay=3_600)
+        update = asyncio.create_task(handle.update("change"))
+        await until(lambda: _has_letters(engine, handle, 2))
+        await handle.cancel("not needed")
+        with pytest.raises(perdure.ExecutionCancelled):
+            await handle.result(timeout=30)
+        with pytest.raises(perdure.ExecutionClosed):
+            await update
+
+
+def _has_letters(engine: perdure.Engine, handle: perdure.Handle[Any], number: int) -> bool:
+    return len(engine.store.inbox(handle.key, 10)) == number
+
+
 # --- until when ---
 
 

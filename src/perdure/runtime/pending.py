@@ -107,10 +107,18 @@ class Pending:
         early = not_due(chosen, at_ms) if machine.state is RunState.NEW else None
         if early is not None:
             self.begins_at_ms = early.start_at_ms
-            return end_unbegun(self.outgoing, machine, chosen, early, at_ms)
+            return end_unbegun(self.outgoing, machine, self._behind_all(chosen), early, at_ms)
         if self.closing or chosen.terminate or is_overdue(machine, at_ms):
             return self._final_batch(at_ms, chosen, effects_of)
         return self._mixed_batch(at_ms, chosen, effects_of)
+
+    def _behind_all(self, chosen: Chosen) -> Chosen:
+        """For what has not begun: with what came behind a pause or an update, which wait for its beginning."""
+        if not chosen.last and not chosen.blocked:
+            return chosen
+        waits = ev.PauseRequested | ev.UpdateRequested
+        letters = [each for each in self.letters.values() if not isinstance(each.event, waits)]
+        return choose(self._machine, letters, self._execution.judge)
 
     def holds_only_results(self) -> bool:
         """Of steps, as nearly every commit does."""
