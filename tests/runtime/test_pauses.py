@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from datetime import timedelta
 from typing import Any
 
@@ -12,8 +13,10 @@ from tests.runtime.noting import note, seen
 
 import perdure
 from perdure import step, workflow
+from perdure.core import events as ev
 from perdure.core.events import Recorded
 from perdure.runtime import asking
+from perdure.store.sqlite import SqliteStore
 
 gates: dict[str, asyncio.Event] = {}
 
@@ -207,6 +210,38 @@ async def test_a_step_that_lost_its_place_in_a_pause_does_not_come_back_to_it_wh
         gate("told").set()
         assert await paused.result(timeout=30) == "b"
     assert sorted(seen) == ["a", "b", "c"]
+
+
+async def test_whoever_was_about_to_be_asked_when_a_pause_began_is_asked_after_it(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asking, "PAUSES", perdure.Retry(attempts=100, delay=0.05, factor=1, jitter=0))
+    written, commit = threading.Event(), SqliteStore.commit
+
+    def slowly(store: Any, session: Any, batches: Any, advice: Any = ()) -> Any:
+        if any(isinstance(new.event, ev.PauseRequested) for batch in batches for new in batch.events):
+            written.wait(10)
+        return commit(store, session, batches, advice)
+
+    @workflow(name="pays")
+    async def pays() -> str:
+        return await pay("b")
+
+    gate("b").set()
+    monkeypatch.setattr(SqliteStore, "commit", slowly)
+    async with lab.engine(pays) as engine:
+        monkeypatch.setattr(engine._committer, "_alone", lambda: False)  # else nothing else happens while it is written
+        handle = await engine.start(pays)
+        await until(lambda: _has(handle, "StepIntended"))
+        await handle.pause()
+        driver = engine._running().drivers[handle.key]
+        await until(lambda: driver.committing and driver._again)
+        written.set()
+        await status(handle, "active", "paused")
+        await until(lambda: _has(handle, "PauseRequested"))
+        gate("told").set()
+        await handle.resume()
+        assert await handle.result(timeout=30) == "b"
 
 
 async def _intended(handle: perdure.Handle[Any], times: int) -> bool:

@@ -325,9 +325,9 @@ class Driver:
     def _hold_back(self) -> None:
         """What has not begun, because it only waits for its place."""
         effects = self.pending.effects
-        kept = () if effects is None else effects.hold_back()
-        self._again = [step for step in self._again if step.seq not in kept]
-        for seq in [seq for seq, run in self.attempts.items() if run is None and seq not in kept]:
+        never_begun, asked = (set[int](), set[int]()) if effects is None else effects.hold_back()
+        self._again = [step for step in self._again if step.seq not in never_begun]
+        for seq in [seq for seq, run in self.attempts.items() if run is None and seq not in asked]:
             self.host.steps.stop(self, seq)
             self._try_again(seq)
 

@@ -276,8 +276,8 @@ class Effects:
                 self.owner.later(command, self.host.now_ms() + CLOSE_AFTER_MS)
         return bool(waits)
 
-    def hold_back(self) -> set[int]:
-        """A pause begins: what was intended and has not begun never will; who is asked may answer. All these."""
+    def hold_back(self) -> tuple[set[int], set[int]]:
+        """A pause begins: what was intended and has not begun never will. These, and those that are asked about."""
         waiting = [seq for seq, run in self.owner.attempts.items() if run is None and seq not in self._asking]
         commands = [self.find(seq) for seq in {*waiting, *self._intended}]
         begun = [each for each in commands if each is not None and each.state in (State.STARTED, State.LEFT)]
@@ -285,7 +285,7 @@ class Effects:
             self._intended.discard(command.seq)
             self.host.steps.stop(self.owner, command.seq)
             self.unbegun(command.seq, "the execution was paused")
-        return {command.seq for command in begun} | self._asking.keys()
+        return {command.seq for command in begun}, set(self._asking)
 
     # --- the rest ---
 
