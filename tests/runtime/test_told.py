@@ -36,6 +36,26 @@ async def looks_up(name: str) -> str:
     raise FileNotFoundError(f"no {name}")
 
 
+@step(retry=None, timeout=0.01)
+async def hangs() -> None:
+    await asyncio.Event().wait()
+
+
+@workflow
+async def takes_too_long(_name: str) -> None:
+    await hangs()
+
+
+@step
+async def takes(page: Nowhere) -> None:  # type: ignore[name-defined]  # noqa: F821
+    """Never runs."""
+
+
+@workflow
+async def names_nothing(name: str) -> None:
+    await takes(name)
+
+
 def printed(of: Any, store: Path) -> str:
     with pytest.raises(Exception) as met:  # noqa: PT011 - any, by what it prints
         perdure.run(of, "page", store=store / "perdure.db")
@@ -81,6 +101,20 @@ def test_pythons_warning_of_a_forgotten_await_names_the_step_or_workflow(tmp_pat
 
     with pytest.warns(RuntimeWarning, match=f"coroutine '{name}' was never awaited"):
         assert perdure.run(forgetful, store=tmp_path / "perdure.db") == "done"
+
+
+def test_the_page_that_is_named_is_that_of_the_error_within_and_it_is_named_once(tmp_path: Path) -> None:
+    told = printed(takes_too_long, tmp_path)
+    assert told.count("explain P0607]") == 2  # of the cause, and of the whole
+    assert "explain P0601]" not in told
+    assert "explain P0602]" not in told
+    assert "raises=[...]" not in told  # nobody can declare an error of ours
+
+
+def test_an_annotation_that_names_nothing_says_which_name_and_what_to_do(tmp_path: Path) -> None:
+    told = printed(names_nothing, tmp_path)
+    assert "name 'Nowhere' is not defined. Define that name, or import it outside of `if TYPE_CHECKING:`." in told
+    assert "NameError" not in told
 
 
 def test_errors_are_named_by_the_module_that_users_import_them_from() -> None:

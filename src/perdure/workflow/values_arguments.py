@@ -24,7 +24,7 @@ from perdure.core.errors import (
     InvalidDefinition,
     KeyMissing,
     PayloadTooLarge,
-    UnsupportedType,
+    UndefinedName,
     WrongArguments,
 )
 from perdure.core.events import Payload
@@ -142,7 +142,7 @@ class Arguments:
             try:
                 self._build()
             except NameError as problem:
-                raise UnsupportedType(what=self._what, type=f"an annotation of which {problem}") from problem
+                raise UndefinedName(what=self._what, problem=str(problem)) from None
 
     # --- encoding -------------------------------------------------------------------------------------------------
 

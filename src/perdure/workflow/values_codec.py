@@ -18,7 +18,15 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 import msgspec
 
 from perdure.core import payload as limits
-from perdure.core.errors import DecodeError, EncodeError, KeyMissing, PayloadTooLarge, SecretInClear, UnsupportedType
+from perdure.core.errors import (
+    DecodeError,
+    EncodeError,
+    KeyMissing,
+    PayloadTooLarge,
+    SecretInClear,
+    UndefinedName,
+    UnsupportedType,
+)
 from perdure.core.payload import Payload
 from perdure.workflow.values_check import Rules, check_same
 from perdure.workflow.values_evolution import Evolution
@@ -120,7 +128,9 @@ class Codec(Generic[T]):
             return
         try:
             self.build()
-        except (NotSupported, NameError) as problem:
+        except NameError as problem:
+            raise UndefinedName(what=what, problem=str(problem)) from None
+        except NotSupported as problem:
             raise UnsupportedType(what=what, type=f"{self.type_name} ({problem})") from problem
 
     def encode(self, value: T, what: str) -> Payload:

@@ -26,7 +26,11 @@ class PerdureError(Exception):
         what = self.what()
         cure = self.cure.format_map(self.fields)
         space = "" if not cure or what.endswith("\n") else " "
-        return f"{what}{space}{cure} [{self.code}: perdure explain {self.code}]"
+        return f"{what}{space}{cure} [{self.page()}: perdure explain {self.page()}]"
+
+    def page(self) -> str:
+        """The code of the page that helps."""
+        return self.code
 
     def what(self) -> str:
         """What happened, without what to do: for those who know better what that is, such as the command line."""

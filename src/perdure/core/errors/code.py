@@ -147,3 +147,11 @@ class SecretInClear(EncodeError):
     code = "P0207"
     text = "{what} cannot be encoded: {path} {reason}."
     cure = "Nothing was recorded. Give engine and client a codec that encrypts: Engine(..., codec=...)."
+
+
+class UndefinedName(UnsupportedType):
+    """An annotation names what is not defined when it is needed. Fields: what, problem."""
+
+    code = "P0208"
+    text = "{what} has an annotation that cannot be read: {problem}."
+    cure = "Define that name, or import it outside of `if TYPE_CHECKING:`."

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from perdure.core.errors.base import PerdureError, YourError
 from perdure.core.events import FailureInfo
+
+_POINTER = re.compile(r"\.? \[(P\d{4}): perdure explain \1\]$")
 
 
 class ExecutionNotFound(YourError):
@@ -93,8 +96,13 @@ class RemoteFailure(PerdureError):
 
     def __init__(self, *, failure: FailureInfo, **fields: Any) -> None:
         self.failure = failure
-        fields |= {"type": failure.type, "message": failure.message}
+        self._pointer = _POINTER.search(failure.message)
+        fields |= {"type": failure.type, "message": _POINTER.sub("", failure.message)}
         super().__init__(failure=failure, **fields)
+
+    def page(self) -> str:
+        """That of the error within, if it is one of ours: it is nearer to the cause."""
+        return self._pointer[1] if self._pointer else self.code
 
 
 class StepFailed(RemoteFailure):
@@ -165,4 +173,8 @@ class UndeclaredFailure(RemoteFailure):
 
     code = "P0609"
     text = "{type}: {message}."
-    cure = "Its class crosses only where the step or workflow that raised it declares it: raises=[...]."
+
+    def what(self) -> str:
+        """What it was, and how it would be raised as itself: nobody can declare an error of ours."""
+        how = " Its class crosses only where the step or workflow that raised it declares it: raises=[...]."
+        return super().what() + ("" if self.failure.type.startswith("perdure.") else how)
