@@ -406,6 +406,25 @@ async def test_a_message_sent_again_counts_once_over_all_runs(lab: Lab) -> None:
         assert await handle.result(timeout=30) == list(range(6))
 
 
+async def test_a_message_that_an_earlier_execution_of_the_id_received_is_new_to_this_one(lab: Lab) -> None:
+    @workflow
+    async def two_runs(n: int) -> str:
+        said = await perdure.receive("said", str)
+        if n:
+            perdure.continue_as_new(n - 1)
+        return said
+
+    async with lab.engine(two_runs) as engine:
+        handle = await engine.start(two_runs, 1, id="x")
+        await handle.signal("said", "first", id="m1")
+        await handle.signal("said", "second", id="m2")
+        assert await handle.result(timeout=30) == "second"
+        again = await engine.start(two_runs, 1, id="x", reuse="always")
+        await again.signal("said", "third", id="m2")
+        await again.signal("said", "fourth", id="m1")
+        assert await again.result(timeout=30) == "fourth"
+
+
 async def test_a_storm_of_messages_while_it_goes_on_and_on_loses_none(lab: Lab) -> None:
     async with lab.engine(collector) as engine:
         handle = await engine.start(collector, 49, [])

@@ -114,6 +114,9 @@ class MemoryRuns(MemoryTables):
         updates = world.updates.pop(key, None)
         if updates is not None:
             self._undo.append(lambda: world.updates.update({key: updates}))
+        received = world.received
+        world.received = {each: number for each, number in received.items() if each[0] != key}
+        self._undo.append(lambda: setattr(world, "received", received))
 
     def _copy(self, branch: Branch) -> None:
         for recorded in branch.events:

@@ -97,6 +97,7 @@ class SqliteRuns(SqliteTables):
         self._execute(SQL["begin_again"], (after, *self._columns(start, position), number))
         self._execute(SQL["drop_attributes"], (number,))
         self._execute(SQL["drop_updates"], start.key)
+        self._execute(SQL["drop_received"], start.key)
         if start.event.attributes:
             self._put_attributes(after, start.event.attributes)
 

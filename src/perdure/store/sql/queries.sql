@@ -278,6 +278,8 @@ SELECT 1 FROM received WHERE shard = ? AND namespace = ? AND execution = ? AND m
 -- name: put_received
 INSERT INTO received (shard, namespace, execution, message_id, number) VALUES (?, ?, ?, ?, ?)
 ON CONFLICT DO UPDATE SET number = excluded.number
+-- name: drop_received
+DELETE FROM received WHERE shard = ? AND namespace = ? AND execution = ?
 -- name: move_letters
 UPDATE inbox SET number = ?, arrival = arrival + ? WHERE number = ?
 -- name: put_carried
