@@ -229,3 +229,10 @@ def test_a_slip_in_an_option_or_a_choice_gets_the_nearest_one(cli: Cli, line: st
     told = cli(*line.split())
     assert told.code == Exit.USAGE
     assert hint in told.err
+
+
+def test_explain_shows_its_page_as_a_person_reads_it(project: Project) -> None:
+    shown = in_a_terminal(project, str(PERDURE), "explain", "P0202", NO_COLOR="1")
+    assert "perdure resume ID" in shown
+    assert "`" not in shown
+    assert "Changing types (docs/reference/values.md)" in " ".join(shown.split())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from perdure.cli.problems import Problem, nearest
 # In an installed package, and in a checkout of the repository.
 _PACKAGE = Path(perdure.__file__).parent
 _FOLDERS = (_PACKAGE / "error_pages", _PACKAGE.parents[1] / "docs" / "errors")
+_LINK = re.compile(r"\[([^]]+)\]\(\.\./([^)#]+)[^)]*\)")  # of one page to another
 
 
 @click.command()
@@ -38,6 +40,7 @@ def explain(code: str) -> None:
     if settings().json:
         print_json({"code": code, "page": page})
     elif sys.stdout.isatty():
-        console().print(Markdown(page, hyperlinks=False))
+        page = _LINK.sub(r"\1 (docs/\2)", page)
+        console().print(Markdown(page), soft_wrap=False)
     else:
         click.echo(page, nl=False)
