@@ -373,6 +373,30 @@ async def test_a_child_whose_key_is_missing_stalls_its_parent_until_the_key_is_t
         assert (await handle.result(timeout=30)).startswith("canary-child-result")
 
 
+@pytest.mark.parametrize("other", [None, {"k2": K2}], ids=["no codec", "another key"])
+async def test_what_begins_in_the_place_of_another_one_waits_for_its_key_unharmed(lab, other):
+    @perdure.workflow(name="says")
+    async def says(text: str) -> str:
+        return text + await perdure.receive("go", str)
+
+    async with lab.engine(says, codec=ring()) as engine:
+        await status(await engine.start(says, "one", id="x"), "parked")
+    async with perdure.Client(lab.path, codec=ring()) as client:
+        await client.start(says, "two", id="x", on_conflict="terminate")
+    codec = None if other is None else ring(current="k2", **other)
+    async with lab.engine(says, codec=codec) as engine:
+        handle = engine.handle("x")
+        await until(lambda: _began_anew(handle))
+        assert (await status(handle, "stalled")).waits_for == "KeyMissing"
+    async with lab.engine(says, codec=ring()) as engine:
+        await engine.handle("x").signal("go", "!")
+        assert await engine.handle("x").result(timeout=30) == "two!"
+
+
+async def _began_anew(handle):
+    return len(await handle.runs()) == 2
+
+
 async def test_an_execution_whose_key_was_dropped_can_be_listed_shown_and_terminated(lab):
     keys = {"k1": K1, "k2": K2}
     codec = KeyRing(keys, choose=lambda _, execution: "k1" if execution == "shredded" else "k2")

@@ -11,7 +11,7 @@ import msgspec
 
 from perdure.core.errors import KeyMissing, PerdureError
 from perdure.core.payload import MAX_PAYLOAD_BYTES
-from perdure.core.shape import PACKED, hidden_in
+from perdure.core.shape import PACKED, hidden_in, shape_of
 from perdure.store.codec import Place
 from perdure.store.packing import COMPRESS_ABOVE, PLAIN
 from perdure.store.protocol import Batch, Blob, Committed, Mail, NewEvent, Park, Receipt, Start, Succession
@@ -134,7 +134,7 @@ class SealedStore:
                 mail=[self._mail(each, others) for each in batch.mail],
                 starts=[self._start(each, others) for each in batch.starts],
                 create=None if batch.create is None else self._with_digest(batch.create),
-                successor=None if batch.successor is None else self._start(batch.successor, others),
+                successor=None if batch.successor is None else self._successor(batch.successor, others),
                 updates=[self._update(each, batch.key) for each in batch.updates],
                 buried=[self._buried(each, batch.key, own) for each in batch.buried],
                 then=None if batch.then is None else self._succession(batch.key, batch.then, own),
@@ -177,6 +177,14 @@ class SealedStore:
         event = self._sealer.seal(start.event, _letter_place(start.key, f"start:{start.event.run}"), own)
         blobs += own
         return _replace(self._with_digest(start), event=event, blobs=_addresses(own))
+
+    def _successor(self, start: Start, blobs: list[Blob]) -> Start:
+        """Where its key is missing as it came: it is the letter that waited, and goes where that was sealed for."""
+        sealed = start.event.sealed
+        if sealed is None:
+            return self._start(start, blobs)
+        shape: Any = shape_of(start.event, sealed)
+        return _replace(self._with_digest(start), event=shape)
 
     def _with_digest(self, start: Start) -> Start:
         return _replace(start, digest=self._sealer.seal_bytes(start.digest, _row_place(start.key, "start digest")))
@@ -388,7 +396,9 @@ def _have_work(batches: Iterable[Batch]) -> bool:
         for new in batch.events:
             if _may_need(new.event, COMPRESS_ABOVE):
                 return True
-        if batch.then is not None or ((batch.mail or batch.starts or batch.buried) and _sends_work(batch)):
+        if batch.then is not None or batch.successor is not None:
+            return True
+        if (batch.mail or batch.starts or batch.buried) and _sends_work(batch):
             return True
     return False
 
