@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import copy
+import inspect
 import pickle
 import re
 import string
@@ -49,6 +50,13 @@ def test_every_class_that_can_be_raised_has_a_code() -> None:
     branches = {PerdureError, YourError, TheirError, RemoteFailure}
     every = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, PerdureError)]
     assert set(every) - branches == set(OURS), "a class without a code, or one that perdure.core.errors does not export"
+
+
+@pytest.mark.parametrize("kind", OURS, ids=lambda kind: kind.__name__)
+def test_the_docstring_names_the_fields_that_the_message_shows(kind: type[PerdureError]) -> None:
+    shown = wanted(kind) - ({"type", "message"} if issubclass(kind, RemoteFailure) else set())
+    named = re.search(r"Fields?: (.*)", inspect.getdoc(kind) or "", re.DOTALL)
+    assert shown <= set(re.findall(r"\w+", named[1] if named else ""))
 
 
 @pytest.mark.parametrize("kind", OURS, ids=lambda kind: kind.__name__)

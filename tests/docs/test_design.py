@@ -61,6 +61,18 @@ def test_what_the_text_names_exists(page: Path) -> None:
     assert not missing
 
 
+@pytest.mark.parametrize("part", ["workflow", "runtime", "store"])
+def test_the_map_has_every_file_once(part: str) -> None:
+    """Which files belong together: a package's rows go on until the next package is named."""
+    rows = re.findall(r"^\| (`\w+/`)? ?\| .* \| (.*\.py`.*) \|$", DESIGN.read_text(encoding="utf-8"), re.MULTILINE)
+    found, package = list[str](), ""
+    for named, files in rows:
+        package = named.strip("`/") or package
+        found += re.findall(r"`(\w+\.py)`", files) if package == part else []
+    there = {path.name for path in (ROOT / "src" / "perdure" / part).glob("*.py")} - {"__init__.py"}
+    assert sorted(found) == sorted(there)
+
+
 def test_one_step_stays_short() -> None:
     assert [int(number) for number, _, _ in HOPS] == list(range(1, len(HOPS) + 1))
     assert len(HOPS) <= MOST_FUNCTIONS

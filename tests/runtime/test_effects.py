@@ -208,9 +208,7 @@ async def test_when_no_attempt_is_left_a_listed_exception_is_a_failure_of_which_
     world.behave = [Refused("no")] * 3
     async with lab.engine(one) as engine:
         handle = await engine.start(one, "x")
-        with pytest.raises(
-            perdure.ExecutionFailed, match=r"failed after 3 attempt\(s\): tests.runtime.test_effects.Refused"
-        ):
+        with pytest.raises(perdure.ExecutionFailed, match=r"failed at attempt 3: tests.runtime.test_effects.Refused"):
             await handle.result()
         assert await engine.unresolved() == []
 
@@ -702,7 +700,7 @@ async def test_what_did_not_happen_is_tried_again_only_as_often_as_its_retry_all
 
     async with lab.engine(flow) as engine:
         handle = await engine.start(flow, "x")
-        with pytest.raises(perdure.ExecutionFailed, match=r"failed after 3 attempt\(s\): DidNotHappen"):
+        with pytest.raises(perdure.ExecutionFailed, match=r"failed at attempt 3: DidNotHappen"):
             await handle.result()
         assert await engine.unresolved() == []
     assert world.calls == ["x"] * 3

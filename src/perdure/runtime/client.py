@@ -66,10 +66,10 @@ class Client(Executions):
             await asyncio.to_thread(self.store.close)
 
     async def know(self, workflow: Workflow[..., Any]) -> None:
-        """Nothing runs here."""
+        """See `Executions.know`. Nothing runs here."""
 
     async def deposit(self, item: Start | Mail) -> Receipt:
-        """Through the running engine, if there is one; else straight into the store."""
+        """See `Executions.deposit`. Through the running engine, if there is one; else straight into the store."""
         request = Request(private=self.store.private)
         if isinstance(item, Start):
             request.start = item
@@ -83,7 +83,7 @@ class Client(Executions):
         return await self._ask_or(request, write)
 
     async def resume(self, key: Key, message_id: str = "") -> Receipt:
-        """Likewise."""
+        """See `Executions.resume`. Through the running engine, if there is one; else straight into the store."""
         request = Request(resume=key, message_id=message_id)
         return await self._ask_or(request, lambda: self.store.resume(key, message_id))
 
@@ -125,12 +125,12 @@ class Client(Executions):
         return await carry_out(self.read, self.store, request, self.with_code(workflow))
 
     async def closed(self, key: Key) -> AnyEvent | None:
-        """Look again whenever the store has changed."""
+        """See `Executions.closed`. Looks again whenever the store has changed."""
         await self._until(lambda: is_over(self.store, key))
         return None
 
     async def answered(self, key: Key, update_id: str) -> Settled:
-        """Likewise."""
+        """See `Executions.answered`. Looks again whenever the store has changed."""
         return await self._until(lambda: look(self.store, key, update_id))  # type: ignore[no-any-return]
 
     async def _until(self, look: Callable[[], Any]) -> Any:

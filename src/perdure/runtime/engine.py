@@ -353,7 +353,7 @@ class Engine(Executions):
         return self._worker
 
     async def read(self, call: Callable[[], Any]) -> Any:
-        """Run a reading store call off the loop."""
+        """See `Executions.read`."""
         future = asyncio.get_running_loop().create_future()
 
         def done(answer: Any) -> None:
@@ -369,7 +369,7 @@ class Engine(Executions):
         return await future
 
     async def know(self, workflow: Workflow[..., Any]) -> None:
-        """Run its executions from now on. Raises `DuplicateName`."""
+        """See `Executions.know`. Raises `DuplicateName`."""
         worker = self._running()
         if workflow.name not in worker.workflows:
             worker.workflows[workflow.name] = workflow
@@ -422,7 +422,7 @@ class Engine(Executions):
             await asyncio.sleep(SHORT_PAUSE_S / 2)  # the first start of this id is in the next commit
 
     async def deposit(self, item: Start | Mail) -> Receipt:
-        """Into the next group commit."""
+        """See `Executions.deposit`. Into the next group commit."""
         worker = self._running()
         if isinstance(item, Mail) and isinstance(item.event, ev.ResolveRequested):
             reason = await self.read(lambda: refusal_of(worker, item))
@@ -446,7 +446,7 @@ class Engine(Executions):
         return await self.read(lambda: known_step(worker, waiting.row))  # type: ignore[no-any-return]
 
     async def resume(self, key: Key, message_id: str = "") -> Receipt:
-        """Resume a stalled execution and run it here."""
+        """See `Executions.resume`. It runs here."""
         receipt: Receipt = await self.read(lambda: self.store.resume(key, message_id))
         if receipt.status == "accepted":
             self._running().arrivals.woken([key])
@@ -457,7 +457,7 @@ class Engine(Executions):
         return None if self._worker is None else self._worker.workflows.get(name)
 
     async def branch(self, request: BranchRequest, workflow: Workflow[..., Any] | None = None) -> Receipt:
-        """Begin a fork or a rewind, and run it here."""
+        """See `Executions.branch`. It runs here."""
         self._running()
         receipt = await carry_out(self.read, self.store, request, self.with_code(workflow))
         if receipt.status == "accepted":
@@ -465,7 +465,7 @@ class Engine(Executions):
         return receipt
 
     async def answered(self, key: Key, update_id: str) -> Settled:
-        """Wait until an update has ended."""
+        """See `Executions.answered`."""
         return await self._callers.wait(self.store, key, update_id)
 
     async def run_query(self, query: Query) -> Payload:
@@ -486,7 +486,7 @@ class Engine(Executions):
         )
 
     async def closed(self, key: Key) -> ev.AnyEvent | None:
-        """Wait until it is closed or stalled, or found missing; the closing event, if it ends in this engine."""
+        """See `Executions.closed`. The event is at hand if it ends in this engine."""
         pause_s = SHORT_PAUSE_S
         while True:
             waiter: asyncio.Future[ev.AnyEvent | None] = asyncio.get_running_loop().create_future()

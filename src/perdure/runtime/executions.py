@@ -188,7 +188,7 @@ class Executions(Questions, ABC):
 
     @abstractmethod
     async def know(self, workflow: Workflow[..., Any]) -> None:
-        """An engine runs its executions from now on."""
+        """Get to know a workflow: an engine runs its executions from now on."""
 
     async def begin(self, start: Start, workflow: Workflow[..., Any]) -> None:  # noqa: ARG002 - an engine learns it
         """Have it started. Raises `ExecutionExists`."""
@@ -412,7 +412,7 @@ class Executions(Questions, ABC):
 
     @abstractmethod
     async def deposit(self, item: Start | Mail) -> Receipt:
-        """Have it stored."""
+        """Have a start or a message stored; returns when that is durable, or refused."""
 
     @abstractmethod
     async def closed(self, key: Key) -> AnyEvent | None:
@@ -420,7 +420,7 @@ class Executions(Questions, ABC):
 
     @abstractmethod
     async def resume(self, key: Key, message_id: str = "") -> Receipt:
-        """See `Store.resume`."""
+        """Let a stalled or paused execution go on: see `Store.resume`."""
 
     @abstractmethod
     async def branch(self, request: BranchRequest, workflow: Workflow[..., Any] | None = None) -> Receipt:
@@ -428,7 +428,7 @@ class Executions(Questions, ABC):
 
     @abstractmethod
     async def answered(self, key: Key, update_id: str) -> Settled:
-        """Wait until an update has ended."""
+        """Wait until an update has ended; how it did."""
 
     @abstractmethod
     async def run_query(self, query: Query) -> Payload:

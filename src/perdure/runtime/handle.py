@@ -81,7 +81,13 @@ def key_of(store: Store, namespace: str, execution_id: str) -> Key:
 
 
 class Handle(Generic[R]):
-    """An execution, seen from outside."""
+    """An execution, seen from outside: what `start` and `handle` return. `id` is the execution's.
+
+    Example:
+        handle = client.handle("report-1", research)
+        await handle.signal("approval", Decision(approved=True))
+        report = await handle.result(timeout=60)
+    """
 
     def __init__(self, port: Port, key: Key, workflow: Workflow[..., R] | None) -> None:
         self._port = port
@@ -109,6 +115,9 @@ class Handle(Generic[R]):
             ExecutionStalled: its code failed and waits for a fix.
             ExecutionNotFound: there is none with this id.
             WaitTimeout: no end in time.
+
+        Example:
+            report = await handle.result(timeout=timedelta(minutes=5))
         """
         return self._outcome(await self._within(timeout, self._closing_event()))
 
@@ -161,6 +170,9 @@ class Handle(Generic[R]):
         Raises:
             ExecutionNotFound, ExecutionClosed: it was not delivered.
             EncodeError: the value cannot be encoded.
+
+        Example:
+            await handle.signal("approval", Decision(approved=True), id=f"approval-{form.id}")
         """
         await self._signal(None, name, value, id)
 
@@ -328,11 +340,25 @@ class Handle(Generic[R]):
             raise WaitTimeout(execution=self.id, seconds=timeout) from None
 
     async def cancel(self, reason: str = "") -> None:
-        """Ask it to cancel: `asyncio.CancelledError` is raised where it waits, and it may clean up first."""
+        """Ask it to cancel: `asyncio.CancelledError` is raised where it waits, and it may clean up first.
+
+        Args:
+            reason: why, for the journal; `ExecutionCancelled` tells it.
+
+        Raises:
+            ExecutionNotFound, ExecutionClosed: there is nothing to cancel.
+        """
         await self._send(ev.CancelRequested(self._port.new_id(), storable(reason)))
 
     async def terminate(self, reason: str = "") -> None:
-        """End it without asking its code; also while it is paused, stalled, or not begun."""
+        """End it without asking its code; also while it is paused, stalled, or not begun.
+
+        Args:
+            reason: why, for the journal; `ExecutionTerminated` tells it.
+
+        Raises:
+            ExecutionNotFound, ExecutionClosed: there is nothing to end.
+        """
         await self._send(ev.TerminateRequested(self._port.new_id(), storable(reason)))
 
     async def pause(self, reason: str = "") -> None:
@@ -347,7 +373,11 @@ class Handle(Generic[R]):
         await self._send(ev.PauseRequested(self._port.new_id(), storable(reason)))
 
     async def resume(self) -> None:
-        """Let it go on after `pause`, or after it stalled and its code was fixed."""
+        """Let it go on after `pause`, or after it stalled and its code was fixed; else it is left as it is.
+
+        Raises:
+            ExecutionNotFound, ExecutionClosed: there is nothing to resume.
+        """
         self._check(await self._port.resume(self.key, self._port.new_id()))
 
     async def unresolved(self) -> list[Unresolved]:
@@ -513,7 +543,7 @@ class Handle(Generic[R]):
         return found
 
     async def running(self) -> list[Running]:
-        """Steps that have been open for a while, as last told."""
+        """Steps that have been open for more than a second or so, with their attempts and their progress."""
         store = self._port.store
         return await self._port.read(lambda: [each for each in store.running(self.key) if each.seq])  # type: ignore[no-any-return]
 

@@ -53,17 +53,38 @@ def current_execution(name: str) -> Execution:
 
 
 def now() -> datetime:
-    """Logical time, with time zone UTC: of the last event of the journal; the same on every replay."""
+    """The time, with time zone UTC: that of the journal's last event, so that it is the same on every replay.
+
+    Raises:
+        OutsideWorkflow: no workflow calls.
+
+    Example:
+        due = perdure.now() + timedelta(days=30)
+    """
     return datetime.fromtimestamp(current_execution("now").now_ms / 1000, UTC)
 
 
 def random() -> random_module.Random:
-    """The run's random generator, seeded from its run id: the same numbers on every replay."""
+    """The run's random generator, seeded from its run id: the same numbers on every replay.
+
+    Raises:
+        OutsideWorkflow: no workflow calls.
+
+    Example:
+        reviewer = perdure.random().choice(reviewers)
+    """
     return current_execution("random").random
 
 
 def uuid4() -> uuid.UUID:
-    """A random UUID of this run: the same on every replay. No secret: whoever knows the run's id can compute it."""
+    """A random UUID of this run: the same on every replay. No secret: whoever knows the run's id can compute it.
+
+    Raises:
+        OutsideWorkflow: no workflow calls.
+
+    Example:
+        order_id = str(perdure.uuid4())
+    """
     return uuid.UUID(int=current_execution("uuid4").entropy.getrandbits(128), version=4)
 
 
@@ -83,7 +104,18 @@ class Info(msgspec.Struct, frozen=True):
 
 
 def info() -> Info:
-    """Which execution this is, and what it was started with beside its arguments."""
+    """Which execution this is, and what it was started with beside its arguments.
+
+    Returns:
+        `id`, `run`, `workflow` (its name), `parent` (the id of the execution that started it, or None), `deadline`,
+        `attributes` and `memo`.
+
+    Raises:
+        OutsideWorkflow: no workflow calls.
+
+    Example:
+        folder = f"reports/{perdure.info().id}"
+    """
     execution = current_execution("info")
     started = execution.started
     return Info(
@@ -122,7 +154,7 @@ def set_attributes(**attributes: AttributeValue | None) -> None:
 
 
 class ChildHandle(Generic[R]):
-    """A started child execution."""
+    """A started child execution: what `perdure.start_child` returns. `id` is the child's."""
 
     def __init__(self, execution: Execution, command: StartChild, closed: asyncio.Future[Any]) -> None:
         self.id = command.execution
@@ -151,16 +183,16 @@ class ChildHandle(Generic[R]):
         return await self._execution.child_result(self._command, self._closed, on_cancel)  # type: ignore[no-any-return]
 
     async def signal(self, name: str, value: Any = None) -> None:
-        """Send it a signal; returns when it has arrived in its inbox."""
+        """Send it a signal; returns when it has arrived in its inbox. Raises `MessageNotDelivered`: it has ended."""
         await _send_signal(self._execution, self.id, name, value, caller())
 
     async def cancel(self, reason: str = "") -> None:
-        """Ask it to cancel; returns when the request has arrived."""
+        """Ask it to cancel; returns when the request has arrived. Raises `MessageNotDelivered`: it has ended."""
         await _send_cancel(self._execution, self.id, reason, caller())
 
 
 class ExternalHandle:
-    """Another execution, by id."""
+    """Another execution, by its `id`: what `perdure.external` returns."""
 
     def __init__(self, execution: Execution, execution_id: str) -> None:
         self.id = execution_id
@@ -188,7 +220,18 @@ async def _send_signal(execution: Execution, receiver: str, name: str, value: An
 
 
 def external(execution_id: str) -> ExternalHandle:
-    """Another execution, to signal or cancel from inside a workflow."""
+    """Another execution, to signal or cancel from inside a workflow, whether it exists or not.
+
+    Args:
+        execution_id: its id, in the same namespace.
+
+    Raises:
+        InvalidId: it cannot be one.
+        OutsideWorkflow: no workflow calls; outside there is `client.handle`.
+
+    Example:
+        await perdure.external("report-1").signal("approval", Decision(approved=True))
+    """
     return ExternalHandle(current_execution("external"), checked_id(execution_id))
 
 
@@ -206,6 +249,15 @@ async def start_child(
         id: the child's id; by default one derived from this run.
         on_parent_close: what happens to it when this run closes first: "terminate", "cancel" or "abandon". A child
             that this run has asked to cancel is left to its clean-up, whatever the policy.
+
+    Raises:
+        ChildNotStarted: another execution has the id.
+        InvalidId, InvalidOption, WrongArguments, EncodeError: nothing was started.
+        OutsideWorkflow: no workflow calls.
+
+    Example:
+        trip = await perdure.start_child(book_trip, "Lisbon", on_parent_close="cancel")
+        booking = await trip.result()
     """
     execution = current_execution("start_child")
     if id is not None:
@@ -224,7 +276,14 @@ async def start_child(
 
 
 class Attempt(ABC):
-    """The running attempt of a step, as `perdure.current_step()` returns it."""
+    """The running attempt of a step, as `perdure.current_step()` returns it.
+
+    Example:
+        step = perdure.current_step()
+        for page in range(step.progress or 0, pages):  # goes on where the attempt before was
+            await fetch(page)
+            step.heartbeat(page + 1)
+    """
 
     __slots__ = ("attempt", "cancelled", "execution", "name", "run", "seq")
 
@@ -280,6 +339,9 @@ current_attempt: ContextVar[Attempt] = ContextVar("perdure_attempt")
 
 def current_step() -> Attempt:
     """The attempt that is running: its execution, run, seq, attempt number, `idempotency_key`, `heartbeat`, `progress`.
+
+    Raises:
+        OutsideWorkflow: no workflow runs this step.
 
     Example:
         await payments.charge(amount, idempotency_key=perdure.current_step().idempotency_key)

@@ -20,6 +20,11 @@ class Happened(msgspec.Struct, Generic[T], frozen=True):
 
     Args:
         value: of the step's result type.
+
+    Example:
+        async def look_up(key: str, card: str, cents: int) -> perdure.Happened[Receipt] | perdure.StillUnknown:
+            found = await payments.find(idempotency_key=key)
+            return perdure.Happened(Receipt(found.id)) if found else perdure.StillUnknown()
     """
 
     value: T = None  # type: ignore[assignment]  # for steps that return nothing
@@ -36,7 +41,7 @@ class DidNotHappen(msgspec.Struct, frozen=True):
 
 
 class StillUnknown(msgspec.Struct, frozen=True):
-    """The world cannot tell yet: ask again later."""
+    """The world cannot tell yet: `reconcile` is asked again later."""
 
 
 class Abandoned(msgspec.Struct, frozen=True):

@@ -35,7 +35,15 @@ def continue_as_new(*args: Any, **kwargs: Any) -> NoReturn:
 
 
 def continue_as_new_suggested() -> bool:
-    """Whether the run's journal is long enough to begin a new one: from 10,000 events or 20 MiB of values on."""
+    """Whether the run's journal is long enough to begin a new one: from 10,000 events or 20 MiB of values on.
+
+    Raises:
+        OutsideWorkflow: no workflow calls.
+
+    Example:
+        if perdure.continue_as_new_suggested():
+            perdure.continue_as_new(cursor)
+    """
     machine = current_execution("continue_as_new_suggested").machine
     return machine.position >= SUGGESTED_EVENTS or machine.facts.size >= SUGGESTED_BYTES
 
@@ -67,7 +75,18 @@ def restored() -> Any: ...
 @overload
 def restored(type_: type[T], /) -> T | None: ...
 def restored(type_: Any = Any, /) -> Any:
-    """What the run before handed over with `snapshot`, decoded as this type; None if there was none."""
+    """What the run before handed over with `snapshot`; None if there was none.
+
+    Args:
+        type_: what it is decoded as; by default plain data.
+
+    Raises:
+        DecodeError: it does not fit the type: the run stalls.
+        OutsideWorkflow: no workflow calls.
+
+    Example:
+        state = perdure.restored(State) or State()
+    """
     execution = current_execution("restored")
     if execution.snapshot is None:
         return None
@@ -101,6 +120,19 @@ def deprecate_patch(name: str) -> None:
     """Says that only the new way of a change is left: runs that go the old way stall, and say so.
 
     It writes nothing. Remove it when no run is open that began before the change.
+
+    Args:
+        name: of the change, as `patched` had it.
+
+    Raises:
+        PatchMissing: this run goes the old way: it stalls.
+        InvalidId: it cannot be a name.
+        OutsideWorkflow: no workflow calls.
+
+    Example:
+        perdure.deprecate_patch("check stock first")
+        await check_stock(order)
+        await charge(order)
     """
     checked_id(name, "patch name")
     execution = current_execution("deprecate_patch")
@@ -111,6 +143,14 @@ def deprecate_patch(name: str) -> None:
 
 
 def workflow_version() -> str:
-    """What `@workflow(version=...)` said when this run began; empty if it said nothing."""
+    """What `@workflow(version=...)` said when this run began; empty if it said nothing.
+
+    Raises:
+        OutsideWorkflow: no workflow calls.
+
+    Example:
+        if perdure.workflow_version() == "1":
+            await notify_by_letter(order)
+    """
     started = current_execution("workflow_version").machine.facts.started
     return "" if started is None else started.version

@@ -203,6 +203,13 @@ async def all_handlers_finished() -> None:
 
     A workflow that returns waits for its handlers anyway, unless it says `unfinished_handlers="abandon"`; this is for
     waiting earlier, before what they must not see.
+
+    Raises:
+        OutsideWorkflow: no workflow calls.
+
+    Example:
+        await perdure.all_handlers_finished()
+        await close_the_account(items)
     """
     await current_execution("all_handlers_finished").handlers.finished()
 

@@ -26,7 +26,7 @@ class NondeterminismError(YourError):
 
 
 class CorruptJournal(TheirError):
-    """An event does not decode, has a wrong checksum, is missing, or can follow in no code."""
+    """An event does not decode, has a wrong checksum, is missing, or can follow in no code. Fields: detail."""
 
     code = "P0102"
     text = "The journal is damaged: {detail}."
@@ -34,7 +34,7 @@ class CorruptJournal(TheirError):
 
 
 class JournalFromTheFuture(TheirError):
-    """A newer Perdure wrote this; it is refused, not guessed."""
+    """A newer Perdure wrote this; it is refused, not guessed. Fields: found, known."""
 
     code = "P0103"
     text = "This was written in format {found}; this Perdure reads formats up to {known}."
@@ -42,7 +42,7 @@ class JournalFromTheFuture(TheirError):
 
 
 class SpinError(YourError):
-    """The workflow goes round without asking for anything that can happen."""
+    """The workflow goes round without asking for anything that can happen. Fields: handles, stack."""
 
     code = "P0104"
     text = "The workflow ran {handles} callbacks without waiting for anything that can happen.\n{stack}\n"
@@ -50,7 +50,7 @@ class SpinError(YourError):
 
 
 class DeadlockError(YourError):
-    """Every task of the workflow waits, and nothing is open that could wake one."""
+    """Every task of the workflow waits, and nothing is open that could wake one. Fields: stack."""
 
     code = "P0105"
     text = "The workflow waits, but nothing is open that could wake it.\n{stack}\n"
@@ -70,7 +70,7 @@ class Evicted(BaseException):
 
 
 class StalledByBug(TheirError):
-    """Fields: failure."""
+    """Running the workflow raised what nothing expects. Fields: failure."""
 
     code = "P0107"
     text = "Running the workflow failed in an unexpected way: {failure.type}: {failure.message}\n{failure.traceback}"
@@ -78,7 +78,7 @@ class StalledByBug(TheirError):
 
 
 class PoisonedExecution(YourError):
-    """The worker's process died each time this execution ran."""
+    """The worker's process died each time this execution ran. Fields: steps."""
 
     code = "P0108"
     text = "The worker died each time this execution ran, even alone; these steps were open: {steps}."
@@ -86,7 +86,7 @@ class PoisonedExecution(YourError):
 
 
 class UnorderedSet(YourError):
-    """A set whose order is a matter of memory addresses was given where order decides."""
+    """A set whose order is a matter of memory addresses was given where order decides. Fields: what, kind, where."""
 
     code = "P0109"
     text = "{what} was given a set of {kind}, which iterates by memory address: another order on replay ({where})."
@@ -110,7 +110,7 @@ class DecodeError(YourError):
 
 
 class UnsupportedType(YourError):
-    """An annotation names a type that cannot be encoded: raised when decorated."""
+    """An annotation names a type that cannot be encoded: raised when decorated. Fields: what, type."""
 
     code = "P0203"
     text = "{what} has type {type}, which neither msgspec nor pydantic can encode."
@@ -126,7 +126,10 @@ class PayloadTooLarge(YourError):
 
 
 class UnencodableResult(YourError):
-    """A step ran, but what it returned cannot be recorded: never a reason to run it again by itself."""
+    """A step ran, but what it returned cannot be recorded: never a reason to run it again by itself.
+
+    Fields: name, location, reason, value.
+    """
 
     code = "P0205"
     text = "Step {name!r} at {location} ran, but its result cannot be recorded: {reason}\nThe result was: {value}\n"

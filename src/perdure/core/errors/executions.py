@@ -12,7 +12,7 @@ _POINTER = re.compile(r"\.? \[(P\d{4}): perdure explain \1\]$")
 
 
 class ExecutionNotFound(YourError):
-    """No execution has this id."""
+    """No execution has this id. Fields: execution, namespace."""
 
     code = "P0501"
     text = "No execution has the id {execution!r} in namespace {namespace!r}."
@@ -20,7 +20,10 @@ class ExecutionNotFound(YourError):
 
 
 class ExecutionExists(YourError):
-    """The id is taken, by another workflow or other input, or by one that this start does not want to meet."""
+    """The id is taken, by another workflow or other input, or by one that this start does not want to meet.
+
+    Fields: execution, recorded, why.
+    """
 
     code = "P0502"
     text = "Execution {execution!r} exists already: workflow {recorded!r}, {why}."
@@ -28,7 +31,7 @@ class ExecutionExists(YourError):
 
 
 class ExecutionClosed(YourError):
-    """The execution has ended: what was sent was not delivered, or not finished."""
+    """The execution has ended: what was sent was not delivered, or not finished. Fields: execution, status, fate."""
 
     code = "P0503"
     text = "Execution {execution!r} is closed ({status})."
@@ -36,7 +39,10 @@ class ExecutionClosed(YourError):
 
 
 class ExecutionStalled(YourError):
-    """The execution's code failed: it is kept, and goes on with fixed code after `resume`."""
+    """The execution's code failed: it is kept, and goes on with fixed code after `resume`.
+
+    Fields: execution, problem.
+    """
 
     code = "P0504"
     text = "Execution {execution!r} stalled and waits for a fix:\n{problem}\n"
@@ -60,7 +66,7 @@ class EngineMisused(YourError):
 
 
 class WaitTimeout(YourError, TimeoutError):
-    """No result came in time; the execution goes on."""
+    """No result came in time; the execution goes on. Fields: execution, seconds."""
 
     code = "P0506"
     text = "Execution {execution!r} had no result after {seconds} s; it goes on."
@@ -92,7 +98,7 @@ class NothingLeft(YourError):
 
 
 class RemoteFailure(PerdureError):
-    """Base of failures that were journaled: `failure` holds type, message, traceback and causes."""
+    """Base of failures that were journaled. Fields: failure, which has a traceback and causes; its type and message."""
 
     def __init__(self, *, failure: FailureInfo, **fields: Any) -> None:
         self.failure = failure
@@ -106,14 +112,14 @@ class RemoteFailure(PerdureError):
 
 
 class StepFailed(RemoteFailure):
-    """A step failed for good: raised at its await. `failure` holds type, message, traceback and causes."""
+    """A step failed for good: raised at its await. Fields: name, attempts, and those of `RemoteFailure`."""
 
     code = "P0601"
     text = "Step {name!r} failed at attempt {attempts}: {type}: {message}."
 
 
 class ExecutionFailed(RemoteFailure):
-    """A workflow raised: seen by `handle.result()` and by a parent. `failure` tells what."""
+    """A workflow raised: seen by `handle.result()` and by a parent. Fields: execution, and those of `RemoteFailure`."""
 
     code = "P0602"
     text = "Execution {execution!r} failed: {type}: {message}."
@@ -121,28 +127,28 @@ class ExecutionFailed(RemoteFailure):
 
 
 class ExecutionCancelled(PerdureError):
-    """An execution was cancelled: seen by `handle.result()` and by a parent."""
+    """An execution was cancelled: seen by `handle.result()` and by a parent. Fields: execution, reason."""
 
     code = "P0603"
     text = "Execution {execution!r} was cancelled: {reason}."
 
 
 class ExecutionTerminated(PerdureError):
-    """An execution was ended without asking its code."""
+    """An execution was ended without asking its code. Fields: execution, reason."""
 
     code = "P0604"
     text = "Execution {execution!r} was terminated: {reason}."
 
 
 class MessageNotDelivered(PerdureError):
-    """A message from a workflow found no open receiver."""
+    """A message from a workflow found no open receiver. Fields: receiver, reason."""
 
     code = "P0605"
     text = "The message to execution {receiver!r} was not delivered: {reason}."
 
 
 class ChildNotStarted(PerdureError):
-    """A child's id was taken by another execution."""
+    """A child's id was taken by another execution. Fields: execution, reason."""
 
     code = "P0606"
     text = "Child execution {execution!r} was not started: {reason}."
@@ -169,7 +175,10 @@ class UnknownOutcome(PerdureError):
 
 
 class UndeclaredFailure(RemoteFailure):
-    """Stands for an exception among causes, or members of a group, whose class was not declared where it came from."""
+    """Stands for an exception among causes, or members of a group, whose class was not declared where it came from.
+
+    Fields: those of `RemoteFailure`.
+    """
 
     code = "P0609"
     text = "{type}: {message}."

@@ -22,7 +22,7 @@ class StoreBusy(StoreError):
 
 
 class StoreFull(StoreError):
-    """There is no space left; waiting work goes on by itself once there is."""
+    """There is no space left; waiting work goes on by itself once there is. Fields: path, detail."""
 
     code = "P0402"
     text = "No space left for {path}: {detail}."
@@ -30,7 +30,7 @@ class StoreFull(StoreError):
 
 
 class StoreReadOnly(StoreError):
-    """The file or its directory cannot be written."""
+    """The file or its directory cannot be written. Fields: path, detail."""
 
     code = "P0403"
     text = "{path} cannot be written: {detail}."
@@ -38,7 +38,7 @@ class StoreReadOnly(StoreError):
 
 
 class StoreLocked(StoreError):
-    """Another program holds a transaction open on the file."""
+    """Another program holds a transaction open on the file. Fields: path, detail."""
 
     code = "P0404"
     text = "{path} stayed locked by another program: {detail}."
@@ -46,7 +46,7 @@ class StoreLocked(StoreError):
 
 
 class StoreReplaced(StoreError):
-    """The file was deleted or replaced while in use."""
+    """The file was deleted or replaced while in use. Fields: path."""
 
     code = "P0405"
     text = "{path} was deleted or replaced while in use."
@@ -54,7 +54,7 @@ class StoreReplaced(StoreError):
 
 
 class StoreCorrupt(StoreError):
-    """The file is damaged, or is no Perdure store."""
+    """The file is damaged, or is no Perdure store. Fields: path, detail."""
 
     code = "P0406"
     text = "{path} is damaged or is no Perdure store: {detail}."
@@ -62,7 +62,7 @@ class StoreCorrupt(StoreError):
 
 
 class SchemaFromTheFuture(StoreError):
-    """A newer Perdure made this file."""
+    """A newer Perdure made this file. Fields: path, found, known."""
 
     code = "P0407"
     text = "{path} has schema {found}; this Perdure knows {known}."
@@ -70,7 +70,7 @@ class SchemaFromTheFuture(StoreError):
 
 
 class NetworkFileSystem(StoreError):
-    """The file lies where SQLite's locks cannot be trusted."""
+    """The file lies where SQLite's locks cannot be trusted. Fields: path, detail."""
 
     code = "P0408"
     text = "{path} lies on a network file system ({detail}), where SQLite's locks cannot be trusted."
@@ -78,7 +78,7 @@ class NetworkFileSystem(StoreError):
 
 
 class OwnershipLost(StoreError):
-    """Another worker took over: this one may not record any more."""
+    """Another worker took over: this one may not record any more. Fields: path, detail."""
 
     code = "P0409"
     text = "This worker no longer owns {path}: {detail}."
@@ -86,7 +86,7 @@ class OwnershipLost(StoreError):
 
 
 class StoreMissing(StoreError):
-    """There is no store where a command only looks."""
+    """There is no store where a command only looks. Fields: path."""
 
     code = "P0410"
     text = "There is no store at {path}."

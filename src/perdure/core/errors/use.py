@@ -6,7 +6,7 @@ from perdure.core.errors.base import YourError
 
 
 class InvalidDefinition(YourError):
-    """This is no valid step or workflow: raised when it is defined."""
+    """This is no valid step or workflow: raised when it is defined. Fields: name, kind, reason, fix."""
 
     code = "P0301"
     text = "{name} is no valid {kind}: {reason}."
@@ -22,7 +22,7 @@ class InvalidOption(YourError):
 
 
 class UnknownWorkflow(YourError):
-    """No workflow has this name here."""
+    """No workflow has this name here. Fields: name, known."""
 
     code = "P0303"
     text = "No workflow is named {name!r} here. Known: {known}."
@@ -30,7 +30,7 @@ class UnknownWorkflow(YourError):
 
 
 class DuplicateName(YourError):
-    """Two workflows of one engine have the same name."""
+    """Two workflows of one engine have the same name. Fields: kind, name, first, second."""
 
     code = "P0304"
     text = "Two different {kind}s are named {name!r}: {first} and {second}."
@@ -38,7 +38,7 @@ class DuplicateName(YourError):
 
 
 class WrongArguments(YourError):
-    """A call does not fit the function's signature; nothing was started."""
+    """A call does not fit the function's signature; nothing was started. Fields: name, signature, reason."""
 
     code = "P0305"
     text = "{name}{signature} was called with wrong arguments: {reason}."
@@ -46,7 +46,7 @@ class WrongArguments(YourError):
 
 
 class InvalidId(YourError):
-    """An id or name that cannot be stored or shown."""
+    """An id or name that cannot be stored or shown. Fields: value, kind, reason."""
 
     code = "P0306"
     text = "{value} is no valid {kind}: {reason}."
@@ -54,7 +54,7 @@ class InvalidId(YourError):
 
 
 class OutsideWorkflow(YourError):
-    """A function was called where it means nothing."""
+    """A function was called where it means nothing. Fields: what, place."""
 
     code = "P0307"
     text = "{what} was called outside {place}."
