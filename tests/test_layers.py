@@ -60,6 +60,7 @@ CORE_MAY_IMPORT = {
     "operator",
     "math",
     "msgspec",
+    "re",
     "types",
     "typing",
 }
