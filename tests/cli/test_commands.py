@@ -458,9 +458,16 @@ def test_what_a_message_says_to_type_works(cli: Cli) -> None:
 def test_explain_of_what_is_no_code_says_what_codes_look_like(cli: Cli) -> None:
     told = cli("explain", "nonsense")
     assert (told.code, told.out) == (2, "")
-    assert "No error has the code 'NONSENSE'" in told.err
+    assert "No error has the code or name 'nonsense'" in told.err
     assert "Codes look like P0202" in told.err
     assert "Did you mean" in cli("explain", "P0200").err
+    assert "Did you mean 'StepFailed'" in cli("explain", "StepFailled").err
+
+
+@pytest.mark.parametrize("name", ["StepFailed", "perdure.errors.StepFailed:", "stepfailed"])
+def test_explain_takes_the_name_of_an_error_as_tracebacks_show_it(cli: Cli, name: str) -> None:
+    assert cli("explain", name).out.startswith("# P0601: StepFailed")
+    assert json.loads(cli("explain", name, "--json").out)["code"] == "P0601"
 
 
 def test_the_pages_of_errors_are_installed_with_the_package() -> None:

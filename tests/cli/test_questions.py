@@ -105,7 +105,9 @@ def test_a_question_is_shown_to_people_with_what_it_is_about(
     for part in ("b100", "asks finance", "Pay this?", "about step pay", "ACME", "perdure answer ", "buy.py:"):
         assert part in shown
     assert asked(cli, "--to", "nobody") == []
-    assert "Nobody is asked anything." in cli("asks", "--to", "nobody").err
+    assert 'answer with {"verdict": string, "comment"?: string}' in shown
+    assert "Nothing is asked of 'nobody'.\n" in cli("asks", "--to", "nobody").err
+    assert "Did you mean 'finance'?" in cli("asks", "--to", "finanse").err
     [question] = asked(cli, "--limit", "1")
     assert question["about"] == {"whom": "ACME", "cents": 100}
     assert question["schema"]["$defs"]["Decision"]["required"] == ["verdict"]  # type: ignore[index]
@@ -136,4 +138,6 @@ def test_questions_are_listed_in_pages(buying: Project, worker: Spawn, spawn: Sp
     assert len(rest) == 1
     assert f"--after {cursor}" in cli("asks", "--limit", "2", "--to", "finance").err
     assert cli("asks", "--after", cursor).code == Exit.USAGE
+    assert f"--after {cursor} is no cursor of this list.\n" in cli("asks", "--after", cursor).err
+    assert "--cursor x is no cursor of this list.\n" in cli("ls", "--cursor", "x").err
     assert cli("asks", "--limit", "1001").code == Exit.USAGE

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Container
 from pathlib import Path
 
 import click
@@ -24,18 +25,17 @@ _LINK = re.compile(r"\[([^]]+)\]\(\.\./([^)#]+)[^)]*\)")  # of one page to anoth
 @click.argument("code")
 @shared_options
 def explain(code: str) -> None:
-    """Print the page of an error, by its code.
+    """Print the page of an error, by its code or name.
 
-    It says what the error means, what brings it about, what to do. Messages end with the code.
+    It says what the error means, what brings it about, what to do. Messages end with the code; tracebacks show the
+    name.
 
     \b
       perdure explain P0202
+      perdure explain StepFailed
     """
     pages = {path.stem: path for folder in _FOLDERS for path in folder.glob("P*.md")}
-    code = code.strip("[]:").upper()
-    if code not in pages:
-        hint = nearest(code, pages) or "Codes look like P0202, and stand at the end of messages."
-        raise Problem(f"No error has the code {code!r}.", hint=hint)
+    code = _code_of(code.strip("[]:"), pages)
     page = pages[code].read_text("utf-8")
     if settings().json:
         print_json({"code": code, "page": page})
@@ -44,3 +44,16 @@ def explain(code: str) -> None:
         console().print(Markdown(page), soft_wrap=False)
     else:
         click.echo(page, nl=False)
+
+
+def _code_of(wanted: str, pages: Container[str]) -> str:
+    """Of the error with this code, or with this name as tracebacks show it."""
+    kinds = [getattr(perdure.errors, name) for name in perdure.errors.__all__]
+    codes = {kind.__name__: str(vars(kind).get("code")) for kind in kinds}
+    by_name = {name.casefold(): code for name, code in codes.items() if code in pages}
+    code = by_name.get(wanted.rpartition(".")[2].casefold(), wanted.upper())
+    if code not in pages:
+        known = [text for pair in codes.items() if pair[1] in pages for text in pair]
+        hint = nearest(wanted, known) or "Codes look like P0202, and stand at the end of messages."
+        raise Problem(f"No error has the code or name {wanted!r}.", hint=hint)
+    return code

@@ -49,10 +49,13 @@ async def _gc(settings: Settings, older_s: float | None, runs_s: float | None, *
     if settings.json:
         print_json({**removed._asdict(), "dry_run": dry_run})
     else:
-        runs = f" and {counted(removed.runs, 'past run')}" if runs_s is not None else ""
-        what = f"{counted(removed.executions, 'execution')}{runs} with {counted(removed.events, 'event')}"
-        say(f"{what} {_verb(dry_run=dry_run)}.")
+        say(_told(removed, dry_run=dry_run))
 
 
-def _verb(*, dry_run: bool) -> str:
-    return "would go" if dry_run else "removed"
+def _told(removed: perdure.Removed, *, dry_run: bool) -> str:
+    counts = ((removed.executions, "execution"), (removed.runs, "past run"))
+    gone = [counted(count, noun) for count, noun in counts if count]
+    if not gone:
+        return "Nothing is that old."
+    verb = "would go" if dry_run else "removed"
+    return f"{' and '.join(gone)} with {counted(removed.events, 'event')} {verb}."

@@ -15,7 +15,7 @@ from perdure.cli.listing import Listing
 from perdure.cli.options import Settings, shared_options
 from perdure.cli.options import settings as current
 from perdure.cli.output import command_line, console, print_json, say, to_json
-from perdure.cli.problems import nearest, tidy
+from perdure.cli.problems import cursor_of, nearest, tidy
 from perdure.cli.talk import PAGE, ROWS_COMPARED, client_of, go, known, rows_of, worker_runs
 from perdure.cli.timeline import timeline
 from perdure.cli.timeline_view import View
@@ -68,7 +68,8 @@ def ls(statuses: tuple[str, ...], limit: int, **given: Any) -> None:
 
 async def _ls(settings: Settings, filters: dict[str, Any], cursor: str, limit: int) -> None:
     async with client_of(settings) as client:
-        page = await client.list(**filters, cursor=cursor, limit=limit)
+        with cursor_of("--cursor", cursor, "filters"):
+            page = await client.list(**filters, cursor=cursor, limit=limit)
         workflow = filters.get("workflow", "")
         hint = await _other_workflow(client, workflow) if workflow and not page and not cursor else ""
     if settings.json:

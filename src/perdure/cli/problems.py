@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 import re
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import perdure
@@ -71,6 +72,18 @@ def problem_of(error: perdure.PerdureError, message: str = "", *, hint: str = ""
     if isinstance(error, perdure.errors.UnknownHandler):
         hint = hint or nearest(error.fields["name"], error.fields["known"].split(", "))
     return Problem(message or tidy(without_inner(str(error))), exit_code_of(error), hint=hint, code=error.code)
+
+
+@contextlib.contextmanager
+def cursor_of(option: str, cursor: str, same: str) -> Iterator[None]:
+    """A cursor that is refused inside is told by the option that gave it."""
+    try:
+        yield
+    except perdure.errors.InvalidOption as error:
+        if not cursor or error.fields["option"] != "cursor":
+            raise
+        hint = f"A list that was cut off tells its cursor: give that, with the same {same}."
+        raise Problem(f"{option} {cursor} is no cursor of this list.", hint=hint) from None
 
 
 def without_inner(text: str) -> str:

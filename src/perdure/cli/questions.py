@@ -15,7 +15,8 @@ from perdure.cli.inputs import parse, read_text
 from perdure.cli.options import Settings, shared_options
 from perdure.cli.options import settings as current
 from perdure.cli.output import command_line, console, print_json, say, to_json
-from perdure.cli.problems import problem_of, tidy
+from perdure.cli.problems import cursor_of, nearest, problem_of, tidy
+from perdure.cli.schema_words import schema_words
 from perdure.cli.talk import client_of, go, worker_runs
 from perdure.cli.times import duration, now_ms
 from perdure.cli.values import argument_lines, value_text
@@ -40,7 +41,9 @@ def asks(to: str, limit: int, after: str) -> None:
 async def _asks(settings: Settings, to: str, limit: int, after: str) -> None:
     out = console()
     async with client_of(settings) as client:
-        page = await client.asks(to=to, cursor=after, limit=limit)
+        with cursor_of("--after", after, "--to"):
+            page = await client.asks(to=to, cursor=after, limit=limit)
+        hint = await _others(client, to) if to and not page and not after else ""
     if settings.json:
         for each in page:
             print_json(shapes.of_question(each))
@@ -50,10 +53,21 @@ async def _asks(settings: Settings, to: str, limit: int, after: str) -> None:
     for each in page:
         for line in _lines(settings, each):
             out.print(line)
+    say(_end(page, to), "dim")
+    if hint:
+        say(hint)
+
+
+def _end(page: perdure.QuestionPage, to: str) -> str:
     if page.next:
-        say(f"The first {len(page):,}. There are more: --limit, or go on with --after {page.next}", "dim")
-    else:
-        say(f"{len(page):,} open." if page else "Nobody is asked anything.", "dim")
+        return f"The first {len(page):,}. There are more: --limit, or go on with --after {page.next}"
+    nothing = f"Nothing is asked of {to!r}." if to else "Nobody is asked anything."
+    return f"{len(page):,} open." if page else nothing
+
+
+async def _others(client: perdure.Client, to: str) -> str:
+    """The nearest of those who are asked something."""
+    return nearest(to, {each.to for each in await client.asks(limit=1_000) if each.to})
 
 
 def _lines(settings: Settings, each: perdure.OpenQuestion) -> Iterator[Text]:
@@ -68,6 +82,8 @@ def _lines(settings: Settings, each: perdure.OpenQuestion) -> Iterator[Text]:
     if each.was_refused:
         by = f", by {tidy(each.refused_by)}," if each.refused_by else ""
         yield Text(f"    the last answer{by} was refused: it is not of the type that is asked for", "red")
+    if each.schema:
+        yield Text(f"    answer with {schema_words(each.schema)}")
     yield Text(f"    {command_line(settings, 'answer', each.token)} JSON", "dim")
 
 
