@@ -15,7 +15,7 @@ from tests.runtime.conftest import Lab, status, until
 from tests.runtime.noting import seen
 
 import perdure
-from perdure import step, workflow
+from perdure import errors, step, workflow
 from perdure.core.errors import EngineClosed, EngineMisused, OwnershipLost, StoreError
 from perdure.core.identity import Key
 from perdure.runtime import engine as engine_module
@@ -402,6 +402,18 @@ async def test_a_client_hears_of_the_trouble_of_the_engine_beside_it(lab: Lab) -
         answers = await asyncio.gather(*sends, return_exceptions=True)
         assert any(isinstance(answer, StoreError) and "No space left" in str(answer) for answer in answers)
         writer.pragma("max_page_count", 2**31)
+
+
+async def test_what_a_client_asked_and_no_longer_waits_for_ends(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a query to what begins in a week would hold its connection that long."""
+    monkeypatch.setattr(local, "STILL_THERE_S", 0.01)
+    async with lab.engine(listens) as engine, lab.client() as client:
+        handle = await client.start(listens, delay=3_600)
+        with pytest.raises(errors.WaitTimeout):
+            await handle.query("anything", timeout=0.05)
+        server = engine._server
+        assert server is not None
+        await until(lambda: not server._connections)
 
 
 async def test_a_start_that_could_not_be_written_is_told_as_that_and_not_as_an_id_that_is_taken(lab: Lab) -> None:

@@ -30,6 +30,7 @@ log = logging.getLogger("perdure")
 PROTOCOL = 1
 MAX_FRAME = 80 * 2**20
 MAX_CONNECTIONS = 256
+STILL_THERE_S = 1.0  # between two looks whether a client still waits
 GOODBYE_S = 1.0  # for those that are dropped when the engine stops
 MAX_SOCKET_PATH = 100  # bytes; the kernel's limit is 104 to 108
 
@@ -171,11 +172,22 @@ class LocalServer:
             await _write(writer, Reply(error=f"this engine speaks local protocol {PROTOCOL}, not {request.protocol}"))
             return
         try:
-            answer = await self._serve(request)
+            answer = await self._served(request, reader)
         except PerdureError as error:
             await _write(writer, Reply(error=str(error), problem=problem_of(error)))
         else:
             await _write(writer, _reply(answer))
+
+    async def _served(self, request: Request, reader: asyncio.StreamReader) -> Answer:
+        """The answer, as long as somebody waits for it: a query may wait for days. Raises `EOFError`: nobody does."""
+        work = asyncio.ensure_future(self._serve(request))
+        try:
+            while not (await asyncio.wait((work,), timeout=STILL_THERE_S))[0]:
+                if reader.at_eof():
+                    raise EOFError("the client did not wait")
+            return work.result()
+        finally:
+            work.cancel()
 
 
 def _reply(answer: Answer) -> Reply:

@@ -27,7 +27,7 @@ from perdure.workflow.standing import stack
 MOST_KEPT = 32
 EVENTS_PER_TURN = 256
 _encode = msgspec.msgpack.Encoder().encode
-PENDING_S = 0.01
+PENDING_S, MOST_PENDING_S = 0.01, 0.5
 
 
 class Queries:
@@ -47,14 +47,15 @@ class Queries:
             UnknownHandler, WrongArguments, QueryFailed, ReadOnlyHandler, EncodeError: as the code answers.
             NondeterminismError: an execution that is not running here does not replay with this code.
         """
-        key = query.key
+        key, pause_s = query.key, PENDING_S
         while True:
             driver = self._worker.drivers.get(key)
             if driver is None:
                 found = await self._answer_from_journal(query)
                 if found is not None:
                     return found
-                await asyncio.sleep(PENDING_S)  # it has not begun yet
+                await asyncio.sleep(pause_s)  # it has not begun yet
+                pause_s = min(pause_s * 2, MOST_PENDING_S)
             elif driver.broken is not None:
                 raise ExecutionStalled(execution=key.execution, problem=str(driver.broken))
             elif driver.is_fed:
