@@ -277,3 +277,10 @@ def test_a_module_that_runs_its_workflow_as_it_is_imported_is_told_of_the_guard(
 def test_a_definition_that_is_refused_is_told_with_its_line(cli: Cli, project: Project) -> None:
     project.write("wrong.py", "import perdure\n\n\n@perdure.workflow\ndef sync() -> None: ...\n")
     assert "wrong.py:4: 'sync' is no valid workflow" in cli("run", "wrong.py:sync").err
+
+
+def test_names_that_fit_are_not_said_to_be_meant_otherwise(cli: Cli, project: Project) -> None:
+    project.write("two.py", "import perdure\n\n\n@perdure.workflow\nasync def two(a: int, b: int) -> None: ...\n")
+    told = cli("run", "two.py:two", "--input", '{"a": 1}').err
+    assert "missing a required argument: 'b'" in told
+    assert "An object holds" not in told

@@ -39,6 +39,11 @@ async def child(value: Any) -> Any:
     return value
 
 
+@workflow(name="child2")
+async def child_renamed(value: Any) -> Any:
+    return value
+
+
 def made(fn: Code) -> Workflow[[], Any]:
     """A workflow that is always named the same, whatever its code."""
     return Workflow(fn, name="research")
@@ -95,6 +100,17 @@ def test_a_reordered_step_in_a_sequence() -> None:
     assert fields["now"] == f"#1 step 'b' at {line_of(after, 'await b')}"
     assert fields["where"] == line_of(after, "await b")
     assert "their order has changed" in fields["cause"]
+
+
+def test_a_renamed_child_workflow() -> None:
+    async def before() -> Any:
+        return await child(1)
+
+    async def after() -> Any:
+        return await child_renamed(1)
+
+    fields = complaint(before, after)
+    assert "'child' was removed or renamed, or 'child2' was added before it" in fields["cause"]
 
 
 def test_a_renamed_step() -> None:

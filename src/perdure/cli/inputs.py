@@ -118,6 +118,8 @@ def _shape_hint(parsed: Parsed, signature: inspect.Signature) -> str:
         meant = nearest(odd[0], signature.parameters) if odd else ""
         if meant:
             return f"It has no parameter {odd[0]!r}. {meant}"
+        if not odd and parsed:
+            return ""
         return "An object holds arguments by name. To pass it as the one argument, put it in an array: '[{...}]'."
     if not parsed:
         return "Give it with --input; see perdure run --help."

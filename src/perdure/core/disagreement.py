@@ -218,15 +218,20 @@ def _likely_cause(event: ev.Event, command: AnyCommand | None, waiting: Sequence
     return _mismatch(event, command, waiting)
 
 
+def _called(one: ev.Event | AnyCommand) -> str:
+    """The step, signal or workflow that it names, if it names one."""
+    return getattr(one, "name", "") or getattr(one, "workflow", "")
+
+
 def _mismatch(event: ev.Event, command: AnyCommand, waiting: Sequence[AnyCommand]) -> str:
     """Both are there under one number, and differ."""
     recorded, now = _kind(event), _KINDS[type(command)]
     if recorded != now:
         return f"a {recorded} was removed before this point, or a {now} was added: what follows has other numbers"
-    name, other = getattr(event, "name", ""), getattr(command, "name", "")
-    if name == other:
+    name, other = _called(event), _called(command)
+    if not name or name == other:
         return f"this {now} was added, removed or reordered, or something before it"
-    moved = next((each for each in waiting if getattr(each, "name", "") == name and type(each) is type(command)), None)
+    moved = next((each for each in waiting if _called(each) == name and type(each) is type(command)), None)
     if moved is not None:
         return f"the order has changed: {name!r} is asked now as #{moved.seq}{_at(moved.location)}"
     location = getattr(event, "location", "")

@@ -26,7 +26,10 @@ class UnknownWorkflow(YourError):
 
     code = "P0303"
     text = "No workflow is named {name!r} here. Known: {known}."
-    cure = "Pass it to Engine(workflows=[...]), or name the module that defines it."
+    cure = (
+        "Pass it to Engine(workflows=[...]), or name the module that defines it. "
+        "If it was renamed, @workflow(name={name!r}) keeps the old name."
+    )
 
 
 class DuplicateName(YourError):
