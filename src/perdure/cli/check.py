@@ -12,13 +12,13 @@ from rich.text import Text
 
 import perdure
 from perdure import journal as jn
+from perdure.cli.client import client_of, go, rows_of
 from perdure.cli.modules import AnyWorkflow, load_module, workflows_of
 from perdure.cli.options import Exit, Settings, shared_options
 from perdure.cli.options import settings as current
 from perdure.cli.output import console, print_json, say
 from perdure.cli.problems import Problem, tidy
 from perdure.cli.progress import progress
-from perdure.cli.talk import client_of, go, rows_of
 from perdure.cli.words import counted
 from perdure.store.reader import statuses
 from perdure.testing import golden
@@ -69,15 +69,15 @@ async def _check(settings: Settings, workflows: dict[str, AnyWorkflow], closed: 
     bad: list[Verdict] = []
     replayed: Counter[bool] = Counter()
     async with client_of(settings) as client:
-        with progress(settings, "replaying", "executions", await _total(client, closed)) as told:
+        with progress(settings, "replaying", "executions", await _total(client, closed)) as bar:
             async for row in _wanted(client, closed):
                 verdict = await _verdict(client, row, workflows, ignore)
-                told.advance()
+                bar.advance()
                 if verdict is None:
                     continue
                 replayed[_is_open(row)] += 1
                 if settings.json:
-                    print_json(_told(verdict))
+                    print_json(_as_json(verdict))
                 if verdict.problem is not None:
                     bad.append(verdict)
     if not settings.json:
@@ -123,7 +123,7 @@ async def _wanted(client: perdure.Client, closed: int) -> AsyncIterator[jn.Row]:
             return
 
 
-def _told(verdict: Verdict) -> dict[str, object]:
+def _as_json(verdict: Verdict) -> dict[str, object]:
     row, problem = verdict
     why = {"code": problem.code, "problem": tidy(str(problem))} if problem is not None else {}
     return {"id": row.key.execution, "workflow": row.workflow, "status": row.status, "goes_on": problem is None, **why}

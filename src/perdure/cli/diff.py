@@ -12,14 +12,14 @@ from rich.text import Text
 import perdure
 from perdure import journal as jn
 from perdure.cli import shapes
+from perdure.cli.client import client_of, go, known
 from perdure.cli.options import Settings, shared_options
 from perdure.cli.options import settings as current
 from perdure.cli.output import console, print_json, say
 from perdure.cli.problems import Problem, tidy
-from perdure.cli.talk import client_of, go, known
 from perdure.cli.timeline import Mark
 from perdure.cli.values import arguments_text, cut, value_text
-from perdure.cli.words import GLYPHS, drawable, failure_line, status_sign
+from perdure.cli.words import GLYPHS, counted, drawable, failure_line, status_sign
 
 MOST_SHOWN = 200
 SIGNS: dict[str, tuple[str, str]] = {"differs": ("≠", "bold yellow"), "left": ("<", "red"), "right": (">", "green")}
@@ -112,8 +112,8 @@ async def _print_json(sides: Sides, found: AsyncIterator[jn.Pair], limit: int) -
         if same:
             print_json({"relation": "same", "events": same})
         same, shown = 0, shown + 1
-        told = {name: None if each is None else shapes.of_recorded(each) for name, each in _both(pair)}
-        print_json({"relation": pair.relation, **told})
+        events = {name: None if each is None else shapes.of_recorded(each) for name, each in _both(pair)}
+        print_json({"relation": pair.relation, **events})
     if same:
         print_json({"relation": "same", "events": same})
 
@@ -141,7 +141,7 @@ class _Drawn:
             if shown == limit:
                 say(f"There is more: --limit {limit * 2}", "dim")
                 break
-            parted = parted or f"They part after {total:,} event{'s' * (total != 1)}."
+            parted = parted or f"They part after {counted(total, 'event')}."
             self._same(same)
             same, shown = 0, shown + 1
             self._pair(pair)
@@ -177,7 +177,7 @@ class _Drawn:
     def _event(self, recorded: jn.Recorded | None) -> Text:
         if recorded is None:
             return self._cell(Text())
-        mark, title, value = _told(recorded.event)
+        mark, title, value = _in_a_line(recorded.event)
         glyph, _, style = GLYPHS[mark]
         room = self.width - NUMBER - 2
         title = cut(title, room)
@@ -195,7 +195,7 @@ class _Drawn:
 _NOT_TOLD = jn.FailureInfo("?", "")
 
 
-def _told(event: jn.AnyEvent) -> tuple[Mark, str, str]:
+def _in_a_line(event: jn.AnyEvent) -> tuple[Mark, str, str]:
     """Sign, title and value of an event, on one line."""
     match event:
         case jn.ExecutionStarted():
@@ -212,12 +212,12 @@ def _told(event: jn.AnyEvent) -> tuple[Mark, str, str]:
         case jn.SignalReceived():
             return "signal", f"signal {event.name}", _line(value_text(event.value))
         case jn.ClosingEvent():
-            return _told_end(event)
+            return _end_in_a_line(event)
         case _:
             return "note", _words(event), _line(value_text(getattr(event, "result", None)))
 
 
-def _told_end(event: jn.ClosingEvent) -> tuple[Mark, str, str]:
+def _end_in_a_line(event: jn.ClosingEvent) -> tuple[Mark, str, str]:
     match event:
         case jn.ExecutionCompleted():
             return "done", "completed", _line(value_text(event.result))

@@ -17,12 +17,12 @@ from rich.text import Text
 
 import perdure
 from perdure import journal as jn
+from perdure.cli.client import client_of, go
 from perdure.cli.options import Exit, Settings, shared_options
 from perdure.cli.options import settings as current
 from perdure.cli.output import command_line, console, print_json
 from perdure.cli.problems import problem_of, tidy
 from perdure.cli.progress import Progress, progress
-from perdure.cli.talk import client_of, go
 from perdure.store.reader import integrity, local_owner, sqlite_version, statuses
 
 LITTLE_SPACE = 100 * 2**20
@@ -49,9 +49,9 @@ def doctor() -> int:
     something is wrong with the store or the disk, else 0.
     """
     settings = current()
-    with progress(settings, "looking at the disk") as told:
-        findings = [*_machine(), *_disk(settings, told)]
-        told.begin("looking into the store")
+    with progress(settings, "looking at the disk") as bar:
+        findings = [*_machine(), *_disk(settings, bar)]
+        bar.begin("looking into the store")
         findings += go(_store(settings))
     if settings.json:
         for finding in findings:
@@ -72,7 +72,7 @@ def _machine() -> Iterator[Finding]:
     )
 
 
-def _disk(settings: Settings, told: Progress) -> Iterator[Finding]:
+def _disk(settings: Settings, bar: Progress) -> Iterator[Finding]:
     path = Path(settings.store_name).absolute()
     folder = path.parent
     if not folder.is_dir():
@@ -92,7 +92,7 @@ def _disk(settings: Settings, told: Progress) -> Iterator[Finding]:
     cure = "" if size < BIG_LOG else "Something reads for very long: end it, and the log shrinks by itself."
     yield Finding("Write-ahead log", f"{size / 2**20:.1f} MiB", size < BIG_LOG, cure)
     if path.is_file():
-        told.begin(f"checking {path.stat().st_size / 2**20:,.1f} MiB")
+        bar.begin(f"checking {path.stat().st_size / 2**20:,.1f} MiB")
         yield _integrity(path)
 
 
@@ -108,8 +108,8 @@ async def _store(settings: Settings) -> list[Finding]:
         async with client_of(settings) as client:
             return [finding async for finding in _inside(settings, client)]
     except perdure.PerdureError as error:
-        told = problem_of(error)
-        return [Finding("Store", tidy(settings.store_name), well=False, cure=told.message)]
+        problem = problem_of(error)
+        return [Finding("Store", tidy(settings.store_name), well=False, cure=problem.message)]
 
 
 async def _inside(settings: Settings, client: perdure.Client) -> AsyncIterator[Finding]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import click
 
 import perdure
+from perdure.cli.client import client_of, go
 from perdure.cli.options import Settings, shared_options
 from perdure.cli.options import settings as current
 from perdure.cli.output import print_json, say
 from perdure.cli.progress import progress
-from perdure.cli.talk import client_of, go
 from perdure.cli.times import SPAN, span_of
 from perdure.cli.words import counted
 
@@ -40,10 +40,10 @@ def gc(older_than: str | None, runs_older_than: str | None, *, dry_run: bool) ->
 async def _gc(settings: Settings, older_s: float | None, runs_s: float | None, *, dry_run: bool) -> None:
     what = "executions" if older_s is not None else "runs"
     async with client_of(settings) as client:
-        with progress(settings, "counting" if dry_run else "removing", what) as told:
+        with progress(settings, "counting" if dry_run else "removing", what) as bar:
 
             def reach(so_far: perdure.Removed) -> None:
-                told.reach(so_far.executions + so_far.runs)
+                bar.reach(so_far.executions + so_far.runs)
 
             removed = await client.collect(older_than=older_s, runs_older_than=runs_s, dry_run=dry_run, progress=reach)
     if settings.json:

@@ -19,28 +19,28 @@ from perdure.cli.words import failure_line, first_line, status_sign, waits_text
 LABEL_WIDTH = 12
 
 
-def header(row: jn.Row, told: Timeline, *, width: int, full: bool, now_ms: int) -> Iterator[Text]:
+def header(row: jn.Row, timeline: Timeline, *, width: int, full: bool, now_ms: int) -> Iterator[Text]:
     """Its lines: the title, then a label and a value each."""
     sign, style = status_sign(row.status)
     age = duration(now_ms - row.created_at_ms)
     took = f"for {age}" if row.closed_at_ms is None else f"took {duration(row.closed_at_ms - row.created_at_ms)}"
     yield Text.assemble((row.key.execution, "bold"), "  ", (sign, style), f"  {took}")
-    for label, value, colour in _facts(row, told, f"{clock(row.created_at_ms)}, {age} ago", now_ms):
+    for label, value, colour in _facts(row, timeline, f"{clock(row.created_at_ms)}, {age} ago", now_ms):
         if value:
             text = tidy(value)
             shown = text if full else cut(text, width - LABEL_WIDTH)
             yield Text.assemble((f"  {label:<{LABEL_WIDTH - 2}}", "dim"), (shown, colour))
 
 
-def _facts(row: jn.Row, told: Timeline, started: str, now_ms: int) -> Iterator[tuple[str, str, str]]:
+def _facts(row: jn.Row, timeline: Timeline, started: str, now_ms: int) -> Iterator[tuple[str, str, str]]:
     yield "workflow", row.workflow, ""
     yield "started", started, ""
     yield from _start_facts(row, now_ms)
-    yield "parent", told.parent.execution if told.parent is not None else "", ""
-    yield "input", arguments_text(told.input), ""
-    yield "state", value_text(told.state), ""
-    yield "result", value_text(told.result) or ("null" if told.closing == "completed" else ""), ""
-    yield "failure", failure_line(told.failure) if told.failure is not None else "", "red"
+    yield "parent", timeline.parent.execution if timeline.parent is not None else "", ""
+    yield "input", arguments_text(timeline.input), ""
+    yield "state", value_text(timeline.state), ""
+    yield "result", value_text(timeline.result) or ("null" if timeline.closing == "completed" else ""), ""
+    yield "failure", failure_line(timeline.failure) if timeline.failure is not None else "", "red"
     yield "waits for", waits_text(row, now_ms), "yellow"
     yield "stalled", first_line(row.problem), "red"
     deaths = f"its worker died {row.recoveries} times since it last made progress"

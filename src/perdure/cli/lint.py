@@ -15,6 +15,7 @@ from perdure.cli.options import Exit, shared_options
 from perdure.cli.options import settings as current
 from perdure.cli.output import console, print_json, say
 from perdure.cli.problems import Problem
+from perdure.cli.words import counted
 
 
 @click.command()
@@ -56,7 +57,7 @@ def _print(findings: list[perdure.Finding]) -> None:
         out.print(Text.assemble(place, " ", (finding.code, "bold"), f" {finding.message} ", (finding.cure, "dim")))
     files = len({finding.file for finding in findings})
     if findings:
-        say(f"{len(findings)} finding{'s' if len(findings) > 1 else ''} in {files} file{'s' if files > 1 else ''}.")
+        say(f"{counted(len(findings), 'finding')} in {counted(files, 'file')}.")
     else:
         say("Nothing found.", "dim")
 

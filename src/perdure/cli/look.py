@@ -10,13 +10,13 @@ from rich.text import Text
 import perdure
 from perdure import journal as jn
 from perdure.cli import shapes
+from perdure.cli.client import PAGE, ROWS_COMPARED, client_of, go, known, rows_of, worker_runs
 from perdure.cli.filters import filters_of
 from perdure.cli.listing import Listing
 from perdure.cli.options import Settings, shared_options
 from perdure.cli.options import settings as current
 from perdure.cli.output import command_line, console, print_json, say, to_json
 from perdure.cli.problems import cursor_of, nearest, tidy
-from perdure.cli.talk import PAGE, ROWS_COMPARED, client_of, go, known, rows_of, worker_runs
 from perdure.cli.timeline import timeline
 from perdure.cli.timeline_view import View
 from perdure.cli.times import now_ms
@@ -146,5 +146,5 @@ async def _show(settings: Settings, execution_id: str, *, full: bool) -> None:
         print_json({**shapes.of_description(row), **now, "journal": events})
         return
     clean = {session: end for session, end in ends.items() if end is not None}
-    told = timeline(journal, running, alone=alone, clean=clean, unfold=full)
-    View(console(), row, told, full=full, now_ms=now_ms(), worker=worker).draw()
+    story = timeline(journal, running, alone=alone, clean=clean, unfold=full)
+    View(console(), row, story, full=full, now_ms=now_ms(), worker=worker).draw()

@@ -153,6 +153,6 @@ def _is_library(filename: str) -> bool:
 
 def bug(error: BaseException) -> Problem:
     """What should not happen: with its traceback, for the report."""
-    told = tidy("".join(traceback.format_exception(error)))
-    sys.stderr.write(told)
+    text = tidy("".join(traceback.format_exception(error)))
+    sys.stderr.write(text)
     return Problem("This is a bug in Perdure; nothing that was recorded is lost. Please report it.", Exit.BUG)

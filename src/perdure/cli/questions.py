@@ -10,14 +10,14 @@ from rich.text import Text
 import perdure
 from perdure import journal as jn
 from perdure.cli import shapes
-from perdure.cli.act import told
+from perdure.cli.client import client_of, go, worker_runs
+from perdure.cli.control import say_sent
 from perdure.cli.inputs import parse, read_text
 from perdure.cli.options import Settings, shared_options
 from perdure.cli.options import settings as current
 from perdure.cli.output import command_line, console, print_json, say, to_json
 from perdure.cli.problems import cursor_of, nearest, problem_of, tidy
 from perdure.cli.schema_words import schema_words
-from perdure.cli.talk import client_of, go, worker_runs
 from perdure.cli.times import duration, now_ms
 from perdure.cli.values import argument_lines, value_text
 
@@ -120,4 +120,4 @@ async def _answer(settings: Settings, token: str, value: jn.Payload, by: str) ->
                 raise
             message = f"This answers no question: {error.fields['state']}."
             raise problem_of(error, message, hint=f"{command_line(settings, 'asks')} lists open questions.") from None
-        told(settings, execution, f"{execution} has its answer.", worker=worker_runs(client))
+        say_sent(settings, execution, f"{execution} has its answer.", worker=worker_runs(client))

@@ -11,13 +11,13 @@ from rich.text import Text
 import perdure
 from perdure import journal as jn
 from perdure.cli import shapes
-from perdure.cli.act import told
+from perdure.cli.client import client_of, go, known, worker_runs
+from perdure.cli.control import say_sent
 from perdure.cli.inputs import parse, read_text
 from perdure.cli.options import Settings, shared_options
 from perdure.cli.options import settings as current
 from perdure.cli.output import command_line, console, print_json, say
 from perdure.cli.problems import Problem, tidy
-from perdure.cli.talk import client_of, go, known, worker_runs
 from perdure.cli.times import duration, now_ms
 from perdure.cli.values import argument_lines
 from perdure.cli.words import failure_line
@@ -113,4 +113,4 @@ async def _resolve(settings: Settings, execution_id: str, seq: int, decision: An
             type(decision), "happened"
         )
         text = f"Step #{seq} of {execution_id}: {outcome.replace('_', ' ')}."
-        told(settings, execution_id, text, worker=worker_runs(client), seq=seq, outcome=outcome)
+        say_sent(settings, execution_id, text, worker=worker_runs(client), seq=seq, outcome=outcome)

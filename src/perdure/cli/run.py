@@ -12,6 +12,7 @@ import click
 from rich.text import Text
 
 import perdure
+from perdure.cli.client import go
 from perdure.cli.inputs import arguments
 from perdure.cli.modules import AnyWorkflow, find_codec, find_workflow
 from perdure.cli.options import Exit, Settings, shared_options
@@ -20,7 +21,6 @@ from perdure.cli.output import command_line, console, print_json, print_result, 
 from perdure.cli.problems import Problem, exit_code_of, problem_of, tidy
 from perdure.cli.starting import chosen, start_options
 from perdure.cli.stopping import Stopped, Stopper
-from perdure.cli.talk import go
 from perdure.cli.words import failure_line, without_pointers
 from perdure.cli.worker import log_to_stderr
 from perdure.store.reader import local_owner

@@ -15,10 +15,10 @@ from rich.text import Text
 
 import perdure
 from perdure import journal as jn
+from perdure.cli.client import client_of, go
 from perdure.cli.options import SecondsType, Settings, shared_options
 from perdure.cli.options import settings as current
 from perdure.cli.output import console, print_json
-from perdure.cli.talk import client_of, go
 from perdure.cli.times import now_ms
 from perdure.cli.top_view import KEPT, Reading, line, lines
 from perdure.store.reader import statuses

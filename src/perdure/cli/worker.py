@@ -10,13 +10,13 @@ from typing import Any
 import click
 
 import perdure
+from perdure.cli.client import go
 from perdure.cli.modules import find_codec, load_module, workflows_of
 from perdure.cli.options import SECONDS, Settings, shared_options
 from perdure.cli.options import settings as current
 from perdure.cli.output import print_json, say
 from perdure.cli.problems import Problem, problem_of, tidy
 from perdure.cli.stopping import Stopped, Stopper
-from perdure.cli.talk import go
 from perdure.cli.times import span_of
 
 

@@ -1,25 +1,22 @@
-"""`perdure fork` and `rewind`: another way from an earlier event on. `perdure stack`: where the tasks stand now."""
+"""`perdure fork` and `rewind`: another way from an earlier event on."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import click
-from rich.text import Text
 
 import perdure
 from perdure import journal as jn
-from perdure.cli import shapes
-from perdure.cli.act import told
+from perdure.cli.client import client_of, go, known, worker_runs
+from perdure.cli.control import say_sent
 from perdure.cli.inputs import parse, read_text
 from perdure.cli.modules import AnyWorkflow, load_module, workflows_of
 from perdure.cli.options import EVENT, Settings, shared_options
 from perdure.cli.options import settings as current
-from perdure.cli.output import command_line, console, print_json, say
+from perdure.cli.output import command_line, say
 from perdure.cli.problems import Problem, nearest, problem_of
-from perdure.cli.talk import client_of, go, known, worker_runs
-from perdure.cli.times import duration, now_ms
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -94,7 +91,7 @@ async def _fork(
         place = origin.at if origin is not None else 0
         text = f"{handle.id} begins as {execution_id} before event {place}."
         facts = {"fork_of": execution_id, "at": place}
-        told(settings, handle.id, text, worker=worker_runs(client), **facts)
+        say_sent(settings, handle.id, text, worker=worker_runs(client), **facts)
     if not settings.json:
         say(command_line(settings, "diff", execution_id, handle.id), "dim")
 
@@ -128,7 +125,7 @@ async def _rewind(
         origin = (await handle.describe()).origin
         place = origin.at if origin is not None else 0
         text = f"{execution_id} goes on from before event {place}."
-        told(settings, execution_id, text, worker=worker_runs(client), at=place, was=row.run)
+        say_sent(settings, execution_id, text, worker=worker_runs(client), at=place, was=row.run)
 
 
 def _replaced(given: Sequence[str]) -> dict[int, Any]:
@@ -150,40 +147,3 @@ def _workflow(row: jn.Row, module: str | None) -> AnyWorkflow | None:
     if row.workflow not in found:
         raise Problem(f"{module} has no workflow {row.workflow!r}.", hint=nearest(row.workflow, found))
     return found[row.workflow]
-
-
-@click.command()
-@click.argument("execution_id", metavar="ID")
-@shared_options
-def stack(execution_id: str) -> None:
-    """Show where the tasks of execution ID stand.
-
-    Of each its lines of code, and what the innermost of them awaits. A worker must run: it has the code.
-    """
-    go(_stack(current(), execution_id))
-
-
-async def _stack(settings: Settings, execution_id: str) -> None:
-    async with client_of(settings) as client:
-        row = await known(client, execution_id)
-        found = await client.handle(execution_id).stack()
-    if settings.json:
-        print_json({"id": execution_id, "status": row.status, **shapes.of_struct(found)})
-        return
-    out = console()
-    for each in found.waiting:
-        for line in _lines(each):
-            out.print(line)
-    if found.more:
-        say(f"{found.more:,} more tasks.", "dim")
-    if not found.waiting:
-        say(f"{execution_id} is {row.status}: nothing of it waits.", "dim")
-
-
-def _lines(each: jn.Waiting) -> Iterator[Text]:
-    number = f" #{each.seq}" if each.seq else ""
-    left_ms = each.due_at_ms - now_ms()
-    due = f", due in {duration(left_ms)}" if each.due_at_ms and left_ms > 0 else ", due" if each.due_at_ms else ""
-    yield Text.assemble((each.task, "bold"), "  awaits ", (f"{each.awaits or 'something'}{number}{due}", "yellow"))
-    for frame in each.frames:
-        yield Text.assemble(f"    {frame.place}", (f" in {frame.function}", "dim"))

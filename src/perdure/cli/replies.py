@@ -9,13 +9,13 @@ from typing import Any
 import click
 
 import perdure
-from perdure.cli.act import NOBODY
+from perdure.cli.client import client_of, go, known, worker_runs
+from perdure.cli.control import NOBODY
 from perdure.cli.inputs import parse, read_text
 from perdure.cli.options import SECONDS, Exit, Settings, shared_options
 from perdure.cli.options import settings as current
 from perdure.cli.output import command_line, print_json, print_result, say, to_json
 from perdure.cli.problems import Problem, exit_code_of
-from perdure.cli.talk import client_of, go, known, worker_runs
 from perdure.journal import OPEN_STATUSES
 
 _values = click.argument("values", metavar="[JSON]...", nargs=-1)

@@ -18,6 +18,7 @@ from rich.text import Text
 import perdure
 from perdure import journal as jn
 from perdure.cli import shapes
+from perdure.cli.client import client_of, go, known, rows_of
 from perdure.cli.inputs import standard_input
 from perdure.cli.modules import find_codec
 from perdure.cli.options import EVENT, Exit, Settings, shared_options
@@ -25,7 +26,6 @@ from perdure.cli.options import settings as current
 from perdure.cli.output import console, print_json, say, to_json
 from perdure.cli.problems import Problem, problem_of
 from perdure.cli.progress import progress
-from perdure.cli.talk import client_of, go, known, rows_of
 from perdure.cli.times import clock
 from perdure.cli.words import counted
 from perdure.store.reader import statuses
@@ -57,12 +57,12 @@ async def _journal(settings: Settings, execution_id: str, start: int, limit: int
     chosen = events[start : start + limit]
     out = console()
     for recorded in chosen:
-        told = shapes.of_recorded(recorded)
+        shown = shapes.of_recorded(recorded)
         if settings.json:
-            print_json(told)
+            print_json(shown)
             continue
-        fields = {name: value for name, value in told.items() if name not in _HEADER and _tells(recorded, name, value)}
-        head = Text.assemble((f"{recorded.position:>6}  ", "dim"), clock(recorded.at_ms), "  ", (told["type"], "bold"))
+        fields = {name: value for name, value in shown.items() if name not in _HEADER and _tells(recorded, name, value)}
+        head = Text.assemble((f"{recorded.position:>6}  ", "dim"), clock(recorded.at_ms), "  ", (shown["type"], "bold"))
         out.print(Text.assemble(head, "  ", to_json(fields) if fields else ""))
     if start >= len(events):
         say(f"{execution_id} has {counted(len(events), 'event')}, the last of them {len(events) - 1}.", "yellow")
@@ -129,7 +129,7 @@ async def _export(settings: Settings, ids: Collection[str], file: TextIO, *, dec
         for execution_id in ids:
             await known(client, execution_id)
         total = len(ids) or sum((await asyncio.to_thread(statuses, client.store, client.namespace)).values())
-        with progress(settings, "exporting", "executions", total, beside=file) as told:
+        with progress(settings, "exporting", "executions", total, beside=file) as bar:
             held: list[str] = []
             async for execution_id in _wanted(client, ids):
                 try:
@@ -139,7 +139,7 @@ async def _export(settings: Settings, ids: Collection[str], file: TextIO, *, dec
                 _write(file, held, followed=True)
                 held = lines
                 count += 1
-                told.advance()
+                bar.advance()
             _write(file, held, followed=False)
     say(f"{counted(count, 'execution')} exported.", "dim")
 
@@ -203,24 +203,24 @@ def _restoring(settings: Settings) -> Iterator[golden.Restoring]:
 def _import(settings: Settings, name: str, file: TextIO) -> int:
     """Nothing is written before all of it was read."""
     done, taken, private = 0, list[str](), False
-    with progress(settings, "reading", "executions") as told:
+    with progress(settings, "reading", "executions") as bar:
         total = 0
         for header, _ in _parts(name, file):
             private = private or golden.is_private(header)
-            told.reach(total := total + 1)
+            bar.reach(total := total + 1)
         with _restoring(settings) as restoring:
             if private and not restoring.is_private:
                 raise Problem(
                     "What is in the file was encrypted in its store, and would not be in this one.",
                     hint="Name a codec: --codec MODULE:NAME, or PERDURE_CODEC.",
                 )
-            told.begin("importing", "executions", total)
+            bar.begin("importing", "executions", total)
             for header, events in _parts(name, file):
                 if restoring.restore(header["execution"], events):
                     done += 1
                 else:
                     taken.append(header["execution"])
-                told.advance()
+                bar.advance()
     if settings.json:
         print_json({"imported": done, "taken": taken})
     else:

@@ -6,12 +6,12 @@ from typing import Any
 
 import click
 
+from perdure.cli.client import client_of, go, known, worker_runs
 from perdure.cli.inputs import parse, read_text
 from perdure.cli.options import Settings, shared_options
 from perdure.cli.options import settings as current
 from perdure.cli.output import command_line, print_json, say
 from perdure.cli.problems import nearest
-from perdure.cli.talk import client_of, go, known, worker_runs
 
 NOBODY = "No worker runs on this store: it is kept until one does."
 
@@ -41,7 +41,9 @@ async def _signal(settings: Settings, execution_id: str, name: str, data: Any, m
     async with client_of(settings) as client:
         row = await known(client, execution_id)
         await client.handle(execution_id).signal(name, data, id=message_id)
-        told(settings, execution_id, f"Sent signal {name} to {execution_id}.", worker=worker_runs(client), signal=name)
+        say_sent(
+            settings, execution_id, f"Sent signal {name} to {execution_id}.", worker=worker_runs(client), signal=name
+        )
     waited = [each.removeprefix("signal ") for each in row.waits_for.split(", ") if each.startswith("signal ")]
     if not settings.json and waited and name not in waited and (hint := nearest(name, waited)):
         say(
@@ -66,7 +68,7 @@ async def _cancel(settings: Settings, execution_id: str, reason: str) -> None:
     async with client_of(settings) as client:
         await known(client, execution_id)
         await client.handle(execution_id).cancel(reason)
-        told(settings, execution_id, f"Asked {execution_id} to cancel.", worker=worker_runs(client), cancel=reason)
+        say_sent(settings, execution_id, f"Asked {execution_id} to cancel.", worker=worker_runs(client), cancel=reason)
 
 
 @click.command()
@@ -87,7 +89,7 @@ async def _terminate(settings: Settings, execution_id: str, reason: str) -> None
         await known(client, execution_id)
         await client.handle(execution_id).terminate(reason)
         text = f"Asked to terminate {execution_id}."
-        told(settings, execution_id, text, worker=worker_runs(client), terminate=reason)
+        say_sent(settings, execution_id, text, worker=worker_runs(client), terminate=reason)
 
 
 @click.command()
@@ -107,7 +109,7 @@ async def _pause(settings: Settings, execution_id: str, reason: str) -> None:
     async with client_of(settings) as client:
         await known(client, execution_id)
         await client.handle(execution_id).pause(reason)
-        told(settings, execution_id, f"Asked {execution_id} to pause.", worker=worker_runs(client), pause=reason)
+        say_sent(settings, execution_id, f"Asked {execution_id} to pause.", worker=worker_runs(client), pause=reason)
 
 
 @click.command()
@@ -131,7 +133,7 @@ async def _resume(settings: Settings, execution_id: str) -> None:
             f"{execution_id} is {row.status}, neither paused nor stalled: it is left as it is.",
         )
         running = worker_runs(client)
-        told(settings, execution_id, goes_on if waits else not_waiting, worker=running, was=row.status)
+        say_sent(settings, execution_id, goes_on if waits else not_waiting, worker=running, was=row.status)
         if row.status == "stalled" and running and not settings.json:
             say(
                 f"If it stalls again, restart the worker with the fixed code. See {_show(settings, execution_id)}",
@@ -139,7 +141,7 @@ async def _resume(settings: Settings, execution_id: str) -> None:
             )
 
 
-def told(settings: Settings, execution_id: str, text: str, *, worker: bool, **facts: Any) -> None:
+def say_sent(settings: Settings, execution_id: str, text: str, *, worker: bool, **facts: Any) -> None:
     """Say what was sent, and whether anybody is there to take it."""
     if settings.json:
         print_json({"id": execution_id, **facts, "worker_runs": worker})

@@ -169,7 +169,7 @@ def test_standard_input_that_is_closed_is_told(project: Project) -> None:
 
 def test_memory_is_that_of_one_journal_not_of_the_file(exported: list[str], project: Project) -> None:
     """The file is read line by line; what it holds is not kept."""
-    from perdure.cli.carry import _parts  # noqa: PLC0415 - only here
+    from perdure.cli.journals import _parts  # noqa: PLC0415 - only here
 
     class Counted(io.StringIO):
         read_so_far = 0
