@@ -7,6 +7,7 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
+import msgspec
 import pytest
 from tests.runtime.conftest import Lab, ShiftedClock, kinds, of_kind, status, until
 from tests.runtime.noting import echo, note, seen
@@ -15,6 +16,7 @@ import perdure
 from perdure import step, workflow
 from perdure.core import events as ev
 from perdure.core.errors import NotDeterministic, WaitTimeout
+from perdure.runtime.suspects import Suspects
 from perdure.store.reader import runs_alone
 
 
@@ -791,6 +793,23 @@ async def test_what_kills_its_worker_again_and_again_runs_alone_and_then_stalls_
         assert await told_alone(lab, ids) == []
         await engine.handle(alone).resume()
         assert await engine.handle(alone).result(timeout=30) == alone
+
+
+async def test_of_one_that_waits_to_run_alone_the_row_that_was_read_last_counts(lab: Lab) -> None:
+    """It may have been rewound meanwhile."""
+    async with lab.engine(echo) as engine:
+        worker, loaded = engine._running(), list[Any]()
+        for name in ("a", "b", "c"):
+            await (await engine.start(echo, name, id=name)).result()
+        rows = [await engine.handle(name).describe() for name in ("a", "b", "c")]
+        suspects = Suspects(worker, loaded.append)
+        for row in rows:
+            suspects.add(row)
+            suspects.next()
+        suspects.add(later := msgspec.structs.replace(rows[1], run="later"))
+        for row in rows:
+            suspects.passed(row.key)
+        assert loaded == [rows[0], later, rows[2]]
 
 
 # --- memory, timers, restarts ---

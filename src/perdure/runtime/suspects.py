@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Protocol
 
@@ -37,7 +38,7 @@ class Suspects:
     def __init__(self, worker: Home, load: Callable[[Row], None]) -> None:
         self._worker = worker
         self._load = load  # bring it into memory
-        self._waiting: list[Row] = []
+        self._waiting: OrderedDict[Key, Row] = OrderedDict()
         self._current: Row | None = None
 
     def has_turn(self, key: Key) -> bool:
@@ -45,15 +46,16 @@ class Suspects:
         return self._current is not None and self._current.key == key
 
     def add(self, row: Row) -> None:
-        """Queue it, unless it waits already or has its turn."""
-        if not self.has_turn(row.key) and all(each.key != row.key for each in self._waiting):
-            self._waiting.append(row)
+        """Queue it, unless it has its turn. One that waits keeps its place: its row may be another by now."""
+        if not self.has_turn(row.key):
+            self._waiting[row.key] = row
 
     def next(self) -> None:
         """Give the next one its turn: until it made progress, waits, or a minute is over."""
         if self._current is not None or not self._waiting or self._worker.stopping:
             return
-        row = self._current = self._waiting.pop(0)
+        _, row = self._waiting.popitem(last=False)
+        self._current = row
         self._worker.steps.alone = row.key
         log.warning("execution %s was active at %d unclean deaths: it runs alone", row.key.execution, row.recoveries)
         asyncio.get_running_loop().call_later(ALONE_AT_MOST_S, self.passed, row.key)
