@@ -342,6 +342,29 @@ async def test_what_is_written_while_its_row_is_read_is_not_missed(lab: Lab) -> 
         assert await engine.handle("x").result(timeout=30) == "b"
 
 
+async def test_what_is_rewound_while_its_row_is_read_is_not_missed(lab: Lab) -> None:
+    """The row is of the run that has ended: of the one that began meanwhile nobody hears again."""
+    async with lab.engine(echo) as engine:
+        handle = await engine.start(echo, "a", id="x")
+        assert await handle.result() == "a"
+        key, read, asked, go_on = handle.key, engine.store.row, threading.Event(), threading.Event()
+
+        def slow(wanted: Any) -> Any:
+            found = read(wanted)
+            if not asked.is_set():
+                asked.set()
+                go_on.wait(10)
+            return found
+
+        engine.store.row = slow  # type: ignore[method-assign]
+        engine._running().arrivals.woken([key])
+        await asyncio.to_thread(asked.wait, 10)
+        await handle.rewind(at=2)
+        go_on.set()
+        assert await handle.result(timeout=20) == "a"
+        assert seen == ["a", "a"]
+
+
 async def test_children_of_what_is_replaced_follow_their_policies(lab: Lab) -> None:
     @workflow(name="parent")
     async def parent() -> None:

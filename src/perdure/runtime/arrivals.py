@@ -62,6 +62,7 @@ class Arrivals:
         """Another run has taken its place. Whether it is being read: then it is read again."""
         if key in self._loading:
             self._outdated.add(key)
+            self._woken_while_loading.add(key)
             return True
         return False
 
