@@ -142,6 +142,8 @@ async def test_what_goes_on_as_a_workflow_that_nobody_defines_waits_for_who_does
 
     async with lab.engine(moves) as engine:
         handle = await engine.start(moves, 4, id="x")
+        with pytest.raises(perdure.ExecutionStalled):  # also for who has waited for it since before
+            await handle.result(timeout=30)
         row = await status(handle, "stalled")
         assert (row.workflow, row.waits_for) == ("elsewhere", "UnknownWorkflow")
     async with lab.engine(other) as engine:

@@ -17,6 +17,7 @@ from perdure import step, workflow
 from perdure.core import events as ev
 from perdure.core.errors import NotDeterministic, WaitTimeout
 from perdure.runtime.suspects import Suspects
+from perdure.store.memory import MemoryStore
 from perdure.store.reader import runs_alone
 
 
@@ -900,6 +901,25 @@ async def says_and_goes(receiver: str) -> str:
     task = asyncio.create_task(perdure.external(receiver).signal("go", "said in leaving"))
     await asyncio.sleep(0)
     return f"gone without {task.get_name()}"
+
+
+async def test_who_waits_for_what_another_worker_takes_over_hears_of_its_end() -> None:
+    @workflow(name="shared")
+    async def shared() -> str:
+        return await perdure.receive("go", str)
+
+    store = MemoryStore(shards=2, lease_ms=3_000)
+    async with perdure.Engine(store, workflows=[shared]) as engine:
+        handles = [await engine.start(shared, id=str(n)) for n in range(8)]
+        waiting = [asyncio.create_task(handle.result()) for handle in handles]
+        worker = engine._running()
+        await until(lambda: len(worker.resting) == 8)
+        async with perdure.Engine(store.connect(), workflows=[shared]) as other:
+            await until(lambda: 0 < len(worker.drivers) < 8)
+            for handle in handles:
+                await other.handle(handle.id).signal("go", "done")
+            async with asyncio.timeout(20):
+                assert await asyncio.gather(*waiting) == ["done"] * 8
 
 
 async def test_a_message_that_was_sent_just_before_the_end_is_not_lost(lab: Lab) -> None:

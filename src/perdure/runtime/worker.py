@@ -204,6 +204,7 @@ class Worker:
         """The next run goes on at once; its letters are read when the store says that there are some."""
         key, workflow = driver.key, self.workflows.get(then.workflow) if then is not None else None
         if then is None or workflow is None or self.stopping:
+            self.on_moved(key)
             self.arrivals.woken([key])
             return
         following = self.drivers[key] = Driver(self, key, then.run, workflow)
@@ -291,6 +292,7 @@ class Worker:
         lost, gained = self.holding.renewed(lease, asked_ms)
         for driver in [each for key, each in self.drivers.items() if key.shard in lost and not each.is_new]:
             self.drop(driver)
+            self.on_moved(driver.key)
         if gained:
             self.arrivals.scan()
         if self._lapse is not None:
