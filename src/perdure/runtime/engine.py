@@ -39,6 +39,7 @@ from perdure.runtime.known import fingerprint_of, named, place_of
 from perdure.runtime.lease import Heart
 from perdure.runtime.loading import is_over
 from perdure.runtime.local import LocalServer, Query, socket_path
+from perdure.runtime.pulse import Pulse
 from perdure.runtime.queries import Queries
 from perdure.runtime.rush import Rush
 from perdure.runtime.serving import serve
@@ -214,6 +215,7 @@ class Engine(Executions):
             monotonic_ms=monotonic_ms,
             renewed=lambda lease, asked_ms: post(loop, worker.renewed, lease, asked_ms),
             lost=lambda error: post(loop, self._lost, error),
+            watch=Pulse(loop).beat,
         )
         self._heart.start()
         await self._listen()

@@ -51,12 +51,14 @@ class Heart:
         monotonic_ms: Callable[[], int],
         renewed: Callable[[Lease, int], object],
         lost: Callable[[Exception], object],
+        watch: Callable[[], object] = lambda: None,
     ) -> None:
         self._store = store
         self._session = session
         self._monotonic_ms = monotonic_ms
         self._renewed = renewed
         self._lost = lost
+        self._watch = watch
         self._pause_s = PAUSE_S
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="perdure-heart", daemon=True)
@@ -90,3 +92,4 @@ class Heart:
         pause_s: float | None = self._pause_s
         while pause_s is not None and not self._stop.wait(pause_s):
             pause_s = self.beat()
+            self._watch()

@@ -73,11 +73,32 @@ def _workflows_line() -> str:
     return outermost
 
 
+def users_line(frame: FrameType | None) -> str:
+    """`agent.py:12 in fetch`, the innermost line of a running stack that is nobody's library; "" if there is none."""
+    while frame is not None:
+        code = frame.f_code
+        if is_users(code.co_filename) and not is_installed(code.co_filename):
+            return f"{place(code.co_filename, frame.f_lineno)} in {code.co_qualname}"
+        frame = frame.f_back
+    return ""
+
+
+def is_in_a_workflow(frame: FrameType | None) -> bool:
+    """Whether the loop of a workflow runs this."""
+    while frame is not None and not _is_door(frame):
+        frame = frame.f_back
+    return frame is not None
+
+
 def frames_of_the_workflow(frame: FrameType | None) -> Iterator[FrameType]:
     """From the inside out, up to the loop that runs the workflow: what is further out started the engine."""
-    while frame is not None and not (frame.f_code.co_name in _DOORS and frame.f_code.co_filename == _LOOP):
+    while frame is not None and not _is_door(frame):
         yield frame
         frame = frame.f_back
+
+
+def _is_door(frame: FrameType) -> bool:
+    return frame.f_code.co_name in _DOORS and frame.f_code.co_filename == _LOOP
 
 
 @lru_cache(maxsize=4096)
@@ -93,7 +114,7 @@ def user_location(frame: FrameType | None = None) -> str:
         code = frame.f_code
         if is_users(code.co_filename):
             return place(code.co_filename, frame.f_lineno)
-        if code.co_name in _DOORS and code.co_filename == _LOOP:
+        if _is_door(frame):
             break  # what is further out started the engine: it is not workflow code
         frame = frame.f_back
     return ""
