@@ -13,8 +13,7 @@ from tests.crash.ledger import Line, Reader, Step
 
 from perdure.core import events as ev
 from perdure.core.format import decode_event
-from perdure.core.identity import Key
-from perdure.store.protocol import Row
+from perdure.store.protocol import Filter, Row
 from perdure.store.sqlite import SqliteStore
 from perdure.workflow.execution import Execution
 from perdure.workflow.values import codec_for
@@ -133,10 +132,10 @@ def replays(store: SqliteStore, row: Row, workflows: dict[str, Any]) -> str | No
 def every_row(store: SqliteStore) -> list[Row]:
     """All executions."""
     rows: list[Row] = []
-    after: Key | None = None
-    while page := store.rows("default", (), "", after, 1000):
+    after: tuple[int, str] | None = None
+    while page := store.find(Filter("default"), after, 1000):
         rows += page
-        after = page[-1].key
+        after = page[-1].created_at_ms, page[-1].key.execution
     return rows
 
 

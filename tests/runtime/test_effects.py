@@ -15,6 +15,7 @@ from perdure.core import events as ev
 from perdure.journal import plain_value
 from perdure.runtime import asking, effects
 from perdure.runtime import engine as engine_module
+from perdure.store.protocol import Filter
 from perdure.store.sqlite import SqliteStore
 
 QUICK = Retry(attempts=3, delay=0.01, jitter=0)
@@ -143,7 +144,7 @@ async def test_the_intent_with_the_whole_input_is_durable_before_the_function_ru
     async def look(what: str) -> str:
         store = SqliteStore(lab.path)
         attempt = perdure.current_step()
-        row = next(row for row in store.rows("default", (), "", None, 9) if row.key.execution == attempt.execution)
+        row = next(row for row in store.find(Filter("default"), None, 9) if row.key.execution == attempt.execution)
         seen.extend(each.event for each in store.load(row.key, attempt.run, 0, 99))
         store.close()
         return what

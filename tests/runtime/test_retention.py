@@ -20,6 +20,7 @@ from tests.store.test_past_runs import chain
 
 import perdure
 from perdure import step, workflow
+from perdure.store.protocol import Filter
 from perdure.store.sqlite import SqliteStore
 
 HOUR_MS = 3_600_000
@@ -293,7 +294,7 @@ async def test_a_process_that_is_killed_while_it_removes_leaves_all_whole(lab: L
         store = SqliteStore(lab.path)
         assert store._reader.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         assert orphans(store) == {}
-        rows = store.rows("default", (), "", None, 1_000)
+        rows = store.find(Filter("default"), None, 1_000)
         for row in rows:
             assert len(store.load(row.key, row.run, 0, 1_000)) == row.position
         store.close()

@@ -10,7 +10,7 @@ from tests.store.test_runs import go_on
 
 from perdure.core import events as ev
 from perdure.core.identity import closed_message
-from perdure.store.protocol import Blob, Mail, Outcome, UnresolvedRow, UpdateRow
+from perdure.store.protocol import Blob, Filter, Mail, Outcome, UnresolvedRow, UpdateRow
 from perdure.store.sqlite import SqliteStore
 
 NOTHING = ev.Payload(b"\xc0")
@@ -30,7 +30,7 @@ def collect(lab: Lab, limit: int = ENOUGH) -> tuple[int, int]:
 
 
 def ids(lab: Lab) -> set[str]:
-    return {row.key.execution for row in lab.store.rows("default", (), "", None, 1_000)}
+    return {row.key.execution for row in lab.store.find(Filter("default"), None, 1_000)}
 
 
 def a_full_life(lab: Lab, name: str, *, second: str = "second") -> None:

@@ -548,19 +548,6 @@ def test_the_next_wake_is_the_earliest_of_the_parked(lab):
     assert lab.store.next_wake_ms(lab.session, 0) == 70
 
 
-def test_rows_are_listed_by_key_and_filtered(lab):
-    lab.create(*"abcdef")
-    lab.close("c")
-    other = lab.start("z")
-    lab.store.deposit([type(other)(lab.key("z"), ev.ExecutionStarted("other", "r", other.event.input), b"")])
-    everything = lab.store.rows("default", (), "", None, 100)
-    assert [row.key for row in everything] == sorted(lab.key(name) for name in "abcdefz")
-    assert lab.store.rows("default", (), "", everything[2].key, 2) == everything[3:5]
-    assert [row.key.execution for row in lab.store.rows("default", ("completed", "failed"), "", None, 9)] == ["c"]
-    assert [row.key.execution for row in lab.store.rows("default", (), "other", None, 9)] == ["z"]
-    assert lab.store.rows("elsewhere", (), "", None, 9) == []
-
-
 def test_reading_about_nobody_finds_nothing(lab):
     key = lab.key("nobody")
     assert lab.store.row(key) is None

@@ -18,7 +18,7 @@ import pytest
 from perdure.core import errors
 from perdure.core import events as ev
 from perdure.store import faults, sqlite_tables
-from perdure.store.protocol import Outcome
+from perdure.store.protocol import Filter, Outcome
 from perdure.store.sqlite import SqliteStore
 
 COMMITTED = Outcome.COMMITTED
@@ -148,7 +148,7 @@ def test_a_read_only_file_can_be_read_and_says_that_it_cannot_be_written(public,
     public.chmod(0o444)
     with unprivileged():
         store = SqliteStore(public)
-        assert [row.key.execution for row in store.rows("default", (), "", None, 10)] == ["a"]
+        assert [row.key.execution for row in store.find(Filter("default"), None, 10)] == ["a"]
         with pytest.raises(errors.StoreReadOnly):
             store.deposit(mail=[sqlite_lab.mail("a")])
         with pytest.raises(errors.StoreReadOnly):

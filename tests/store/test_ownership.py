@@ -14,6 +14,7 @@ import pytest
 
 from perdure.core.errors import OwnershipLost, StoreBusy, StoreError, StoreReplaced
 from perdure.store.ownership import Owner, owner_of, side_file
+from perdure.store.protocol import Filter
 from perdure.store.sqlite import SqliteStore
 
 LANES = ("default",)
@@ -119,7 +120,7 @@ def test_asking_for_the_owner_does_not_drop_the_own_lock(store, path):
 
 def test_a_reader_and_a_client_work_beside_an_engine(engine, store):
     assert store.deposit() == []
-    assert store.rows("default", (), "", None, 10) == []
+    assert store.find(Filter("default"), None, 10) == []
 
 
 def test_a_failed_opening_frees_the_file(store, path, monkeypatch):

@@ -27,7 +27,7 @@ from perdure.core.shape import HIDDEN, SECRETS, hidden_in, shape_of
 from perdure.core.step_events import Resolution
 from perdure.encryption import KeyRing, Place, generate_key
 from perdure.store.packing import COMPRESS_ABOVE, OFFLOAD_ABOVE, pack, unpack
-from perdure.store.protocol import Outcome, Park, Running, UpdateRow
+from perdure.store.protocol import Filter, Outcome, Park, Running, UpdateRow
 from perdure.store.records import checksum
 from perdure.store.sealing import SealedStore
 from perdure.store.sqlite import SqliteStore
@@ -297,7 +297,7 @@ def test_rows_progress_and_digests_are_encrypted(make):
     lab.use(None)
     said = "encrypted with key 'k1', which is not here"
     assert (lab.row("a").waits_for, lab.row("b").problem, lab.row("b").waits_for) == (said, said, "DecodeError")
-    [row] = [row for row in lab.store.rows("default", [], "", None, 10) if row.key.execution == "a"]
+    [row] = [row for row in lab.store.find(Filter("default"), None, 10) if row.key.execution == "a"]
     assert row.waits_for == said
     [told] = lab.store.running(lab.key("a"))
     assert told.progress == ev.Payload(b"", "sealed", "k1")

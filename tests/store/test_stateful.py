@@ -16,7 +16,7 @@ from perdure.core import events as ev
 from perdure.core.errors import OwnershipLost
 from perdure.core.identity import ExecutionId, Key, Namespace, shard_of
 from perdure.store.memory import MemoryStore
-from perdure.store.protocol import OPEN_STATUSES, Batch, Mail, NewEvent, Park, Running, Start, Store
+from perdure.store.protocol import OPEN_STATUSES, Batch, Filter, Mail, NewEvent, Park, Running, Start, Store
 from perdure.store.sqlite import SqliteStore
 
 NAMES = ("a", "b", "c", "d")
@@ -203,7 +203,7 @@ class Stores(RuleBasedStateMachine):
         self.both("ready", self.session, self.now, None, 100)
         self.both("next_wake_ms", self.session, 0)
         self.both("next_wake_ms", self.session, self.now)
-        self.both("rows", "default", (), "", None, 100)
+        self.both("find", Filter("default"), None, 100)
 
     @invariant()
     @precondition(lambda self: hasattr(self, "stores"))

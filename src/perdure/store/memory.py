@@ -35,7 +35,6 @@ from perdure.store.protocol import (
     RunRow,
     Session,
     Start,
-    Status,
     UnresolvedRow,
     UpdateRow,
 )
@@ -344,11 +343,8 @@ class MemoryStore:
             return mine and _may_run(row, now_ms)
 
         with self._reading() as world:
-            return self._page(wanted, after, limit)
-
-    def _page(self, wanted: Callable[[Row], bool], after: Key | None, limit: int) -> list[Row]:
-        found = [row for key, row in self._world.rows.items() if (after is None or key > after) and wanted(row)]
-        return sorted(found, key=lambda row: row.key)[:limit]
+            found = [row for key, row in world.rows.items() if (after is None or key > after) and wanted(row)]
+            return sorted(found, key=lambda row: row.key)[:limit]
 
     def next_wake_ms(self, session: Session, after_ms: int) -> int | None:
         """See `Store.next_wake_ms`."""
@@ -361,21 +357,6 @@ class MemoryStore:
         """See `Store.row`."""
         with self._reading() as world:
             return world.rows.get(key)
-
-    def rows(
-        self, namespace: str, statuses: Sequence[Status], workflow: str, after: Key | None, limit: int
-    ) -> list[Row]:
-        """See `Store.rows`."""
-
-        def wanted(row: Row) -> bool:
-            return (
-                row.key.namespace == namespace
-                and (not statuses or row.status in statuses)
-                and workflow in ("", row.workflow)
-            )
-
-        with self._reading():
-            return self._page(wanted, after, limit)
 
     def find(self, wanted: Filter, after: tuple[int, str] | None, limit: int) -> list[Row]:
         """See `Store.find`."""

@@ -498,12 +498,6 @@ class Store(Protocol):
         """A page of an execution's runs, the newest first, from below that `n` on. Read-only."""
         ...
 
-    def rows(
-        self, namespace: str, statuses: Sequence[Status], workflow: str, after: Key | None, limit: int
-    ) -> list[Row]:
-        """A page of rows by key; empty `statuses` or `workflow` mean all. Read-only."""
-        ...
-
     def find(self, wanted: Filter, after: tuple[int, str] | None, limit: int) -> list[Row]:
         """Rows, newest first: by `created_at_ms`, then id; from below that pair on. One snapshot. Read-only."""
         ...

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from perdure.core.events import Recorded
     from perdure.core.identity import Key
     from perdure.store.codec import PayloadCodec
-    from perdure.store.protocol import Advice, Branch, Filter, Letter, Row, Running, Session, Status, Store, UpdateRow
+    from perdure.store.protocol import Advice, Branch, Filter, Letter, Row, Running, Session, Store, UpdateRow
 
 T = TypeVar("T", Start, Mail)
 A = TypeVar("A")
@@ -291,12 +291,6 @@ class SealedStore:
         """See `Store.row`."""
         row = self.inner.row(key)
         return None if row is None else self._row(row)
-
-    def rows(
-        self, namespace: str, statuses: Sequence[Status], workflow: str, after: Key | None, limit: int
-    ) -> list[Row]:
-        """See `Store.rows`."""
-        return [self._row(row) for row in self.inner.rows(namespace, statuses, workflow, after, limit)]
 
     def find(self, wanted: Filter, after: tuple[int, str] | None, limit: int) -> list[Row]:
         """See `Store.find`."""

@@ -43,7 +43,6 @@ from perdure.store.protocol import (
     RunRow,
     Session,
     Start,
-    Status,
     UnresolvedRow,
     UpdateRow,
 )
@@ -414,14 +413,6 @@ class SqliteStore:
         """See `Store.runs`."""
         found = self._all("runs", (*key, _AFTER_ALL if before is None else before, limit))
         return [RunRow(*columns) for columns in found]
-
-    def rows(
-        self, namespace: str, statuses: Sequence[Status], workflow: str, after: Key | None, limit: int
-    ) -> list[Row]:
-        """See `Store.rows`."""
-        wanted = msgspec.json.encode(list(statuses)).decode()
-        found = self._all("rows", (*(after or _BEFORE_ALL), namespace, wanted, workflow, limit))
-        return [row_of(columns) for columns in found]
 
     def find(self, wanted: Filter, after: tuple[int, str] | None, limit: int) -> list[Row]:
         """See `Store.find`."""

@@ -31,7 +31,6 @@ from perdure.store.protocol import (
     RunRow,
     Session,
     Start,
-    Status,
     Store,
     UnresolvedRow,
     UpdateRow,
@@ -151,12 +150,6 @@ class FaultyStore:
     def row(self, key: Key) -> Row | None:
         """See `Store.row`."""
         return self._call("row", lambda: self.inner.row(key))
-
-    def rows(
-        self, namespace: str, statuses: Sequence[Status], workflow: str, after: Key | None, limit: int
-    ) -> list[Row]:
-        """See `Store.rows`."""
-        return self._call("rows", lambda: self.inner.rows(namespace, statuses, workflow, after, limit))
 
     def find(self, wanted: Filter, after: tuple[int, str] | None, limit: int) -> list[Row]:
         """See `Store.find`."""

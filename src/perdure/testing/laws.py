@@ -14,7 +14,7 @@ from perdure.core.errors import PerdureError
 from perdure.core.format import encode_event
 from perdure.core.identity import Key, derived_id
 from perdure.runtime.closing import PARENT_CLOSED
-from perdure.store.protocol import OPEN_STATUSES, Batch, Row, Store
+from perdure.store.protocol import OPEN_STATUSES, Batch, Filter, Row, Store
 from perdure.testing.ask_laws import (
     calls_ran_as_they_were_shown,
     questions_have_one_answer,
@@ -192,7 +192,7 @@ def replays(journal: Journal, workflow: Workflow[..., Any], fingerprint: str, pr
 
 def rows_of(evidence: Evidence) -> dict[str, Row]:
     """All executions by id."""
-    return {row.key.execution: row for row in evidence.store.rows(evidence.namespace, (), "", None, ALL)}
+    return {row.key.execution: row for row in evidence.store.find(Filter(evidence.namespace), None, ALL)}
 
 
 def the_store_holds_what_was_seen(evidence: Evidence) -> None:

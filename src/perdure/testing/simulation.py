@@ -18,7 +18,7 @@ from perdure.runtime.handle import key_of
 from perdure.runtime.starting import make_start
 from perdure.runtime.worker import Limits, Worker
 from perdure.store.memory import MemoryStore
-from perdure.store.protocol import OPEN_STATUSES, Batch, Store
+from perdure.store.protocol import OPEN_STATUSES, Batch, Filter, Store
 from perdure.testing.child_laws import children_are_seen_to
 from perdure.testing.clients import AnswerLost, SimPort, bother, decide, go_back, hold, operate, reply
 from perdure.testing.deploys import renewed_before
@@ -429,13 +429,13 @@ class Simulation:
 
     def _resume_poisoned(self) -> None:
         """Whoever was killed by chance each time it ran alone is resumed, as a person would."""
-        for row in self.store.rows(DEFAULT_NAMESPACE, ("stalled",), "", None, 1_000):
+        for row in self.store.find(Filter(DEFAULT_NAMESPACE, ("stalled",)), None, 1_000):
             if row.waits_for == PoisonedExecution.__name__:
                 self.store.resume(row.key)
 
     def _resume_copies(self) -> None:
         """A pause that was copied is nobody's: whoever forked or rewound ends it."""
-        for row in self.store.rows(DEFAULT_NAMESPACE, ("paused",), "", None, 1_000):
+        for row in self.store.find(Filter(DEFAULT_NAMESPACE, ("paused",)), None, 1_000):
             if self.store.runs(row.key, None, 1)[0].origin:
                 self.store.resume(row.key, f"resume-{row.run}")
 
@@ -443,7 +443,7 @@ class Simulation:
         if not self.faults.on:
             self._resume_poisoned()
             self._resume_copies()
-        rows = self.store.rows(DEFAULT_NAMESPACE, OPEN_STATUSES, "", None, 1)
+        rows = self.store.find(Filter(DEFAULT_NAMESPACE, OPEN_STATUSES), None, 1)
         underway = any(self.memory._world.outbox.values())  # noqa: SLF001 - the port does not show it
         self.finished = not rows and not underway and all(task.done() for task in self._clients)
         self.god.call_later(0.2, self._watch)

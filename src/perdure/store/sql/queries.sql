@@ -326,13 +326,6 @@ ORDER BY shard_pos LIMIT ?
 SELECT shard, namespace, execution, run, lane, workflow, status, position, start_digest, created_at_ms,
        closed_at_ms, wake_at_ms, waits_for, recoveries, problem, parent, state_position, first_run
 FROM execution WHERE shard = ? AND namespace = ? AND execution = ?
--- name: rows
-SELECT shard, namespace, execution, run, lane, workflow, status, position, start_digest, created_at_ms,
-       closed_at_ms, wake_at_ms, waits_for, recoveries, problem, parent, state_position, first_run
-FROM execution
-WHERE (shard, namespace, execution) > (?1, ?2, ?3) AND namespace = ?4
-AND (?5 = '[]' OR status IN (SELECT value FROM json_each(?5))) AND (?6 = '' OR workflow = ?6)
-ORDER BY shard, namespace, execution LIMIT ?7
 -- A list: a beginning that goes through an index, conditions, an end. `sqlite_listing.py` joins them.
 
 -- name: list_columns
