@@ -151,7 +151,7 @@ async def test_what_is_no_workflow_is_refused_by_name(lab: Lab) -> None:
     with pytest.raises(InvalidDefinition, match="async def"):
         workflow(lambda: 1)  # type: ignore[arg-type,return-value]
     async with lab.engine() as engine:
-        with pytest.raises(InvalidDefinition, match="was not decorated"):
+        with pytest.raises(InvalidDefinition, match="'identity' is no valid workflow: it is a step"):
             await engine.start(identity)  # type: ignore[arg-type]
         with pytest.raises(InvalidDefinition, match="was not decorated"):
             engine.handle("any", Bare)  # a type checker cannot tell it from a decorated class

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import threading
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
@@ -278,6 +279,24 @@ def test_outside_a_workflow_its_functions_say_so() -> None:
     for call in calls:
         with pytest.raises(OutsideWorkflow, match="was called outside"):
             call()
+
+
+def test_two_decorators_on_one_function_are_told_which_to_keep() -> None:
+    async def fn() -> None: ...
+
+    for outer in (step, workflow):
+        with pytest.raises(InvalidDefinition, match=r"it is a step already. Keep @perdure\.step alone"):
+            outer(step(fn))  # type: ignore[arg-type]
+        with pytest.raises(InvalidDefinition, match=r"it is a workflow already. Keep @perdure\.workflow alone"):
+            outer(workflow(fn))  # type: ignore[arg-type]
+
+
+def test_a_workflow_that_yields_is_refused() -> None:
+    async def yields() -> AsyncIterator[int]:
+        yield 1
+
+    with pytest.raises(InvalidDefinition, match="it is a generator"):
+        workflow(yields)  # type: ignore[arg-type]
 
 
 def test_a_step_inside_a_workflow_is_not_an_attempt() -> None:

@@ -41,7 +41,8 @@ def current_execution(name: str) -> Execution:
     """The execution whose code calls `perdure.<name>`; while it may only look, what refuses all but that."""
     loop = asyncio_events._get_running_loop()
     if not isinstance(loop, DeterministicLoop):
-        raise OutsideWorkflow(what=f"perdure.{name}", place="a workflow, where alone it means something")
+        fix = "Call it in the workflow's own code; a step is outside, and gets what it needs as an argument."
+        raise OutsideWorkflow(what=f"perdure.{name}", place="a workflow", fix=fix)
     host = loop.host
     if loop.closing and not isinstance(host, Execution):
         raise Evicted
@@ -349,4 +350,5 @@ def current_step() -> Attempt:
     try:
         return current_attempt.get()
     except LookupError:
-        raise OutsideWorkflow(what="perdure.current_step", place="a step that a workflow runs") from None
+        fix = "Run the step in a workflow; in tests, perdure.testing.TestEngine does."
+        raise OutsideWorkflow(what="perdure.current_step", place="a step that a workflow runs", fix=fix) from None

@@ -151,7 +151,9 @@ def is_async(fn: Any) -> bool:
 def _check_step(fn: Any) -> None:
     """Refuse what has no result to record."""
     called = _below_partials(fn)
-    if not callable(fn):
+    if isinstance(fn, Workflow | Step):
+        reason, fix = _already(fn)
+    elif not callable(fn):
         reason, fix = "it cannot be called", "Decorate a function or a callable."
     elif inspect.isclass(called):
         reason, fix = "it is a class", "Decorate a function that makes one, and returns data."
@@ -161,6 +163,11 @@ def _check_step(fn: Any) -> None:
         return
     name = repr(getattr(fn, "__qualname__", fn))
     raise InvalidDefinition(name=name, kind="step", reason=reason, fix=fix)
+
+
+def _already(fn: Workflow[..., Any] | Step[..., Any]) -> tuple[str, str]:
+    kind = "workflow" if isinstance(fn, Workflow) else "step"
+    return f"it is a {kind} already", f"Keep @perdure.{kind} alone above the function."
 
 
 def _is_generator(fn: Any) -> bool:
@@ -441,13 +448,7 @@ class Workflow(_HasResult, Generic[P, R]):
     ) -> None:
         self.cls = given if isinstance(given, type) else None
         self.fn: Callable[..., Any] = given if self.cls is None else _run_of(self.cls)
-        if not inspect.iscoroutinefunction(self.fn):
-            raise InvalidDefinition(
-                name=repr(getattr(given, "__qualname__", given)),
-                kind="workflow",
-                reason="it is not an `async def`",
-                fix="Write `async def`; what blocks or touches the world belongs into a step.",
-            )
+        _check_workflow(self.fn)
         if unfinished_handlers not in get_args(UnfinishedHandlers):
             value, expected = repr(unfinished_handlers), "'finish' or 'abandon'"
             raise InvalidOption(option="unfinished_handlers", value=value, expected=expected)
@@ -472,7 +473,8 @@ class Workflow(_HasResult, Generic[P, R]):
         """As `perdure.continue_as_new`, with this workflow: the same, or another one that the execution goes on as."""
         loop = workflow_loop()
         if loop is None:
-            raise OutsideWorkflow(what=f"{self.name}.continue_as_new", place="a workflow, which it ends")
+            fix = "Call it in the code of the workflow that is to go on so."
+            raise OutsideWorkflow(what=f"{self.name}.continue_as_new", place="a workflow", fix=fix)
         raise loop.host.continue_as(self, self.input(args, kwargs))  # type: ignore[attr-defined]
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
@@ -481,7 +483,8 @@ class Workflow(_HasResult, Generic[P, R]):
         if not isinstance(loop, DeterministicLoop):
             raise OutsideWorkflow(
                 what=f"Workflow {self.name!r}",
-                place="a workflow: use perdure.run or engine.start (the function is .fn)",
+                place="a workflow",
+                fix="Run it with perdure.run or engine.start; the plain function is its .fn.",
             )
         made = loop.host.run_child(self, args, kwargs, caller())  # type: ignore[attr-defined]
         made.__qualname__ = f"workflow {self.name}"
@@ -489,6 +492,23 @@ class Workflow(_HasResult, Generic[P, R]):
 
     def __repr__(self) -> str:
         return f"<workflow {self.name!r}>"
+
+
+def _check_workflow(fn: Any) -> None:
+    """Refuse what is no `async def`."""
+    if isinstance(fn, Workflow | Step):
+        reason, fix = _already(fn)
+    elif inspect.isasyncgenfunction(fn):
+        reason, fix = "it is a generator", "Return a list; perdure.publish tells how far it is."
+    elif not inspect.iscoroutinefunction(fn):
+        reason, fix = (
+            "it is not an `async def`",
+            "Write `async def`; what blocks or touches the world belongs into a step.",
+        )
+    else:
+        return
+    name = repr(getattr(fn, "__qualname__", fn))
+    raise InvalidDefinition(name=name, kind="workflow", reason=reason, fix=fix)
 
 
 def _run_of(cls: type) -> Callable[..., Any]:

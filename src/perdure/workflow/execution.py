@@ -458,8 +458,8 @@ class Execution:
             raise Evicted
         task = asyncio.current_task(self.loop)
         if task is None or task in self.handlers.at_work:
-            place = "the workflow's own coroutine: let the handler tell it to"
-            raise OutsideWorkflow(what="Continuing as new", place=place)
+            place, fix = "the workflow's own coroutine", "Let the handler tell that to do it: by an asyncio.Event, say."
+            raise OutsideWorkflow(what="Continuing as new", place=place, fix=fix)
         return ContinueAsNew(Continuing(workflow.name, self._next_run(), input, state, workflow))
 
     def _next_run(self) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import ParamSpec, TypeAlias, TypeVar
 
 from perdure.core.errors import InvalidDefinition
-from perdure.workflow.definitions import Runs, Workflow
+from perdure.workflow.definitions import Runs, Step, Workflow
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -20,5 +20,8 @@ def workflow_of(given: Runnable[P, R]) -> Workflow[P, R]:
     """The same. Raises `InvalidDefinition`: it was not decorated."""
     if isinstance(given, Workflow):
         return given
-    fix = "Put @perdure.workflow above it."
-    raise InvalidDefinition(name=repr(given), kind="workflow", reason="it was not decorated", fix=fix)
+    if isinstance(given, Step):
+        reason, fix = "it is a step", "Await it in a workflow, and run that."
+    else:
+        reason, fix = "it was not decorated", "Put @perdure.workflow above it."
+    raise InvalidDefinition(name=repr(getattr(given, "__qualname__", given)), kind="workflow", reason=reason, fix=fix)

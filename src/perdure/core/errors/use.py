@@ -57,8 +57,8 @@ class InvalidId(YourError):
 
 
 class OutsideWorkflow(YourError):
-    """A function was called where it means nothing. Fields: what, place."""
+    """A function was called where it means nothing. Fields: what, place, fix."""
 
     code = "P0307"
     text = "{what} was called outside {place}."
-    cure = ""
+    cure = "{fix}"
