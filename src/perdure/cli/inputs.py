@@ -49,7 +49,7 @@ def _bounded(file: TextIO, given: str) -> str:
 
 
 def standard_input() -> TextIO:
-    """It. Raises `OSError` where it is closed, instead of what Python says of None."""
+    """Standard input. Raises `OSError` where it is closed, instead of what Python says of None."""
     if sys.stdin is None:
         raise OSError(errno.EBADF, "standard input is closed")
     return sys.stdin

@@ -32,11 +32,11 @@ class Progress:
         self._since = time.monotonic()
 
     def advance(self, count: int = 1) -> None:
-        """So many more are done."""
+        """That many more are done."""
         self._done += count
 
     def reach(self, done: int) -> None:
-        """So many are done by now."""
+        """That many are done by now."""
         self._done = done
 
     def text(self, took_s: float, width: int) -> str:

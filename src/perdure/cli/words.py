@@ -48,7 +48,7 @@ def status_sign(status: jn.Status) -> tuple[str, str]:
 
 
 def drawable(text: Text, console: Console) -> Text:
-    """The same for terminals without UTF-8: our signs become ASCII, one for one."""
+    """The text for this terminal: without UTF-8 our signs become ASCII, one for one."""
     if not console.encoding.lower().startswith("utf"):
         text.plain = text.plain.translate(_IN_ASCII)
     return text
@@ -72,7 +72,7 @@ def first_line(text: str) -> str:
 
 
 def counted(count: int, noun: str) -> str:
-    """So many of them."""
+    """A number and its noun: `1 event`, `2 events`."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 

@@ -15,7 +15,7 @@ from perdure.core.events import FailureInfo, Payload, SignalReceived
 
 
 class State(Enum):
-    """Of a command."""
+    """The state of a command."""
 
     OPEN = "open"  # issued, nothing journaled of it that ends it
     STARTED = "started"  # its intent is journaled: it has begun, or may have

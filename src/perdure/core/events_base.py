@@ -1,4 +1,4 @@
-"""What events are made of: their base classes, and what they tell of others. Part of the persisted format."""
+"""What events are made of: their base classes, and the structs in them. Part of the persisted format."""
 
 from __future__ import annotations
 

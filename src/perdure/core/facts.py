@@ -37,7 +37,7 @@ class Facts:
         self.published: ev.StatePublished | None = None
         self.patches = Patches()
         self.size = 0  # bytes of the values in it
-        self.done = 0  # events that tell that something came in, or came of something
+        self.done = 0  # events that brought something in, or told what came of a command
 
     def note(self, event: ev.AnyEvent) -> None:
         """Take an event of the run into account."""

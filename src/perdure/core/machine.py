@@ -97,7 +97,7 @@ class Machine:
         return start, stopped
 
     def _forget(self) -> list[AnyCommand]:
-        """Those of the commands that nobody waits for any more which run, and must be stopped."""
+        """Forget the commands that nobody waits for any more; returns those of them that run, and must be stopped."""
         dropped, self.dropped = self.dropped, []
         stopped: list[AnyCommand] = []
         for command in dropped:
@@ -251,7 +251,7 @@ class Machine:
             command.intent = Intent(recorded.position, recorded.at_ms, given)
 
     def _other_values(self, event: Given, command: Giving, recorded: ev.Recorded) -> None:
-        """The same code must pass the same values; that other code passes others is told."""
+        """The same code must pass the same values. Where other code passes others, that is only noted."""
         if recorded.fingerprint == self.fingerprint:
             raise NondeterminismError(**drifted(self.position, event, command, self.show))
         self.drifts.append(f"{describe_command(command)} is given other values now than when it was recorded")
@@ -266,7 +266,7 @@ _BEGUN = frozenset((State.STARTED, State.LEFT))
 
 
 def _is_begun(command: AnyCommand) -> bool:
-    """Whether somebody began it of whom nobody has heard since. Children and messages are heard of by themselves."""
+    """Whether an attempt of it began, and nothing was heard of that since. Children and messages tell by themselves."""
     return type(command) is RunStep and command.state in _BEGUN
 
 

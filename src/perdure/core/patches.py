@@ -12,7 +12,7 @@ from perdure.core import events as ev
 
 
 class Patches:
-    """Of one run. `expect` tells what its journal holds before it is fed; what is written later need not be told."""
+    """The changes of one run. `expect` is given the journal before it is fed; what is written later is seen anyway."""
 
     __slots__ = ("_answers", "_last_seq", "_marked", "_written", "unwritten")
 
@@ -44,7 +44,7 @@ class Patches:
         return answer
 
     def has(self, name: str, next_seq: int) -> bool:
-        """The same without asking for it: nothing is remembered or written."""
+        """Whether the run has the change, without asking for it: nothing is remembered or written."""
         known = name in self._marked or name in self._written or next_seq > self._last_seq
         return self._answers.get(name, known)
 

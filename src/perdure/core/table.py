@@ -23,7 +23,7 @@ from perdure.core.commands import (
 
 
 class RunState(Enum):
-    """Of a run."""
+    """The state of a run."""
 
     NEW = "new"
     PENDING = "pending"  # started, no worker has claimed it yet

@@ -30,7 +30,7 @@ PASSES_S = 0.02  # until a start that met the id of another execution has left m
 
 
 class Arrivals:
-    """Of one worker. Belongs to the engine's thread."""
+    """The arrivals of one worker. Belongs to the engine's thread."""
 
     def __init__(self, worker: Worker) -> None:
         self.suspects = Suspects(worker, self.load)
@@ -59,7 +59,7 @@ class Arrivals:
             self._loop.call_soon(self.scan)
 
     def outdated(self, key: Key) -> bool:
-        """Another run has taken its place. Whether it is being read: then it is read again."""
+        """Another run has taken its place. True if it is being read just now: it is read again then."""
         if key in self._loading:
             self._outdated.add(key)
             self._woken_while_loading.add(key)
@@ -67,7 +67,7 @@ class Arrivals:
         return False
 
     def woken(self, keys: Sequence[Key]) -> None:
-        """These executions have mail, or are new. Those of other workers are found by them."""
+        """These executions have mail, or are new. What belongs to other workers they find themselves."""
         worker = self._worker
         for key in keys:
             if key.shard not in worker.holding.shards:

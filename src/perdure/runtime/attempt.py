@@ -61,7 +61,7 @@ class Driven(Protocol):
         ...
 
     def step_unbegun(self, seq: int, reason: str) -> None:
-        """Likewise, of a `once` step: that it was never called is worth knowing."""
+        """A `once` step did not run: that it was never called is worth recording."""
         ...
 
     def step_unreadable(self, seq: int, error: PerdureError) -> None:

@@ -22,7 +22,7 @@ class Background(Protocol):
 
 
 class ThreadBackground:
-    """Over threads."""
+    """The real one, over two threads."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop

@@ -83,7 +83,7 @@ async def remove(
 
 
 class Collector:
-    """Of one worker. One bounded transaction after the other, off the loop, as long as there is something to delete."""
+    """Deletes for one worker: one bounded transaction after the other, off the loop, while there is something to do."""
 
     def __init__(
         self,

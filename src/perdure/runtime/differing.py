@@ -44,7 +44,7 @@ class _Side:
         self.window: deque[tuple[tuple[Any, ...], ev.Recorded]] = deque()
 
     async def fill(self) -> bool:
-        """So many are there that a window is full, unless it ends before. Whether there is any."""
+        """Read until a window is full, or the journal ends. Returns whether there is anything in the window."""
         while len(self.window) < WINDOW and not self._at_end:
             page: list[ev.Recorded] = await self._read(partial(self._load, self._position, PAGE))
             self._position += len(page)

@@ -133,14 +133,14 @@ class Driver:
 
     @property
     def effects(self) -> Effects:
-        """Of its steps that are declared once; most executions have none."""
+        """What looks after its steps that are declared once; made for the first of them: most executions have none."""
         pending = self.pending
         if pending.effects is None:
             pending.effects = Effects(self, self.host, self._outgoing)
         return pending.effects
 
     def poke(self) -> None:
-        """Something may be to be done: look at the end of this turn of the loop, so that answers gather."""
+        """There may be something to do: look at the end of this turn of the loop, so that answers gather."""
         if not self._scheduled and not self.dead and self._committing is None:
             self._scheduled = True
             self.host.soon(self)
@@ -152,7 +152,7 @@ class Driver:
 
     @property
     def is_quiet(self) -> bool:
-        """Likewise, but its steps may run, wait for their place, or for the time to ask what came of them."""
+        """Nothing is to be written; but its steps may run, wait for their place, or for the time to ask about them."""
         pending = self.pending
         if self._scheduled or self._committing or self._feeding or pending.results:
             return False
@@ -450,6 +450,7 @@ class Driver:
         return Park(self.key, self.run, self.length, status, wake_at_ms, waits_for, problem)
 
     def next_wake_ms(self) -> int | None:
+        """When time alone brings it something to do: a timer, its deadline, a retry; None: never."""
         if self.paused:
             return None
         if self.machine.state is RunState.NEW:

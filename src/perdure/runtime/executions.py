@@ -321,7 +321,7 @@ class Executions(Questions, ABC):
         cursor: str = "",
         limit: int = 100,
     ) -> Page:
-        """A page of executions, the newest first: those that are all of what is asked for.
+        """A page of executions, the newest first: those that meet every condition that is given.
 
         Args:
             status: one of these.
@@ -331,7 +331,7 @@ class Executions(Questions, ABC):
             started_from: a datetime with time zone: started then or later.
             started_before: started before then.
             where: conditions on attributes, as `("cents", ">", 1_000)`, with =, !=, <, <=, > or >=. Kinds never mix. Of
-                a list one item is enough; != is true of what has the attribute, and no item is that.
+                a list, one item that fits is enough; != is true where the attribute is set, and no item is that.
             cursor: `next` of the page before.
             limit: at most so many, up to 1,000.
 

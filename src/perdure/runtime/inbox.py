@@ -19,7 +19,7 @@ _APART = (ev.UpdateRequested, ev.ExecutionStarted)
 
 
 class Chosen:
-    """Letters sorted out for one batch."""
+    """The letters that one batch takes, and what becomes of each."""
 
     def __init__(self) -> None:
         self.events: list[ev.AnyEvent] = []  # to journal, in order of arrival

@@ -71,9 +71,9 @@ class Receiver(Protocol):
 
 
 def letters_for(store: Store, driver: Receiver) -> list[Letter]:
-    """A page of its inbox, as far as it may act on it: whose code cannot go on, or who is paused, takes requests only.
+    """A page of its inbox; where its code cannot go on, or it is paused, of the requests in it alone.
 
-    They are found behind any number of other letters.
+    Those are found behind any number of other letters.
     """
     if driver.broken is not None:
         return requests_to_end(store, driver.key, driver.run)

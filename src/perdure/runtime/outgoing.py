@@ -46,7 +46,7 @@ class Outgoing:
         return self._machine.sent.get(receiver, 0) + self._sending.get(receiver, 0)
 
     def all_sent(self) -> dict[str, int]:
-        """Likewise, by receiver."""
+        """How many messages went to each receiver, those of the next commit included."""
         return {receiver: self.sent_to(receiver) for receiver in (*self._machine.sent, *self._sending)}
 
     def asked_to_cancel(self) -> set[str]:

@@ -180,7 +180,7 @@ class Pending:
         return Batch(self.outgoing.key, self.outgoing.run, position, self.spent.headed(events, at_ms))
 
     def _with_rows(self, batch: Batch, chosen: Chosen) -> Batch:
-        """With what its events mean to those who do not read them."""
+        """The batch, with the rows that tell of its events without the journal."""
         if self.outgoing.is_read_outside or chosen.answers_updates:
             add_rows(batch, chosen.rejected)
         batch.attributes = self.outgoing.attributes

@@ -31,7 +31,7 @@ PENDING_S, MOST_PENDING_S = 0.01, 0.5
 
 
 class Queries:
-    """One engine's. Belongs to its thread."""
+    """The queries of one engine. Belongs to its thread."""
 
     def __init__(self, worker: Worker, read: Callable[[Callable[[], Any]], Awaitable[Any]]) -> None:
         self._worker = worker

@@ -39,7 +39,7 @@ class Home(Protocol):
 
 
 class Stalls:
-    """Those that are being written. Belongs to the engine's thread."""
+    """The stalls of one worker that are being written. Belongs to the engine's thread."""
 
     def __init__(self, worker: Home) -> None:
         self._worker = worker

@@ -33,7 +33,7 @@ class Home(Protocol):
 
 
 class Suspects:
-    """Whose turn it is, and who waits. Belongs to the engine's thread."""
+    """The suspects of one worker: whose turn it is, and who waits. Belongs to the engine's thread."""
 
     def __init__(self, worker: Home, load: Callable[[Row], None]) -> None:
         self._worker = worker

@@ -97,7 +97,7 @@ def is_overdue(machine: Machine, at_ms: int) -> bool:
 
 
 def overdue(chosen: Chosen) -> Chosen:
-    """The same, and its time is over."""
+    """What was chosen, with a request to terminate beside it: its time is over."""
     if not chosen.letters and not chosen.moot:
         chosen = Chosen()  # not the one that stands for nothing chosen
     chosen.terminate = ev.TerminateRequested("", OVERDUE)

@@ -42,7 +42,7 @@ class Loading(Protocol):
 
 
 class Unserved:
-    """Of one worker."""
+    """Those that one worker meets."""
 
     def __init__(self, worker: Home, loading: Loading) -> None:
         self._worker = worker

@@ -1,4 +1,4 @@
-"""What can be read of an execution without its journal: its state, and what became of updates; and waiting for that."""
+"""What the store lists of a batch for those who read no journal: state, updates, questions. And waiting for updates."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def request_of(key: Key, name: str, update_id: str, payload: ev.Payload, start: 
 
 
 def add_rows(batch: Batch, rejected: Sequence[tuple[ev.UpdateRequested, ev.FailureInfo]]) -> None:
-    """Add to a batch what its events mean to those who do not read them."""
+    """Add to a batch the rows that tell of its events without the journal: of updates, questions, the state."""
     run, asks = batch.run, list[AskRow]()
     updates = [UpdateRow(request.update_id, run, "rejected", failure=failure) for request, failure in rejected]
     for position, new in enumerate(batch.events, batch.expected):

@@ -47,7 +47,7 @@ def translate(error: apsw.Error, path: str) -> errors.StoreError:
 
 
 def refused(error: apsw.Error, path: str) -> errors.StoreError:
-    """The same while the store is being opened: nobody tries again by himself."""
+    """The error of the port while the store is being opened, where nothing tries again by itself."""
     known = translate(error, path)
     if type(known) is not errors.StoreError:
         return known

@@ -59,7 +59,7 @@ Operator: TypeAlias = Literal["=", "!=", "<", "<=", ">", ">="]
 
 
 class Condition(msgspec.Struct, frozen=True):
-    """What an attribute must be. Of a list one item is enough; for "!=" it is there, and no item is that."""
+    """What an attribute must be. Of a list, one item that fits is enough; "!=": it is set, and no item is that."""
 
     name: str
     operator: Operator
@@ -68,7 +68,7 @@ class Condition(msgspec.Struct, frozen=True):
 
 
 class Filter(msgspec.Struct, frozen=True):
-    """Which executions are listed: those that are all of it. What is empty is not asked for."""
+    """Which executions are listed: those that meet every condition. What is empty is no condition."""
 
     namespace: str
     statuses: tuple[Status, ...] = ()

@@ -270,7 +270,7 @@ class Router:
             self._woken[key] = None
 
     def _index(self, batch: Batch) -> None:
-        """What others can read of the execution without its journal."""
+        """Write what others can read of the execution without its journal."""
         if batch.state_at is not None:
             self.tables.publish(batch)
         if batch.attributes is not None:

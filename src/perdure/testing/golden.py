@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from perdure.core import events as ev
-from perdure.core.errors import CorruptJournal, NondeterminismError, PerdureError
+from perdure.core.errors import CorruptJournal, PerdureError
 from perdure.core.format import FORMAT, decode_event, encode_event
 from perdure.core.identity import DEFAULT_LANE, DEFAULT_NAMESPACE, ExecutionId, Key, checked_id, shard_of
 from perdure.core.table import RunState
@@ -79,7 +79,7 @@ def load(path: str | Path) -> tuple[dict[str, Any], list[ev.Recorded]]:
 
 
 def parse(lines: Sequence[str], *, first: int = 1) -> tuple[dict[str, Any], list[ev.Recorded]]:
-    """The same for lines at hand, of which the first has this number. Raises as `load`."""
+    """Header and events of lines at hand, of which the first has this number. Raises as `load`."""
     at, journal = first, list[ev.Recorded]()
     try:
         header = json.loads(lines[0]) if lines else {}
@@ -234,6 +234,6 @@ def disagreement(
     """
     try:
         replay_events(workflow, execution_id, journal, private=private)
-    except (NondeterminismError, PerdureError) as error:
+    except PerdureError as error:
         return error
     return None

@@ -123,7 +123,7 @@ class Process(_Base):  # type: ignore[misc]
             self.kernel.fail(error)
 
     def default_exception_handler(self, context: dict[str, Any]) -> None:
-        """The same."""
+        """As `call_exception_handler`."""
         self.call_exception_handler(context)
 
     # --- fate ---

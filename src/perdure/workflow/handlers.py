@@ -85,7 +85,7 @@ class Handler(msgspec.Struct, frozen=True):
             ) from error
 
     def accepted(self, payload: ev.Payload) -> tuple[Any, ...]:
-        """The same for what was accepted before. Raises `DecodeError`."""
+        """What to call it with, where the arguments were accepted before. Raises `DecodeError`."""
         args, kwargs = self.form.arguments.decode(payload, self.form.what)
         return (*args, *kwargs.values())
 

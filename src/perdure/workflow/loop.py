@@ -433,7 +433,7 @@ class DeterministicLoop(_Base):  # type: ignore[misc]
             self.unretrieved.append(error)
 
     def default_exception_handler(self, context: dict[str, Any]) -> None:
-        """The same."""
+        """As `call_exception_handler`."""
         self.call_exception_handler(context)
 
     def keep_asyncgen(self, agen: AsyncGenerator[Any, Any]) -> None:

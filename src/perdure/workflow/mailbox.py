@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Mailbox:
-    """One run's. Belongs to its execution."""
+    """The mailbox of one run. Belongs to its execution."""
 
     def __init__(self, loop: DeterministicLoop) -> None:
         self._loop = loop

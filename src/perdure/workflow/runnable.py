@@ -17,7 +17,7 @@ Runnable: TypeAlias = Workflow[P, R] | type[Runs[P, R]]
 
 
 def workflow_of(given: Runnable[P, R]) -> Workflow[P, R]:
-    """The same. Raises `InvalidDefinition`: it was not decorated."""
+    """What is to be started, as the workflow that it is. Raises `InvalidDefinition`: it was not decorated."""
     if isinstance(given, Workflow):
         return given
     if isinstance(given, Step):

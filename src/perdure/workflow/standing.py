@@ -52,7 +52,7 @@ class Stack(msgspec.Struct, frozen=True):
 
 
 def stack(execution: Execution) -> Stack:
-    """Of a run whose code is where its journal leads it."""
+    """The tasks of a run whose code is where its journal leads it."""
     tasks = execution.loop.waiting_tasks()
     timed = execution.timed()
     shown = [_waiting(execution, task, timed) for task in tasks[:MOST_TASKS]]

@@ -371,7 +371,7 @@ def _enclosing_names(target: Callable[..., Any]) -> dict[str, Any]:
 
 
 def names_around(cls: type) -> dict[str, Any]:
-    """Likewise, of the functions around a class."""
+    """What the functions around a class have defined by now."""
     return _names_around(cls.__qualname__, getattr(sys.modules.get(cls.__module__), "__dict__", None))
 
 
