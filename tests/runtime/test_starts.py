@@ -16,6 +16,9 @@ from tests.runtime.noting import echo, note, seen
 import perdure
 from perdure import step, workflow
 from perdure.core import events as ev
+from perdure.store.protocol import Mail
+from perdure.store.sqlite import SqliteStore
+from perdure.workflow.values import encode_untyped
 
 HOUR_MS = 3_600_000
 
@@ -340,6 +343,44 @@ async def test_what_is_written_while_its_row_is_read_is_not_missed(lab: Lab) -> 
             await client.start(echo, "b", id="x", on_conflict="terminate")
         go_on.set()
         assert await engine.handle("x").result(timeout=30) == "b"
+
+
+async def test_a_start_that_comes_just_when_the_one_in_its_place_ends_is_not_lost(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is stored while the last commit of that one is under way, which would empty the inbox."""
+    about_to_end, stored, commit = threading.Event(), threading.Event(), SqliteStore.commit
+
+    def slowly(store: Any, session: Any, batches: Any, advice: Any = ()) -> Any:
+        if any(batch.closes for batch in batches) and not about_to_end.is_set():
+            about_to_end.set()
+            stored.wait(10)
+        return commit(store, session, batches, advice)
+
+    monkeypatch.setattr(SqliteStore, "commit", slowly)
+    monkeypatch.setattr("perdure.runtime.client.local_owner", lambda _: None)  # it writes the file itself
+    async with lab.engine(listens, echo) as engine, lab.client() as client:
+        monkeypatch.setattr(engine._committer, "_alone", lambda: False)
+        handle = await engine.start(listens, "a", id="x")
+        await handle.signal("go", "on")
+        await asyncio.to_thread(about_to_end.wait, 10)
+        await client.start(echo, "b", id="x", on_conflict="terminate")
+        stored.set()
+        await until(lambda: seen == ["b"])
+        assert await engine.handle("x").result(timeout=30) == "b"
+
+
+async def test_a_start_behind_more_letters_than_one_reading_takes_is_not_lost_with_them(lab: Lab) -> None:
+    async with lab.client() as client:
+        handle = await client.start(listens, "a", id="x")
+        value = encode_untyped("on", "a signal")
+        signals = [ev.SignalReceived(f"m{n}", "go", value) for n in range(1_100)]
+        client.store.deposit([], [Mail(handle.key, each.message_id, each) for each in signals])
+        await client.start(echo, "b", id="x", on_conflict="terminate")
+    async with lab.engine(listens, echo) as engine:
+        await until(lambda: seen == ["b"])
+        assert await engine.handle("x").result(timeout=30) == "b"
+        assert [run.status for run in await engine.handle("x").runs()] == ["completed", "terminated"]
 
 
 async def test_what_is_rewound_while_its_row_is_read_is_not_missed(lab: Lab) -> None:

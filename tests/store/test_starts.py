@@ -131,6 +131,23 @@ def test_the_close_and_the_new_run_are_one_commit(lab):
     ]
 
 
+def test_what_closes_without_the_start_that_waits_for_its_place_is_left_out(lab):
+    """That start is acknowledged, and would be lost with the inbox."""
+    lab.create("a")
+    lab.store.deposit(mail=[lab.mail("a", message_id="start:signal")])
+    first, second = (options(lab.start("a", run=run), on_conflict="terminate") for run in ("first", "second"))
+    last = lab.batch("a", ev.ExecutionCompleted(NOTHING), closes="completed")
+    deposit(lab, first)
+    assert lab.commit(last).outcomes == [Outcome.MAIL]
+    waiting = [each for each in lab.store.inbox(lab.key("a"), 10) if isinstance(each.event, ev.ExecutionStarted)]
+    deposit(lab, second)
+    last.taken, last.successor = waiting, first
+    assert lab.commit(last).outcomes == [Outcome.MAIL]
+    last.taken, last.successor = lab.store.inbox(lab.key("a"), 10), second
+    assert lab.commit(last).outcomes == [Outcome.COMMITTED]
+    assert lab.row("a").run == "second"
+
+
 # --- after one has closed ---
 
 

@@ -61,6 +61,7 @@ class Driver:
         self.attempts: dict[int, StepRun | None] = {}  # what the step runner has of its steps; None: it waits there
         self.progress: dict[int, ev.Payload] = {}  # what attempts of an earlier process last told
         self.dead = False
+        self.ending = False  # it may not close before it knows which start waits to begin in its place
         self.paused = False  # as its code was when it was last given something to do
         self.broken: PerdureError | None = None  # its code cannot run its journal, or nobody can read it
         self.length = 0  # of the durable journal
@@ -369,6 +370,7 @@ class Driver:
                 self.host.fetch_letters(self)
             self.turn()
         elif outcome is Outcome.MAIL:
+            self.ending = batch.closes is not None
             self.host.fetch_letters(self)
         elif isinstance(outcome, PerdureError) and self.created is None:
             self.host.stalled(self, outcome)  # what it wants written cannot be encrypted

@@ -47,6 +47,13 @@ class Chosen:
         needed = ev.ExecutionStarted | ev.ResolveRequested
         return [*(each for each in self.letters if isinstance(each.event, needed)), *self.moot]
 
+    def with_successor(self, asked: Chosen) -> Chosen:
+        """The same, and ended for what begins in its place."""
+        known = {letter.message_id for letter in self.moot}
+        self.moot += [letter for letter in asked.moot if letter.message_id not in known]
+        self.terminate, self.successor = self.terminate or asked.terminate, asked.successor
+        return self
+
     @property
     def answers_updates(self) -> bool:
         """Whether somebody is to be told of an update."""

@@ -68,6 +68,7 @@ class Receiver(Protocol):
     run: str
     broken: PerdureError | None
     paused: bool
+    ending: bool
 
 
 def letters_for(store: Store, driver: Receiver) -> list[Letter]:
@@ -77,7 +78,13 @@ def letters_for(store: Store, driver: Receiver) -> list[Letter]:
     """
     if driver.broken is not None:
         return requests_to_end(store, driver.key, driver.run)
-    return store.requests(driver.key, INBOX_PAGE) if driver.paused else store.inbox(driver.key, INBOX_PAGE)
+    if driver.paused:
+        return store.requests(driver.key, INBOX_PAGE)
+    page = store.inbox(driver.key, INBOX_PAGE)
+    if driver.ending and len(page) == INBOX_PAGE:
+        known = {each.message_id for each in page}
+        page += [each for each in store.requests(driver.key, INBOX_PAGE) if each.message_id not in known]
+    return page
 
 
 def requests_to_end(store: Store, key: Key, run: str) -> list[Letter]:

@@ -15,7 +15,7 @@ from perdure.core.table import RunState
 from perdure.runtime.attempt import Spent
 from perdure.runtime.closing import last_batch, last_batch_without_code
 from perdure.runtime.effects import Effects
-from perdure.runtime.inbox import Chosen, choose
+from perdure.runtime.inbox import Chosen, choose, choose_end
 from perdure.runtime.left_behind import LeftBehind
 from perdure.runtime.loading import INBOX_PAGE
 from perdure.runtime.outgoing import Outgoing
@@ -109,7 +109,7 @@ class Pending:
             self.begins_at_ms = early.start_at_ms
             return end_unbegun(self.outgoing, machine, self._behind_all(chosen), early, at_ms)
         if self.closing or chosen.terminate or is_overdue(machine, at_ms):
-            return self._final_batch(at_ms, chosen, effects_of)
+            return self._final_batch(at_ms, self._replaced(chosen), effects_of)
         return self._mixed_batch(at_ms, chosen, effects_of)
 
     def _behind_all(self, chosen: Chosen) -> Chosen:
@@ -119,6 +119,11 @@ class Pending:
         waits = ev.PauseRequested | ev.UpdateRequested
         letters = [each for each in self.letters.values() if not isinstance(each.event, waits)]
         return choose(self._machine, letters, self._execution.judge)
+
+    def _replaced(self, chosen: Chosen) -> Chosen:
+        """At the end: the same, with the start that is to begin in its place, behind whatever else it waits."""
+        asked = choose_end(self.letters.values(), self.outgoing.run)
+        return chosen if asked.successor is None else chosen.with_successor(asked)
 
     def holds_only_results(self) -> bool:
         """Of steps, as nearly every commit does."""

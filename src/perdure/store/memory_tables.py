@@ -26,7 +26,18 @@ from perdure.store.protocol import (
     UpdateRow,
 )
 from perdure.store.records import Body, EventRow, header, seal
-from perdure.store.rules import ANSWERS, REJECTIONS, Parcel, Receiver, asks, begins_as, child_of, close_letter, is_open
+from perdure.store.rules import (
+    ANSWERS,
+    REJECTIONS,
+    Parcel,
+    Receiver,
+    asks,
+    begins_as,
+    begins_instead,
+    child_of,
+    close_letter,
+    is_open,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -250,6 +261,11 @@ class MemoryTables:
     def waiting(self, key: Key, run: str, limit: int) -> list[str]:
         found = self._current(key, run)
         return [] if found is None else [each.message_id for each in self._world.inboxes[found[1]][:limit]]
+
+    def replacements(self, key: Key, run: str) -> list[str]:
+        found = self._current(key, run)
+        letters = [] if found is None else self._world.inboxes[found[1]]
+        return [each.message_id for each in letters if each.request and begins_instead(run, each.body)]
 
     def take(self, key: Key, run: str, letters: Iterable[Letter]) -> None:
         found = self._current(key, run)

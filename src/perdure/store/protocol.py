@@ -269,8 +269,9 @@ class Batch(msgspec.Struct, gc=False):
     With `create`, the execution comes into being in the same transaction (`expected` is 0). `taken` letters leave the
     inbox. With `inbox_seen`, the batch is left out (`MAIL`) if the inbox holds any letter that is neither in `taken`
     nor in `left`: so timers never overtake messages that are already stored. `buried` signals, which are journaled,
-    become dead letters. `unresolved` are listed until they are among the `resolved` of a later batch. A batch leaves
-    its row `active`, or closed with `closes`, or handed on to the next run with `then`.
+    become dead letters. One that closes is left out too (`MAIL`), if a start waits in the inbox that is to begin in its
+    place and is not in `taken`. `unresolved` are listed until they are among the `resolved` of a later batch. A batch
+    leaves its row `active`, or closed with `closes`, or handed on to the next run with `then`.
     `blobs` are the addresses that its events refer to: they are kept from now on.
     """
 
@@ -340,7 +341,7 @@ class Outcome(Enum):
 
     COMMITTED = "committed"
     CONFLICT = "conflict"  # position, run, existence or the shard's owner did not match: left out
-    MAIL = "mail"  # `inbox_seen` and there was more: left out
+    MAIL = "mail"  # the inbox held what it must know of: left out
 
 
 class Committed(msgspec.Struct, frozen=True):

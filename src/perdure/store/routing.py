@@ -115,6 +115,10 @@ class Tables(Protocol):
         """Message ids of letters that wait for a run."""
         ...
 
+    def replacements(self, key: Key, run: str) -> list[str]:
+        """Message ids of starts that wait in a run's inbox, to begin in its place."""
+        ...
+
     def take(self, key: Key, run: str, letters: Iterable[Letter]) -> None:
         """Remove letters from a run's inbox."""
         ...
@@ -233,7 +237,7 @@ class Router:
 
     def _apply(self, batch: Batch) -> Outcome:
         tables = self.tables
-        if batch.inbox_seen and self._overtakes(batch):
+        if self._overtakes(batch) or self._forgets_a_start(batch):
             return Outcome.MAIL if tables.holds(batch) else Outcome.CONFLICT
         if not self._matches(batch):
             return Outcome.CONFLICT
@@ -323,8 +327,17 @@ class Router:
         return True
 
     def _overtakes(self, batch: Batch) -> bool:
+        if not batch.inbox_seen:
+            return False
         known = {letter.message_id for letter in (*batch.taken, *batch.left)}
         return any(each not in known for each in self.tables.waiting(batch.key, batch.run, len(known) + 1))
+
+    def _forgets_a_start(self, batch: Batch) -> bool:
+        """Whether it closes, and a start waits for its place that it does not know of: lost with the inbox."""
+        if batch.closes is None:
+            return False
+        known = {letter.message_id for letter in batch.taken}
+        return any(each not in known for each in self.tables.replacements(batch.key, batch.run))
 
     # --- mail ---
 

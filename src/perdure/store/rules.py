@@ -122,6 +122,12 @@ def letter_of(body: Body | list[Any]) -> ev.AnyEvent | None:
         return None
 
 
+def begins_instead(run: str, body: Body | list[Any]) -> bool:
+    """Whether a letter to this run asks to begin another one in its place."""
+    event = letter_of(body)
+    return isinstance(event, ev.ExecutionStarted) and event.run != run
+
+
 class Settling(Protocol):
     """Of a store's primitives, those by which letters are settled that no run will journal."""
 

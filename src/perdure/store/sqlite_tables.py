@@ -22,6 +22,7 @@ from perdure.store.rules import (
     Receiver,
     asks,
     begins_as,
+    begins_instead,
     child_of,
     close_letter,
     is_open,
@@ -276,6 +277,10 @@ class SqliteTables:
     def waiting(self, key: Key, run: str, limit: int) -> list[str]:
         found = self._execute(SQL["waiting"], (self._number(key, run), limit))
         return [message_id for (message_id,) in found]
+
+    def replacements(self, key: Key, run: str) -> list[str]:
+        found: list[Any] = self._execute(SQL["waiting_requests"], (self._number(key, run),)).fetchall()
+        return [message_id for message_id, *body in found if begins_instead(run, body)]
 
     def take(self, key: Key, run: str, letters: Iterable[Letter]) -> None:
         number = self._number(key, run)

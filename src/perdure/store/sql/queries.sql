@@ -122,6 +122,8 @@ ON CONFLICT (number, message_id) DO NOTHING
 SELECT arrival, message_id, format, checksum, body FROM inbox WHERE number = ? ORDER BY arrival LIMIT ?
 -- name: waiting
 SELECT message_id FROM inbox WHERE number = ? LIMIT ?
+-- name: waiting_requests
+SELECT message_id, format, checksum, body FROM inbox WHERE number = ? AND request = 1
 -- name: take_letter
 DELETE FROM inbox WHERE number = ? AND message_id = ?
 -- name: empty_inbox
