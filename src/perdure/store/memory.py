@@ -321,12 +321,11 @@ class MemoryStore:
     def _fingerprint(self, session: int) -> str:
         return "" if not session else self._world.sessions[session].fingerprint
 
-    def inbox(self, key: Key, limit: int, after: int = 0) -> list[Letter]:
+    def inbox(self, key: Key, limit: int) -> list[Letter]:
         """See `Store.inbox`."""
         with self._reading() as world:
             waiting = world.inboxes[world.numbers[key]] if key in world.rows else []
-            found = [each for each in waiting if each.arrival > after]
-            return [letter((each.arrival, each.message_id, *each.body)) for each in found[:limit]]
+            return [letter((each.arrival, each.message_id, *each.body)) for each in waiting[:limit]]
 
     def requests(self, key: Key, limit: int) -> list[Letter]:
         """See `Store.requests`."""

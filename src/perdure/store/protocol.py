@@ -475,8 +475,8 @@ class Store(Protocol):
         """
         ...
 
-    def inbox(self, key: Key, limit: int, after: int = 0) -> list[Letter]:
-        """Up to `limit` waiting letters in order of arrival, from above that `arrival` on. Read-only."""
+    def inbox(self, key: Key, limit: int) -> list[Letter]:
+        """Up to `limit` waiting letters, those that came first, in order of arrival. Read-only."""
         ...
 
     def requests(self, key: Key, limit: int) -> list[Letter]:

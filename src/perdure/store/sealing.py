@@ -316,9 +316,9 @@ class SealedStore:
             return letter
         return _replace(letter, event=self._sealer.open(letter.event, _letter_place(key, letter.message_id)))
 
-    def inbox(self, key: Key, limit: int, after: int = 0) -> list[Letter]:
+    def inbox(self, key: Key, limit: int) -> list[Letter]:
         """See `Store.inbox`."""
-        return [self._letter(each, key) for each in self.inner.inbox(key, limit, after)]
+        return [self._letter(each, key) for each in self.inner.inbox(key, limit)]
 
     def requests(self, key: Key, limit: int) -> list[Letter]:
         """See `Store.requests`."""

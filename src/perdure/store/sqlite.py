@@ -383,9 +383,9 @@ class SqliteStore:
             known = self._fingerprints[session] = found[0]
         return known
 
-    def inbox(self, key: Key, limit: int, after: int = 0) -> list[Letter]:
+    def inbox(self, key: Key, limit: int) -> list[Letter]:
         """See `Store.inbox`."""
-        return [letter(row) for row in self._all("inbox", (*key, after, limit))]
+        return [letter(row) for row in self._all("inbox", (*key, limit))]
 
     def requests(self, key: Key, limit: int) -> list[Letter]:
         """See `Store.requests`."""

@@ -131,9 +131,9 @@ class FaultyStore:
         """See `Store.load`."""
         return self._call("load", lambda: self.inner.load(key, run, position, limit))
 
-    def inbox(self, key: Key, limit: int, after: int = 0) -> list[Letter]:
+    def inbox(self, key: Key, limit: int) -> list[Letter]:
         """See `Store.inbox`."""
-        return self._call("inbox", lambda: self.inner.inbox(key, limit, after))
+        return self._call("inbox", lambda: self.inner.inbox(key, limit))
 
     def requests(self, key: Key, limit: int) -> list[Letter]:
         """See `Store.requests`."""

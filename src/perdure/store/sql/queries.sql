@@ -312,7 +312,7 @@ SELECT position, at_ms, session, trace_parent, usage, format, checksum, body
 FROM event WHERE number = ? AND position >= ? ORDER BY position LIMIT ?
 -- name: inbox
 SELECT arrival, message_id, format, checksum, body FROM inbox JOIN execution USING (number)
-WHERE shard = ? AND namespace = ? AND execution = ? AND arrival > ? ORDER BY arrival LIMIT ?
+WHERE shard = ? AND namespace = ? AND execution = ? ORDER BY arrival LIMIT ?
 -- name: requests
 SELECT arrival, message_id, format, checksum, body FROM inbox JOIN execution USING (number)
 WHERE shard = ? AND namespace = ? AND execution = ? AND request = 1 ORDER BY arrival LIMIT ?
