@@ -50,7 +50,7 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 JOURNAL_PAGE = 1_000
-NOT_DELIVERED = "What was sent was not delivered."
+NOT_DELIVERED = "Nothing was sent to it."
 CUT_OFF = "The update had been accepted; the end cut its handler off. What it did by then is in the journal."
 
 
