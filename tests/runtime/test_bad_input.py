@@ -153,6 +153,8 @@ async def test_what_is_no_workflow_is_refused_by_name(lab: Lab) -> None:
     async with lab.engine() as engine:
         with pytest.raises(InvalidDefinition, match="'identity' is no valid workflow: it is a step"):
             await engine.start(identity)  # type: ignore[arg-type]
+        with pytest.raises(InvalidDefinition, match="it is text"):
+            await engine.start("identity")  # type: ignore[arg-type]
         with pytest.raises(InvalidDefinition, match="was not decorated"):
             engine.handle("any", Bare)  # a type checker cannot tell it from a decorated class
         with pytest.raises(InvalidDefinition, match="was not decorated"):

@@ -12,6 +12,7 @@ import pytest
 import perdure
 from perdure import step, workflow
 from perdure.core.errors import EncodeError, every_error
+from perdure.store import ownership
 
 
 @step(retry=None)
@@ -109,6 +110,15 @@ def test_the_page_that_is_named_is_that_of_the_error_within_and_it_is_named_once
     assert "explain P0601]" not in told
     assert "explain P0602]" not in told
     assert "raises=[...]" not in told  # nobody can declare an error of ours
+
+
+def test_a_store_that_is_taken_is_told_without_the_frames_that_tried_it(tmp_path: Path) -> None:
+    store = str(tmp_path / "perdure.db")
+    held = ownership.acquire(ownership.side_file(store), store=store)
+    try:
+        assert "perdure.errors.StoreBusy: Another engine works on" in printed(reads, tmp_path)
+    finally:
+        held.release()
 
 
 def test_an_annotation_that_names_nothing_says_which_name_and_what_to_do(tmp_path: Path) -> None:

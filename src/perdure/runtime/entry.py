@@ -7,7 +7,7 @@ from asyncio import events as asyncio_events
 from pathlib import Path
 from typing import Any, TypeVar
 
-from perdure.core.errors import EngineMisused, RemoteFailure, YourError
+from perdure.core.errors import EngineMisused, PerdureError
 from perdure.runtime.engine import Engine
 from perdure.store.protocol import Store
 from perdure.workflow.runnable import Runnable
@@ -59,7 +59,7 @@ def run(
     try:
         return asyncio.run(main())
     except Exception as error:
-        if not isinstance(error, YourError | RemoteFailure) and not hasattr(error, KEPT):
+        if not isinstance(error, PerdureError) and not hasattr(error, KEPT):
             raise
         ended = error.with_traceback(None)  # frames of ours and of asyncio would hide what it says
     except KeyboardInterrupt:  # without the frames of whatever the interrupt met

@@ -22,6 +22,8 @@ def workflow_of(given: Runnable[P, R]) -> Workflow[P, R]:
         return given
     if isinstance(given, Step):
         reason, fix = "it is a step", "Await it in a workflow, and run that."
+    elif isinstance(given, str):
+        reason, fix = "it is text", "Pass the workflow itself, imported from its module."
     else:
         reason, fix = "it was not decorated", "Put @perdure.workflow above it."
     raise InvalidDefinition(name=repr(getattr(given, "__qualname__", given)), kind="workflow", reason=reason, fix=fix)
