@@ -454,6 +454,23 @@ async def test_a_cancel_that_comes_as_it_goes_on_reaches_the_next_run(lab: Lab) 
             await other.result(timeout=30)
 
 
+async def test_a_start_in_its_place_that_comes_as_it_goes_on_is_not_lost(lab: Lab) -> None:
+    @workflow
+    async def spins(n: int) -> None:
+        await double(n)
+        perdure.continue_as_new(n + 1)
+
+    @workflow
+    async def instead(n: int) -> int:
+        return n
+
+    async with lab.engine(spins, instead) as engine:
+        for n in range(10):
+            await engine.start(spins, 0, id="x", reuse="always")
+            handle = await engine.start(instead, n, id="x", on_conflict="terminate")
+            assert await handle.result(timeout=5) == n
+
+
 async def test_a_cancel_that_is_journaled_with_what_ends_a_run_reaches_the_next_one(lab: Lab) -> None:
     """Both are read at once: when the request is fed, the code has told already that it continues."""
 

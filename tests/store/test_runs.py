@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+import msgspec
 import pytest
 
 from perdure.core import events as ev
@@ -121,6 +122,15 @@ def test_what_waits_in_the_inbox_waits_for_the_next_run(lab):
     assert lab.inbox("a") == [first.event, second.event, third.event]
     letters = lab.store.inbox(lab.key("a"), 9)
     assert [each.arrival for each in letters] == sorted({each.arrival for each in letters})
+
+
+def test_a_start_that_waits_for_the_place_of_one_run_waits_for_that_of_the_next(lab):
+    lab.create("a")
+    start = msgspec.structs.replace(lab.start("a", run="other"), on_conflict="terminate")
+    lab.store.deposit([start])
+    go_on(lab)
+    assert lab.inbox("a") == [start.event]
+    assert [each.event for each in lab.store.requests(lab.key("a"), 9)] == [start.event]
 
 
 def test_nothing_waits_then_nobody_is_woken(lab):

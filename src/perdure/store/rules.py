@@ -135,6 +135,7 @@ class Settling(Protocol):
     def put_update(self, key: Key, update: UpdateRow) -> None: ...
     def end_unresolved(self, key: Key, run: str, seq: int) -> None: ...
     def bury(self, key: Key, message_id: str, event: ev.AnyEvent) -> None: ...
+    def has_run(self, key: Key, run: str) -> bool: ...
 
 
 def close_letter(tables: Settling, key: Key, run: str, body: Body | list[Any]) -> bool:
@@ -168,7 +169,9 @@ def stays(tables: Settling, key: Key, body: Body | list[Any]) -> bool:
     if isinstance(event, ev.SignalReceived) and question_of(event) is not None:
         tables.bury(key, event.message_id, event)
         return False
-    return not isinstance(event, ev.CommandEvent | ev.ExecutionStarted)
+    if isinstance(event, ev.ExecutionStarted):
+        return not tables.has_run(key, event.run)  # it waits to begin in the place of whichever run there is
+    return not isinstance(event, ev.CommandEvent)
 
 
 def question_of(event: ev.AnyEvent | None) -> int | None:
