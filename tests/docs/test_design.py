@@ -61,7 +61,7 @@ def test_what_the_text_names_exists(page: Path) -> None:
     assert not missing
 
 
-@pytest.mark.parametrize("part", ["workflow", "runtime", "store"])
+@pytest.mark.parametrize("part", ["workflow", "runtime", "store", "testing"])
 def test_the_map_has_every_file_once(part: str) -> None:
     """Which files belong together: a package's rows go on until the next package is named."""
     rows = re.findall(r"^\| (`\w+/`)? ?\| .* \| (.*\.py`.*) \|$", DESIGN.read_text(encoding="utf-8"), re.MULTILINE)
