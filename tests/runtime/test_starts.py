@@ -406,6 +406,31 @@ async def test_what_is_rewound_while_its_row_is_read_is_not_missed(lab: Lab) -> 
         assert seen == ["a", "a"]
 
 
+async def test_a_start_that_is_being_written_while_the_one_with_its_id_is_rewound_returns(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writing, rewound, commit = threading.Event(), threading.Event(), SqliteStore.commit
+
+    def slowly(store: Any, session: Any, batches: Any, advice: Any = ()) -> Any:
+        if any(batch.create is not None for batch in batches) and seen:
+            writing.set()
+            rewound.wait(10)
+        return commit(store, session, batches, advice)
+
+    monkeypatch.setattr(SqliteStore, "commit", slowly)
+    async with lab.engine(echo) as engine:
+        monkeypatch.setattr(engine._committer, "_alone", lambda: False)
+        handle = await engine.start(echo, "a", id="x")
+        assert await handle.result() == "a"
+        again = asyncio.create_task(engine.start(echo, "a", id="x"))
+        await asyncio.to_thread(writing.wait, 10)
+        await handle.rewind(at=2)
+        rewound.set()
+        async with asyncio.timeout(10):
+            assert await (await again).result() == "a"
+        assert seen == ["a", "a"]
+
+
 async def test_children_of_what_is_replaced_follow_their_policies(lab: Lab) -> None:
     @workflow(name="parent")
     async def parent() -> None:

@@ -219,6 +219,8 @@ class Worker:
         driver = self.drivers.get(key)
         if self.arrivals.outdated(key):
             return
+        if driver is not None and driver.is_new:
+            return  # a start that stands in its place: told that the id is taken, it makes room
         if driver is not None and driver.run != run:
             self.reload(driver)
         else:
