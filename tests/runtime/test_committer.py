@@ -154,11 +154,12 @@ def test_alone_a_batch_is_committed_inline_and_after_trouble_by_the_thread(bench
     assert row.status == "parked"
 
 
-def test_inline_lost_ownership_is_told_too(bench: Bench) -> None:
+@pytest.mark.parametrize("error", [OwnershipLost(path="x", detail="fenced"), ZeroDivisionError("a bug")])
+def test_inline_it_ends_visibly_too(bench: Bench, error: Exception) -> None:
     bench.alone = True
-    bench.fail("commit", OwnershipLost(path="x", detail="fenced"))
+    bench.fail("commit", error)
     bench.committer.submit([(begin("a"), bench.hear)])
-    assert [type(error) for error in bench.lost] == [OwnershipLost]
+    assert bench.lost == [error]
 
 
 def test_one_listener_that_raises_does_not_keep_the_others_from_hearing(bench: Bench) -> None:

@@ -36,6 +36,7 @@ log = logging.getLogger("perdure")
 MAX_GROUP_EVENTS = 2_000
 MIN_BACKOFF_S, MAX_BACKOFF_S = 0.05, 5.0
 LIGHT_BYTES = 64 * 1024
+UNFORESEEN = "the committer failed: this engine stops"
 
 Done: TypeAlias = Callable[[Outcome | PerdureError], None]
 DepositDone: TypeAlias = Callable[[Receipt | PerdureError], None]
@@ -168,6 +169,13 @@ def _deposit(store: Store, answers: Answers) -> None:
     answers.woken += [key for key, each in zip(keys, receipts, strict=True) if is_accepted(each)]
 
 
+def _failed(group: Group, error: Exception) -> Answers:
+    """Nobody knows what became of the group."""
+    answers = Answers(group)
+    answers.lost = error
+    return answers
+
+
 def is_accepted(receipt: Receipt | PerdureError) -> bool:
     """Whether a deposit is stored."""
     return isinstance(receipt, Receipt) and receipt.status == "accepted"
@@ -269,6 +277,9 @@ class ThreadCommitter:
                 for advice in group.advice:
                     self._queue.advise(advice)
             return None
+        except Exception as error:
+            log.exception(UNFORESEEN)
+            return _failed(group, error)
         finally:
             self._writing.release()
 
@@ -353,7 +364,5 @@ class ThreadCommitter:
                     self._condition.wait_for(lambda: self._stopping, pause_s)
                 pause_s = min(pause_s * 2, MAX_BACKOFF_S)
             except Exception as error:
-                log.exception("the committer failed: this engine stops")
-                answers = Answers(group)
-                answers.lost = error
-                return answers
+                log.exception(UNFORESEEN)
+                return _failed(group, error)
