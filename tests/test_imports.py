@@ -92,4 +92,19 @@ except ImportError as error:
 def test_who_has_no_sqlalchemy_is_told_what_to_install(bytecode: Path) -> None:
     said = python(bytecode, "-c", WITHOUT_SQLALCHEMY).stdout
     assert said.startswith("SQLAlchemyMissing")
-    assert "pip install 'perdure[sqlalchemy]'" in said
+    assert "pip install 'sqlalchemy>=2.0.30'" in said
+
+
+def test_who_has_no_cryptography_is_told_what_to_install(bytecode: Path) -> None:
+    code = """
+import sys
+sys.modules["cryptography"] = None
+from perdure.encryption import KeyRing, generate_key
+try:
+    KeyRing({"2026": generate_key()})
+except ImportError as error:
+    print(type(error).__name__, error)
+"""
+    said = python(bytecode, "-c", code).stdout
+    assert said.startswith("CryptographyMissing")
+    assert "pip install 'cryptography>=44'" in said

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from perdure.core.errors import CorruptJournal, InvalidOption, KeyMissing
+from perdure.core.errors import CorruptJournal, CryptographyMissing, InvalidOption, KeyMissing
 from perdure.core.identity import Key
 from perdure.store.codec import PayloadCodec, Place
 
@@ -52,7 +52,7 @@ class KeyRing:
 
     Raises:
         InvalidOption: a key that has not 32 bytes, an id that is no text, no current key.
-        ImportError: the extra `encryption` is not installed.
+        CryptographyMissing: the extra `encryption` is not installed.
 
     Example:
         ring = KeyRing({"2025": old, "2026": new}, current="2026")
@@ -60,8 +60,11 @@ class KeyRing:
     """
 
     def __init__(self, keys: Mapping[str, bytes], *, current: str | None = None, choose: Choose | None = None) -> None:
-        from cryptography.exceptions import InvalidTag  # noqa: PLC0415 - an extra, for who encrypts
-        from cryptography.hazmat.primitives.ciphers.aead import AESGCM  # noqa: PLC0415 - likewise
+        try:
+            from cryptography.exceptions import InvalidTag  # noqa: PLC0415 - an extra, for who encrypts
+            from cryptography.hazmat.primitives.ciphers.aead import AESGCM  # noqa: PLC0415 - likewise
+        except ImportError as error:
+            raise CryptographyMissing(detail=error) from None
 
         self._cipher: Callable[[bytes], AESGCM] = AESGCM
         self._invalid = InvalidTag

@@ -9,6 +9,7 @@ from __future__ import annotations
 from perdure.core.errors.base import PerdureError, TheirError, YourError, every_error
 from perdure.core.errors.code import (
     CorruptJournal,
+    CryptographyMissing,
     DeadlockError,
     DecodeError,
     EncodeError,
@@ -107,6 +108,7 @@ __all__ = [
     "AskTimeout",
     "ChildNotStarted",
     "CorruptJournal",
+    "CryptographyMissing",
     "DeadlockError",
     "DecodeError",
     "DuplicateName",

@@ -114,7 +114,7 @@ class UnsupportedType(YourError):
 
     code = "P0203"
     text = "{what} has type {type}, which neither msgspec nor pydantic can encode."
-    cure = "Use dataclasses, msgspec or pydantic models, attrs, builtins, or install `perdure[pydantic]`."
+    cure = "Use dataclasses, msgspec or pydantic models, attrs, builtins, or install pydantic."
 
 
 class PayloadTooLarge(YourError):
@@ -158,3 +158,11 @@ class UndefinedName(UnsupportedType):
     code = "P0208"
     text = "{what} has an annotation that cannot be read: {problem}."
     cure = "Define that name, or import it outside of `if TYPE_CHECKING:`."
+
+
+class CryptographyMissing(YourError, ImportError):
+    """A `KeyRing` needs cryptography. Fields: detail."""
+
+    code = "P0209"
+    text = "perdure.encryption.KeyRing needs cryptography: {detail}."
+    cure = "Install it: pip install 'cryptography>=44'."

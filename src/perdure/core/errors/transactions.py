@@ -68,4 +68,4 @@ class SQLAlchemyMissing(YourError, ImportError):
 
     code = "P0706"
     text = "perdure.transaction needs SQLAlchemy 2: {detail}."
-    cure = "Install it: pip install 'perdure[sqlalchemy]'."
+    cure = "Install it: pip install 'sqlalchemy>=2.0.30'."
