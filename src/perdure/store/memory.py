@@ -18,28 +18,20 @@ from perdure.store.clock import system_clock_ms
 from perdure.store.memory_runs import MemoryRuns
 from perdure.store.memory_tables import MemoryTables, Registration, World
 from perdure.store.protocol import (
-    Advice,
     AskRow,
-    Batch,
-    Blob,
-    Branch,
     Collected,
-    Committed,
     Filter,
     Lease,
     Letter,
-    Mail,
-    Receipt,
     Row,
     Running,
     RunRow,
     Session,
-    Start,
     UnresolvedRow,
     UpdateRow,
 )
 from perdure.store.records import journal, letter, readable, recorded, unseal
-from perdure.store.routing import Router
+from perdure.store.routing import RoutedStore, Router
 from perdure.store.rules import matches, newest
 
 if TYPE_CHECKING:
@@ -50,7 +42,7 @@ if TYPE_CHECKING:
 NEVER_MS = 2**62
 
 
-class MemoryStore:
+class MemoryStore(RoutedStore):
     """A store that is gone with its process. `connect` gives another connection to the same one.
 
     Args:
@@ -184,28 +176,6 @@ class MemoryStore:
 
     # --- writing ---
 
-    def commit(self, session: Session, batches: Sequence[Batch], advice: Sequence[Advice] = ()) -> Committed:
-        """See `Store.commit`. A batch for a shard that another session owns by now is a conflict."""
-        with self._writing(session) as tables:
-            return Router(tables, direct=self._direct).commit(batches, advice)
-
-    def deposit(self, starts: Sequence[Start] = (), mail: Sequence[Mail] = ()) -> list[Receipt]:
-        """See `Store.deposit`."""
-        with self._writing() as tables:
-            router = Router(tables, direct=True)
-            receipts = [router.deposit_start(each) for each in starts]
-            return receipts + [router.deposit_mail(each) for each in mail]
-
-    def resume(self, key: Key, message_id: str = "") -> Receipt:
-        """See `Store.resume`."""
-        with self._writing() as tables:
-            return Router(tables, direct=True).resume(key, message_id)
-
-    def branch(self, branch: Branch) -> Receipt:
-        """See `Store.branch`."""
-        with self._writing() as tables:
-            return Router(tables, direct=True).branch(branch)
-
     def deliver(self, session: Session, limit: int) -> list[Key]:
         """See `Store.deliver`."""
         with self._writing(session) as tables:
@@ -220,22 +190,11 @@ class MemoryStore:
 
     # --- blobs ---
 
-    def put_blobs(self, blobs: Sequence[Blob]) -> None:
-        """See `Store.put_blobs`."""
-        with self._writing() as tables:
-            for each in blobs:
-                tables.put_blob(each)
-
     def blob(self, key: Key, address: bytes) -> bytes | None:
         """See `Store.blob`."""
         with self._reading() as world:
             found = world.blobs.get((key, address))
             return None if found is None else found.data
-
-    def collect_blobs(self, before_ms: int, limit: int) -> int:
-        """See `Store.collect_blobs`."""
-        with self._writing() as tables:
-            return tables.collect(before_ms, limit)
 
     def collect(
         self, namespace: str, before_ms: int, after: tuple[int, int] | None, limit: int, *, runs: bool = False

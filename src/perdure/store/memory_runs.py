@@ -10,7 +10,7 @@ from perdure.core.identity import ExecutionId, Key, closed_message, shard_of
 from perdure.store.memory_tables import MemoryTables, Posted
 from perdure.store.protocol import Batch, Branch, Mail, Row, RunRow, RunStatus, Start, Succession
 from perdure.store.records import copied, seal
-from perdure.store.rules import attributes_of, is_open, reopen_updates, start_of, state_at, stays
+from perdure.store.rules import attributes_of, is_open, reopen_updates, start_of, state_at, state_of, stays
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -89,7 +89,7 @@ class MemoryRuns(MemoryTables):
 
     def fork(self, branch: Branch) -> None:
         self.insert(start_of(branch), len(branch.events))
-        self.change(self._world.rows[branch.key], state_position=_state_of(branch))
+        self.change(self._world.rows[branch.key], state_position=state_of(branch))
         self._set_began(branch.key, (self._now_ms(), branch.origin))
         self._set_attributes(branch.key, attributes_of(recorded.event for recorded in branch.events))
         self._copy(branch)
@@ -99,7 +99,7 @@ class MemoryRuns(MemoryTables):
         row = self._world.rows[key]
         status: RunStatus = "abandoned" if is_open(row.status) else row.status
         before = self._begin_next(key, status, row.closed_at_ms or now_ms, (now_ms, branch.origin))
-        self._replace_run(key, branch.run, branch.workflow, len(branch.events), _state_of(branch))
+        self._replace_run(key, branch.run, branch.workflow, len(branch.events), state_of(branch))
         self._set_attributes(key, attributes_of(recorded.event for recorded in branch.events))
         self._copy(branch)
         self._move_letters(key, before, branch.received, branch.carried)
@@ -238,7 +238,3 @@ class MemoryRuns(MemoryTables):
 
 def _by_end(each: tuple[Key, RunRow]) -> tuple[int, int]:
     return each[1].ended_at_ms or 0, each[1].n
-
-
-def _state_of(branch: Branch) -> int | None:
-    return state_at([recorded.event for recorded in branch.events])

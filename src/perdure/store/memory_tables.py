@@ -423,8 +423,8 @@ class MemoryTables:
             number = self._world.numbers.get(key)
             self._set_blob((key, address), found._replace(owned=True, number=number))
 
-    def collect(self, before_ms: int, limit: int) -> int:
-        """Delete blobs without an owner, the oldest first."""
+    def collect_blobs(self, before_ms: int, limit: int) -> int:
+        """Delete blobs without an owner, the oldest first; how many there were."""
         loose = [(blob.put_at_ms, name) for name, blob in self._world.blobs.items() if not blob.owned]
         old = sorted(each for each in loose if each[0] < before_ms)[:limit]
         for _, name in old:

@@ -6,6 +6,7 @@ A store provides `Tables`, its primitives inside one open transaction; nothing h
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Protocol
 
 from perdure.core import events as ev
@@ -13,6 +14,7 @@ from perdure.store.protocol import (
     Advice,
     AskRow,
     Batch,
+    Blob,
     Branch,
     Committed,
     Letter,
@@ -22,6 +24,7 @@ from perdure.store.protocol import (
     Receipt,
     Row,
     Running,
+    Session,
     Start,
     Succession,
     UnresolvedRow,
@@ -46,6 +49,7 @@ from perdure.store.rules import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from perdure.core.identity import Key
 
@@ -196,6 +200,14 @@ class Tables(Protocol):
 
     def keep(self, key: Key, addresses: Sequence[bytes]) -> None:
         """An execution refers to these blobs from now on. Raises `StoreError` if one is missing."""
+        ...
+
+    def put_blob(self, blob: Blob) -> None:
+        """Store a blob, or make one that is there fresh again."""
+        ...
+
+    def collect_blobs(self, before_ms: int, limit: int) -> int:
+        """Delete blobs without an owner, the oldest first; how many there were."""
         ...
 
     def end_running(self, batch: Batch) -> None:
@@ -509,3 +521,46 @@ def _parcel_of_mail(batch: Batch, mail: Mail) -> Parcel:
 def _parcel_of_start(batch: Batch, start: Start) -> Parcel:
     seq = 0 if start.event.parent is None else start.event.parent.seq
     return Parcel(batch.key, batch.run, start.key, "", f"start:{start.event.run}", seq, start.digest, start.event)
+
+
+class RoutedStore(ABC):
+    """What stores over tables have in common: calls that are one transaction, and follow the router's rules."""
+
+    _direct: bool  # mail is delivered in the sender's transaction, where that keeps the order
+
+    @abstractmethod
+    def _writing(self, session: Session | None = None) -> AbstractContextManager[Tables]:
+        """One durable transaction, with the session's fence checked in it."""
+
+    def commit(self, session: Session, batches: Sequence[Batch], advice: Sequence[Advice] = ()) -> Committed:
+        """See `Store.commit`. A batch for a shard that another session owns by now is a conflict."""
+        with self._writing(session) as tables:
+            return Router(tables, direct=self._direct).commit(batches, advice)
+
+    def deposit(self, starts: Sequence[Start] = (), mail: Sequence[Mail] = ()) -> list[Receipt]:
+        """See `Store.deposit`."""
+        with self._writing() as tables:
+            router = Router(tables, direct=True)
+            receipts = [router.deposit_start(each) for each in starts]
+            return receipts + [router.deposit_mail(each) for each in mail]
+
+    def resume(self, key: Key, message_id: str = "") -> Receipt:
+        """See `Store.resume`."""
+        with self._writing() as tables:
+            return Router(tables, direct=True).resume(key, message_id)
+
+    def branch(self, branch: Branch) -> Receipt:
+        """See `Store.branch`."""
+        with self._writing() as tables:
+            return Router(tables, direct=True).branch(branch)
+
+    def put_blobs(self, blobs: Sequence[Blob]) -> None:
+        """See `Store.put_blobs`."""
+        with self._writing() as tables:
+            for each in blobs:
+                tables.put_blob(each)
+
+    def collect_blobs(self, before_ms: int, limit: int) -> int:
+        """See `Store.collect_blobs`."""
+        with self._writing() as tables:
+            return tables.collect_blobs(before_ms, limit)

@@ -271,6 +271,11 @@ def state_at(events: Sequence[ev.AnyEvent]) -> int | None:
     return max((n for n, event in enumerate(events) if isinstance(event, ev.StatePublished)), default=None)
 
 
+def state_of(branch: Branch) -> int | None:
+    """Where the state stands that was last published in what is copied."""
+    return state_at([recorded.event for recorded in branch.events])
+
+
 # --- lists ---
 
 _COMPARE: dict[str, Callable[[Any, Any], bool]] = {

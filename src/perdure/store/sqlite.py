@@ -29,20 +29,15 @@ from perdure.store.protocol import (
     Advice,
     AskRow,
     Batch,
-    Blob,
-    Branch,
     Collected,
     Committed,
     Filter,
     Lease,
     Letter,
-    Mail,
-    Receipt,
     Row,
     Running,
     RunRow,
     Session,
-    Start,
     UnresolvedRow,
     UpdateRow,
 )
@@ -60,7 +55,7 @@ from perdure.store.records import (
     unseal,
     update_of,
 )
-from perdure.store.routing import Router
+from perdure.store.routing import RoutedStore, Router
 from perdure.store.rules import Parcel, newest
 from perdure.store.sqlite_collecting import RunSweep, Sweep
 from perdure.store.sqlite_listing import CROWD, crowd, statements
@@ -81,7 +76,7 @@ _MOST_SHARDS: Final = 65_536
 _CHECK_FILES_S: Final = 0.1  # between two looks at whether the files are still those that were opened
 
 
-class SqliteStore:
+class SqliteStore(RoutedStore):
     """A store in one file; made and migrated when it is opened.
 
     Args:
@@ -285,34 +280,13 @@ class SqliteStore:
     def commit(self, session: Session, batches: Sequence[Batch], advice: Sequence[Advice] = ()) -> Committed:
         """See `Store.commit`."""
         try:
-            return self._commit(session, batches, advice)
+            return super().commit(session, batches, advice)
         except Overtaken:  # a batch lost its race: again, one by one, to leave just that one out
             self._tables.gathering = False
             try:
-                return self._commit(session, batches, advice)
+                return super().commit(session, batches, advice)
             finally:
                 self._tables.gathering = True
-
-    def _commit(self, session: Session, batches: Sequence[Batch], advice: Sequence[Advice]) -> Committed:
-        with self._writing(session) as tables:
-            return Router(tables, direct=self._direct).commit(batches, advice)
-
-    def deposit(self, starts: Sequence[Start] = (), mail: Sequence[Mail] = ()) -> list[Receipt]:
-        """See `Store.deposit`."""
-        with self._writing() as tables:
-            router = Router(tables, direct=True)
-            receipts = [router.deposit_start(each) for each in starts]
-            return receipts + [router.deposit_mail(each) for each in mail]
-
-    def resume(self, key: Key, message_id: str = "") -> Receipt:
-        """See `Store.resume`."""
-        with self._writing() as tables:
-            return Router(tables, direct=True).resume(key, message_id)
-
-    def branch(self, branch: Branch) -> Receipt:
-        """See `Store.branch`."""
-        with self._writing() as tables:
-            return Router(tables, direct=True).branch(branch)
 
     def deliver(self, session: Session, limit: int) -> list[Key]:
         """See `Store.deliver`."""
@@ -325,17 +299,6 @@ class SqliteStore:
                 router.hand_over(Parcel(_key(row), row[3], _key(row[4:]), run, message_id, seq, digest, event))
                 self._writer.execute(SQL["dequeue"], row[:8])
             return router.woken
-
-    def put_blobs(self, blobs: Sequence[Blob]) -> None:
-        """See `Store.put_blobs`."""
-        with self._writing() as tables:
-            for each in blobs:
-                tables.put_blob(each)
-
-    def collect_blobs(self, before_ms: int, limit: int) -> int:
-        """See `Store.collect_blobs`."""
-        with self._writing() as tables:
-            return tables.collect(before_ms, limit)
 
     def collect(
         self, namespace: str, before_ms: int, after: tuple[int, int] | None, limit: int, *, runs: bool = False

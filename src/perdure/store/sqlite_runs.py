@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from perdure.store.queries import SQL
 from perdure.store.records import copied, seal
-from perdure.store.rules import attributes_of, is_open, reopen_updates, start_of, state_at, stays
+from perdure.store.rules import attributes_of, is_open, reopen_updates, start_of, state_at, state_of, stays
 from perdure.store.sqlite_tables import ALL, SqliteTables
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class SqliteRuns(SqliteTables):
         self.insert(start_of(branch), len(branch.events))
         number = self._number(branch.key, branch.run)
         assert number is not None
-        self._execute(SQL["forked"], (branch.origin, _state_of(branch), number))
+        self._execute(SQL["forked"], (branch.origin, state_of(branch), number))
         self.set_attributes(branch.key, branch.run, attributes_of(recorded.event for recorded in branch.events))
         self._copy(branch, number)
 
@@ -77,7 +77,7 @@ class SqliteRuns(SqliteTables):
         assert number is not None
         status = "abandoned" if is_open(row.status) else row.status
         after = self._begin_next(key, branch.instead_of, number, status, row.closed_at_ms or now_ms)
-        columns = (branch.workflow, len(branch.events), now_ms, branch.origin, _state_of(branch))
+        columns = (branch.workflow, len(branch.events), now_ms, branch.origin, state_of(branch))
         self._execute(SQL["next_run"], (after, branch.run, *columns, number))
         self._execute(SQL["drop_attributes"], (number,))
         self._put_attributes(after, attributes_of(recorded.event for recorded in branch.events))
@@ -118,7 +118,3 @@ class SqliteRuns(SqliteTables):
             return False
         found: Any = self._one(SQL["was_received"], (*key, message_id))
         return found is not None
-
-
-def _state_of(branch: Branch) -> int | None:
-    return state_at([recorded.event for recorded in branch.events])

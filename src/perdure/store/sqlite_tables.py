@@ -379,8 +379,8 @@ class SqliteTables:
                 detail = f"a blob of execution {key.execution!r} is missing"
                 raise StoreError(path=self._connection.filename, detail=detail)
 
-    def collect(self, before_ms: int, limit: int) -> int:
-        """Delete blobs without an owner, the oldest first."""
+    def collect_blobs(self, before_ms: int, limit: int) -> int:
+        """Delete blobs without an owner, the oldest first; how many there were."""
         found = self._execute(SQL["loose_blobs"], (before_ms, limit)).fetchall()
         self._executemany(SQL["delete_blob_data"], found)
         self._executemany(SQL["delete_blob"], found)

@@ -154,12 +154,27 @@ def set_attributes(**attributes: AttributeValue | None) -> None:
     execution.attributes = kept
 
 
-class ChildHandle(Generic[R]):
+class ExternalHandle:
+    """Another execution, by its `id`: what `perdure.external` returns."""
+
+    def __init__(self, execution: Execution, execution_id: str) -> None:
+        self.id = execution_id
+        self._execution = execution
+
+    async def signal(self, name: str, value: Any = None) -> None:
+        """Send it a signal; returns when it has arrived in its inbox. Raises `MessageNotDelivered`: nobody takes it."""
+        await _send_signal(self._execution, self.id, name, value, caller())
+
+    async def cancel(self, reason: str = "") -> None:
+        """Ask it to cancel; returns when the request has arrived. Raises `MessageNotDelivered`: nobody takes it."""
+        await _send_cancel(self._execution, self.id, reason, caller())
+
+
+class ChildHandle(ExternalHandle, Generic[R]):
     """A started child execution: what `perdure.start_child` returns. `id` is the child's."""
 
     def __init__(self, execution: Execution, command: StartChild, closed: asyncio.Future[Any]) -> None:
-        self.id = command.execution
-        self._execution = execution
+        super().__init__(execution, command.execution)
         self._command = command
         self._closed = closed
 
@@ -182,30 +197,6 @@ class ChildHandle(Generic[R]):
         if on_cancel not in get_args(OnCancel):
             raise InvalidOption(option="on_cancel", value=repr(on_cancel), expected="'leave', 'cancel' or 'wait'")
         return await self._execution.child_result(self._command, self._closed, on_cancel)  # type: ignore[no-any-return]
-
-    async def signal(self, name: str, value: Any = None) -> None:
-        """Send it a signal; returns when it has arrived in its inbox. Raises `MessageNotDelivered`: it has ended."""
-        await _send_signal(self._execution, self.id, name, value, caller())
-
-    async def cancel(self, reason: str = "") -> None:
-        """Ask it to cancel; returns when the request has arrived. Raises `MessageNotDelivered`: it has ended."""
-        await _send_cancel(self._execution, self.id, reason, caller())
-
-
-class ExternalHandle:
-    """Another execution, by its `id`: what `perdure.external` returns."""
-
-    def __init__(self, execution: Execution, execution_id: str) -> None:
-        self.id = execution_id
-        self._execution = execution
-
-    async def signal(self, name: str, value: Any = None) -> None:
-        """Send it a signal; returns when it has arrived in its inbox. Raises `MessageNotDelivered`."""
-        await _send_signal(self._execution, self.id, name, value, caller())
-
-    async def cancel(self, reason: str = "") -> None:
-        """Ask it to cancel; returns when the request has arrived. Raises `MessageNotDelivered`."""
-        await _send_cancel(self._execution, self.id, reason, caller())
 
 
 async def _send_cancel(execution: Execution, receiver: str, reason: str, location: str) -> None:
