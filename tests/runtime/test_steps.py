@@ -523,6 +523,30 @@ async def test_a_place_that_the_first_in_the_queue_may_not_take_goes_to_the_next
         world.open.set()
 
 
+async def test_a_step_that_the_code_stopped_waiting_for_is_not_shown_as_open(lab: Lab) -> None:
+    @step(name="beats")
+    async def beats() -> None:
+        perdure.current_step().heartbeat("here")
+        await world.open.wait()
+
+    async def body() -> None:
+        task = asyncio.create_task(beats())
+        await perdure.receive("enough")
+        task.cancel()
+        await perdure.receive("never")
+
+    definition = workflow(name="body")(body)
+    async with lab.engine(definition) as engine:
+        handle = await engine.start(definition)
+        await until(handle.running)
+        await handle.signal("enough")
+
+        async def none_is_open() -> bool:
+            return not await handle.running()
+
+        await until(none_is_open)
+
+
 # --- def steps in threads ---
 
 

@@ -458,6 +458,14 @@ def test_an_unclean_death_counts_a_recovery_of_what_was_parked_and_is_due(lab):
     assert [lab.row(name).recoveries for name in ("due", "bystander")] == [2, 0]
 
 
+def test_a_step_that_nobody_waits_for_any_more_is_told_of_no_more(lab):
+    lab.create("a")
+    told = [Running(lab.key("a"), "run-a", seq, "search", 1, 5) for seq in (1, 2)]
+    lab.commit(advice=told)
+    lab.commit(advice=[Running(lab.key("a"), "run-a", 1, "search", 0, 5)])
+    assert lab.store.running(lab.key("a")) == told[1:]
+
+
 def test_an_unclean_death_while_one_ran_alone_counts_for_that_one_only(lab):
     lab.create("suspect", "bystander")
     lab.commit(advice=[Running(lab.key("suspect"), "run-suspect", 0, "(runs alone)", 3, 0)])

@@ -440,7 +440,7 @@ class Driver:
         for seq in seqs & self._retries.keys():
             del self._retries[seq]
         for seq in sorted(seqs & self.attempts.keys()):
-            self.host.steps.stop(self, seq)
+            self.host.steps.stop(self, seq, for_good=True)
         self._again = [step for step in self._again if step.seq not in seqs]
         self.pending.withdraw(seqs)
 

@@ -78,6 +78,7 @@ class StepRunner:
         self._held: dict[str, Queue] = {}
         self._loop = asyncio.get_running_loop()
         self.tasks = SharedTasks(self._attempt)
+        self._over: list[Running] = []  # attempts that the store was told of, and no event will be about
         self.draining = False
         self.stand_in: Callable[[Any], Any] = itself  # what runs instead of a step: for tests
         self.alone: Key | None = None  # while set, only steps of this execution run
@@ -115,11 +116,14 @@ class StepRunner:
             if _waits(driver, command):
                 self.begin(driver, command)
 
-    def stop(self, driver: Driven, seq: int) -> None:
-        """Cancel an attempt, or forget one that waits; its driver hears no more of it."""
+    def stop(self, driver: Driven, seq: int, *, for_good: bool = False) -> None:
+        """Cancel an attempt, or forget one that waits; its driver hears no more of it. `for_good`: nor do others."""
         run = driver.attempts.pop(seq, None)
         if run is not None:
             run.stopped = True
+            if for_good and run.told is not False:
+                told = (run.driver.key, run.run, run.seq, run.name)
+                self._over.append(Running(*told, attempt=0, started_at_ms=run.started_at_ms))
             self._cancel(run)
             return
         for queue in (self._waiting, *self._held.values()):
@@ -152,9 +156,10 @@ class StepRunner:
     def advice(self) -> list[Running]:
         """What people and the next attempt should know of attempts that take long."""
         oldest = self._environment.monotonic_ms() - ADVISE_AFTER_MS
-        found: list[Running] = []
+        found, self._over = self._over, []
         for run in self._runs:
-            if run.told is not run.latest and (run.started_mono_ms <= oldest or run.latest is not None):
+            is_news = run.told is not run.latest and (run.started_mono_ms <= oldest or run.latest is not None)
+            if is_news and not run.stopped:
                 run.told = run.latest
                 found.append(
                     Running(

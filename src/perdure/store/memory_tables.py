@@ -453,5 +453,6 @@ class MemoryTables:
     def note_running(self, running: Running) -> None:
         found = self._current(running.key, running.run)
         if found is not None and is_open(found[0].status):
-            steps = self._world.running[found[1]]
-            self._set_running(found[1], {**steps, running.seq: msgspec.msgpack.encode(running)})
+            steps = {seq: body for seq, body in self._world.running[found[1]].items() if seq != running.seq}
+            told = {running.seq: msgspec.msgpack.encode(running)} if running.attempt else {}
+            self._set_running(found[1], steps | told)

@@ -320,6 +320,7 @@ class Park(msgspec.Struct, frozen=True):
 class Running(msgspec.Struct, frozen=True):
     """Advice about a step that has been open for a while, for people and for its next attempt's `progress`.
 
+    With `attempt` 0 it is open no more, and no event says so: the code stopped waiting for it.
     With `seq` 0 it is no step: it tells that the execution runs alone after `attempt` unclean deaths of its worker, or,
     with a negative `attempt`, that this is over.
     """

@@ -400,6 +400,9 @@ class SqliteTables:
         found = self.find(running.key)
         if found is None or found.run != running.run or not is_open(found.status):
             return
+        if not running.attempt:
+            self._execute(SQL["end_running"], (found.number, running.seq))
+            return
         self._running_used = True
         columns = (running.seq, running.name, running.attempt, running.started_at_ms, progress_bytes(running))
         self._execute(SQL["put_running"], (found.number, *columns))
