@@ -147,6 +147,27 @@ class Bare:
     async def run(self) -> None: ...
 
 
+@pytest.mark.parametrize("given", [identity, plain, Bare, "identity", None], ids=repr)
+def test_workflows_that_are_no_list_are_told_to_be_one(lab: Lab, given: Any) -> None:
+    with pytest.raises(InvalidOption, match=r"Option workflows=.* Expected a list of workflows\."):
+        perdure.Engine(lab.path, workflows=given)
+
+
+async def test_a_reason_that_is_no_text_is_refused(lab: Lab) -> None:
+    async with lab.engine() as engine:
+        handle: Any = engine.handle("any")
+        for ask in (handle.cancel, handle.terminate, handle.pause):
+            with pytest.raises(InvalidOption, match="Option reason=3"):
+                await ask(3)
+
+
+@pytest.mark.parametrize("url", ["postgresql://user:secret@host/db", "sqlite:///perdure.db"])
+def test_a_store_that_is_a_url_is_refused_and_makes_no_file(url: str) -> None:
+    with pytest.raises(InvalidOption, match="Expected the path of a SQLite file") as caught:
+        perdure.run(plain, {}, store=url)
+    assert "secret" not in str(caught.value)
+
+
 async def test_what_is_no_workflow_is_refused_by_name(lab: Lab) -> None:
     with pytest.raises(InvalidDefinition, match="async def"):
         workflow(lambda: 1)  # type: ignore[arg-type,return-value]

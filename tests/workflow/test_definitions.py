@@ -111,7 +111,7 @@ def test_a_lambda_needs_a_name() -> None:
 
 def test_what_is_no_step_or_workflow_is_refused_with_a_cure() -> None:
     with pytest.raises(InvalidDefinition, match="it cannot be called"):
-        step("search")  # type: ignore[arg-type, call-overload]
+        step(3)  # type: ignore[arg-type, call-overload]
     with pytest.raises(InvalidDefinition, match="Write `async def`"):
 
         @workflow
@@ -289,6 +289,12 @@ def test_two_decorators_on_one_function_are_told_which_to_keep() -> None:
             outer(step(fn))  # type: ignore[arg-type]
         with pytest.raises(InvalidDefinition, match=r"it is a workflow already. Keep @perdure\.workflow alone"):
             outer(workflow(fn))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("decorator", "kind"), [(step, "step"), (workflow, "workflow")])
+def test_a_name_that_is_given_alone_is_told_how_to_give_it(decorator: Any, kind: str) -> None:
+    with pytest.raises(InvalidDefinition, match=rf"A name is given as @perdure\.{kind}\(name='search'\)"):
+        decorator("search")
 
 
 def test_a_workflow_that_yields_is_refused() -> None:

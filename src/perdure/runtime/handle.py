@@ -348,7 +348,7 @@ class Handle(Generic[R]):
         Raises:
             ExecutionNotFound, ExecutionClosed: there is nothing to cancel.
         """
-        await self._send(ev.CancelRequested(self._port.new_id(), storable(reason)))
+        await self._send(ev.CancelRequested(self._port.new_id(), _reason(reason)))
 
     async def terminate(self, reason: str = "") -> None:
         """End it without asking its code; also while it is paused, stalled, or not begun.
@@ -359,7 +359,7 @@ class Handle(Generic[R]):
         Raises:
             ExecutionNotFound, ExecutionClosed: there is nothing to end.
         """
-        await self._send(ev.TerminateRequested(self._port.new_id(), storable(reason)))
+        await self._send(ev.TerminateRequested(self._port.new_id(), _reason(reason)))
 
     async def pause(self, reason: str = "") -> None:
         """Let nothing of it begin any more, until `resume`; returns when that is durable.
@@ -370,7 +370,7 @@ class Handle(Generic[R]):
         Raises:
             ExecutionNotFound, ExecutionClosed: there is nothing to pause.
         """
-        await self._send(ev.PauseRequested(self._port.new_id(), storable(reason)))
+        await self._send(ev.PauseRequested(self._port.new_id(), _reason(reason)))
 
     async def resume(self) -> None:
         """Let it go on after `pause`, or after it stalled and its code was fixed; else it is left as it is.
@@ -574,3 +574,10 @@ def raise_if_error(answer: Receipt | PerdureError) -> Receipt:
     if isinstance(answer, PerdureError):
         raise answer
     return answer
+
+
+def _reason(given: str) -> str:
+    """As journals hold it. Raises `InvalidOption`: no text."""
+    if not isinstance(given, str):
+        raise InvalidOption(option="reason", value=repr(given), expected="text")
+    return storable(given)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from types import ModuleType
 from typing import Any
 
-from perdure.core.errors import DuplicateName
+from perdure.core.errors import DuplicateName, InvalidOption
 from perdure.workflow.definitions import Workflow
 from perdure.workflow.runnable import Runnable, workflow_of
 
@@ -20,7 +20,10 @@ def named(workflows: Iterable[Runnable[..., Any]]) -> dict[str, Workflow[..., An
     Raises:
         DuplicateName: two different ones have the same name.
         InvalidDefinition: something is no workflow.
+        InvalidOption: it is no list of any.
     """
+    if not isinstance(workflows, Iterable) or isinstance(workflows, str | type):
+        raise InvalidOption(option="workflows", value=repr(workflows), expected="a list of workflows")
     found: dict[str, Workflow[..., Any]] = {}
     given = [workflow_of(each) for each in workflows]
     for workflow in given:

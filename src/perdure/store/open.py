@@ -20,18 +20,18 @@ def open_store(given: str | os.PathLike[str] | Store | None, **options: Any) -> 
     """The store that is meant: by default `PERDURE_STORE`, else `perdure.db` in the working directory.
 
     Raises:
-        InvalidOption: a URL of a kind that this release does not know.
+        InvalidOption: a URL, of which this release knows none.
         StoreError: it cannot be opened.
     """
     if given is not None and not isinstance(given, str | os.PathLike):
         return given
     name = os.fspath(given) if given is not None else store_name()
-    if "://" in name and not name.startswith("sqlite://"):
+    if "://" in name:
         kind = name.split("://", 1)[0]
         raise InvalidOption(option="store", value=f"{kind}://…", expected="the path of a SQLite file in this release")
     from perdure.store.sqlite import SqliteStore  # noqa: PLC0415 - the port must not need the driver
 
-    return SqliteStore(name.removeprefix("sqlite://"), **options)
+    return SqliteStore(name, **options)
 
 
 def store_name(given: str | None = None) -> str:

@@ -153,6 +153,8 @@ def _check_step(fn: Any) -> None:
     called = _below_partials(fn)
     if isinstance(fn, Workflow | Step):
         reason, fix = _already(fn)
+    elif isinstance(fn, str):
+        reason, fix = "it is text", f"A name is given as @perdure.step(name={fn!r})."
     elif not callable(fn):
         reason, fix = "it cannot be called", "Decorate a function or a callable."
     elif inspect.isclass(called):
@@ -498,13 +500,12 @@ def _check_workflow(fn: Any) -> None:
     """Refuse what is no `async def`."""
     if isinstance(fn, Workflow | Step):
         reason, fix = _already(fn)
+    elif isinstance(fn, str):
+        reason, fix = "it is text", f"A name is given as @perdure.workflow(name={fn!r})."
     elif inspect.isasyncgenfunction(fn):
         reason, fix = "it is a generator", "Return a list; perdure.publish tells how far it is."
     elif not inspect.iscoroutinefunction(fn):
-        reason, fix = (
-            "it is not an `async def`",
-            "Write `async def`; what blocks or touches the world belongs into a step.",
-        )
+        reason, fix = "it is not an `async def`", "Write `async def`; what blocks or touches the world is for steps."
     else:
         return
     name = repr(getattr(fn, "__qualname__", fn))
