@@ -37,6 +37,16 @@ async def looks_up(name: str) -> str:
     raise FileNotFoundError(f"no {name}")
 
 
+@step
+async def counts() -> int:
+    return "no number"  # type: ignore[return-value]
+
+
+@workflow
+async def answers(_name: str) -> int:
+    return await counts()
+
+
 @step(retry=None, timeout=0.01)
 async def hangs() -> None:
     await asyncio.Event().wait()
@@ -119,6 +129,16 @@ def test_a_store_that_is_taken_is_told_without_the_frames_that_tried_it(tmp_path
         assert "perdure.errors.StoreBusy: Another engine works on" in printed(reads, tmp_path)
     finally:
         held.release()
+
+
+def test_a_result_of_another_type_is_told_once_with_what_it_was(tmp_path: Path) -> None:
+    told = printed(answers, tmp_path)
+    assert (
+        "ran, but the result of step 'counts' cannot be encoded: $ Expected `int`, got `str`.\nThe result was: 'n"
+        in told
+    )
+    assert told.count("Return data of the annotated type.") == 1
+    assert "explain P0201]" not in told
 
 
 def test_an_annotation_that_names_nothing_says_which_name_and_what_to_do(tmp_path: Path) -> None:

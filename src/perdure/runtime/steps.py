@@ -291,8 +291,9 @@ class StepRunner:
         try:
             outcome = step.outcome(value)
         except (EncodeError, PayloadTooLarge) as error:
+            reason = error.what() if type(error) is EncodeError else error  # others know a cure of their own
             return UnencodableResult(
-                name=command.name, location=command.location, reason=error, value=short_repr(value)
+                name=command.name, location=command.location, reason=reason, value=short_repr(value)
             )
         except PerdureError as error:
             return error

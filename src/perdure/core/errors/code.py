@@ -132,7 +132,7 @@ class UnencodableResult(YourError):
     """
 
     code = "P0205"
-    text = "Step {name!r} at {location} ran, but its result cannot be recorded: {reason}\nThe result was: {value}\n"
+    text = "Step {name!r} at {location} ran, but {reason}\nThe result was: {value}\n"
     cure = "Return data of the annotated type. After the fix, `perdure resume` runs the step again."
 
 
