@@ -117,6 +117,17 @@ async def test_what_has_not_begun_and_was_to_pause_then_is_ended_at_once(lab: La
         assert seen == []
 
 
+async def test_what_has_not_begun_is_terminated_behind_however_many_messages(lab: Lab) -> None:
+    async with lab.engine(echo) as engine:
+        handle = await engine.start(echo, "x", id="x", delay=3_600)
+        value = encode_untyped("on", "a signal")
+        signals = [ev.SignalReceived(f"m{n}", "go", value) for n in range(1_100)]
+        engine.store.deposit([], [Mail(handle.key, each.message_id, each) for each in signals])
+        await handle.terminate("by hand")
+        with pytest.raises(perdure.ExecutionTerminated, match="by hand"):
+            await handle.result(timeout=30)
+
+
 async def test_an_update_to_what_has_not_begun_does_not_keep_it_from_being_ended(lab: Lab) -> None:
     async with lab.engine(echo) as engine:
         handle = await engine.start(echo, "x", id="x", delay=3_600)

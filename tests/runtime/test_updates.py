@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from tests.runtime.conftest import Lab, until
+from tests.runtime.conftest import Lab, kinds, status, until
 from tests.runtime.noting import note, seen
 
 import perdure
@@ -15,6 +15,8 @@ from perdure import workflow
 from perdure.core.errors import (
     EncodeError,
 )
+from perdure.runtime.updates import request_of
+from perdure.workflow.values import encode_untyped
 
 
 @dataclass
@@ -229,3 +231,34 @@ async def test_handlers_cannot_end_the_process(lab: Lab) -> None:
         assert await handle.result(timeout=30) == 9
         dropped = [each.event.name for each in await handle.journal() if type(each.event).__name__ == "MessageDropped"]
         assert sorted(dropped) == ["quick", "slow"]
+
+
+async def test_however_many_updates_wait_for_the_end_of_a_run_its_timers_fire(lab: Lab) -> None:
+    """They wait as long as a handler is at work, and it may wait for a timer."""
+
+    @workflow
+    async def lingers() -> str:
+        @perdure.on_update("slow")
+        async def slow() -> None:
+            await asyncio.sleep(0.5)
+
+        await perdure.receive("end")
+        return "ended"
+
+    async with lab.engine(lingers) as engine:
+        handle = await engine.start(lingers)
+        await status(handle, "parked")
+        slow = asyncio.create_task(handle.update("slow"))
+        await until(lambda: _has(handle, "UpdateAccepted"))
+        await handle.signal("end")
+        await until(lambda: _has(handle, "SignalReceived"))
+        nothing = encode_untyped([], "no arguments")
+        updates = [request_of(handle.key, "slow", f"u{n}", nothing) for n in range(1_100)]
+        engine.store.deposit([], updates)
+        engine._running().arrivals.woken([handle.key])
+        assert await handle.result(timeout=30) == "ended"
+        await slow
+
+
+async def _has(handle: perdure.Handle[Any], kind: str) -> bool:
+    return kind in kinds(await handle.journal())

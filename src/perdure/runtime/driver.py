@@ -30,7 +30,7 @@ from perdure.runtime.effects import Effects
 from perdure.runtime.host import Created, Host
 from perdure.runtime.inbox import Chosen, choose_end
 from perdure.runtime.left_behind import LeftBehind
-from perdure.runtime.loading import recorded_here
+from perdure.runtime.loading import INBOX_PAGE, recorded_here
 from perdure.runtime.outgoing import Outgoing
 from perdure.runtime.pending import Pending
 from perdure.runtime.steps import LAPSED
@@ -61,6 +61,7 @@ class Driver:
         self.attempts: dict[int, StepRun | None] = {}  # what the step runner has of its steps; None: it waits there
         self.progress: dict[int, ev.Payload] = {}  # what attempts of an earlier process last told
         self.dead = False
+        self.reach = INBOX_PAGE  # how many letters a reading takes
         self.ending = False  # it may not close before it knows which start waits to begin in its place
         self.paused = False  # as its code was when it was last given something to do
         self.broken: PerdureError | None = None  # its code cannot run its journal, or nobody can read it
@@ -93,7 +94,7 @@ class Driver:
 
     def letters_arrived(self, letters: Sequence[Letter]) -> None:
         """A page was read from the inbox."""
-        self.pending.letters_arrived(letters)
+        self.pending.letters_arrived(letters, self.reach)
         self.poke()
 
     @property
@@ -296,6 +297,8 @@ class Driver:
             return
         if self._unreadable is not None:
             raise self._unreadable  # only now: what other steps answered has been written
+        if self.machine.state is RunState.NEW and self.pending.more_letters and not self.ending:
+            self._look_further(closes=True)  # it may not begin yet; somebody may ask to end it
         self._wait()
 
     def _compose(self) -> Batch | None:
@@ -370,12 +373,18 @@ class Driver:
                 self.host.fetch_letters(self)
             self.turn()
         elif outcome is Outcome.MAIL:
-            self.ending = batch.closes is not None
-            self.host.fetch_letters(self)
+            self._look_further(closes=batch.closes is not None)
         elif isinstance(outcome, PerdureError) and self.created is None:
             self.host.stalled(self, outcome)  # what it wants written cannot be encrypted
         else:
             self._conflict()
+
+    def _look_further(self, *, closes: bool) -> None:
+        """There are letters that it must know of, behind a page of those that have to wait."""
+        self.ending = closes
+        if self.pending.more_letters:
+            self.reach *= 2
+        self.host.fetch_letters(self)
 
     def _conflict(self) -> None:
         if not self.is_new or self.created is None:

@@ -69,6 +69,7 @@ class Receiver(Protocol):
     broken: PerdureError | None
     paused: bool
     ending: bool
+    reach: int
 
 
 def letters_for(store: Store, driver: Receiver) -> list[Letter]:
@@ -80,8 +81,8 @@ def letters_for(store: Store, driver: Receiver) -> list[Letter]:
         return requests_to_end(store, driver.key, driver.run)
     if driver.paused:
         return store.requests(driver.key, INBOX_PAGE)
-    page = store.inbox(driver.key, INBOX_PAGE)
-    if driver.ending and len(page) == INBOX_PAGE:
+    page = store.inbox(driver.key, driver.reach)
+    if driver.ending and len(page) == driver.reach:
         known = {each.message_id for each in page}
         page += [each for each in store.requests(driver.key, INBOX_PAGE) if each.message_id not in known]
     return page

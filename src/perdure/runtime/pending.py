@@ -17,7 +17,6 @@ from perdure.runtime.closing import last_batch, last_batch_without_code
 from perdure.runtime.effects import Effects
 from perdure.runtime.inbox import Chosen, choose, choose_end
 from perdure.runtime.left_behind import LeftBehind
-from perdure.runtime.loading import INBOX_PAGE
 from perdure.runtime.outgoing import Outgoing
 from perdure.runtime.succession import last_of_many
 from perdure.runtime.timing import due_events, end_unbegun, is_overdue, next_due_ms, not_due, opening, overdue
@@ -64,9 +63,9 @@ class Pending:
         """From now on, until letters arrive."""
         self._taken_meanwhile = set()
 
-    def letters_arrived(self, letters: Sequence[Letter]) -> None:
-        """A page was read from the inbox; known letters are recognised."""
-        self.more_letters = len(letters) >= INBOX_PAGE
+    def letters_arrived(self, letters: Sequence[Letter], most: int) -> None:
+        """A page was read from the inbox, of at most so many; known letters are recognised."""
+        self.more_letters = len(letters) >= most
         taken, self._taken_meanwhile = self._taken_meanwhile or (), None
         self.letters.update((each.message_id, each) for each in letters if each.message_id not in taken)
 
