@@ -129,7 +129,7 @@ async def _resume(settings: Settings, execution_id: str) -> None:
         await client.handle(execution_id).resume()
         waits = row.status in {"stalled", "paused"}
         goes_on, not_waiting = (
-            f"{execution_id} goes on.",
+            f"{execution_id} is resumed.",
             f"{execution_id} is {row.status}, neither paused nor stalled: it is left as it is.",
         )
         running = worker_runs(client)
