@@ -227,7 +227,7 @@ async def test_a_receive_with_a_timeout_gives_up_and_a_later_signal_stays_for_th
 
 @pytest.fixture
 def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("pending", "loading"):
+    for module in ("driver", "loading"):
         monkeypatch.setattr(f"perdure.runtime.{module}.INBOX_PAGE", 3)
 
 
