@@ -25,7 +25,7 @@ from perdure.core.errors import (
     UnsupportedType,
     WrongArguments,
 )
-from perdure.runtime import loading, pending
+from perdure.runtime import driver, loading
 from perdure.store.memory import MemoryStore
 from perdure.workflow.execution import Execution
 
@@ -382,7 +382,7 @@ async def test_a_damaged_journal_stalls_its_execution_alone_and_can_be_terminate
 async def test_a_broken_execution_can_be_terminated_behind_many_letters(
     lab: Lab, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
-    for module in (loading, pending):
+    for module in (loading, driver):
         monkeypatch.setattr(module, "INBOX_PAGE", 10)
     async with lab.engine(listens) as engine:
         await status(await engine.start(listens, id="damaged"), "parked")
