@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 import perdure
 from perdure import step, workflow
 from perdure.runtime import lease
+from perdure.workflow.location import users_line
 
 warned = threading.Event()
 
@@ -77,6 +80,18 @@ def test_an_async_step_that_blocks_is_named_with_its_line(tmp_path: Path, heard:
     assert perdure.run(awaits, store=tmp_path / "perdure.db") == "done"
     assert "a call blocks the event loop, at test_pulse.py:" in heard[0]
     assert "in blocks. Move that" in heard[0]
+
+
+def test_who_started_the_loop_is_not_blamed_for_what_perdure_does_on_it() -> None:
+    async def main() -> tuple[str, str]:
+        here = frame = sys._getframe()
+        while frame.f_code.co_name != "_run" and frame.f_back is not None:
+            frame = frame.f_back
+        return users_line(here), users_line(frame)
+
+    mine, none = asyncio.run(main())
+    assert mine.startswith("test_pulse.py:")
+    assert none == ""
 
 
 def test_a_step_in_a_thread_holds_nothing_up(tmp_path: Path, heard: list[str]) -> None:

@@ -21,6 +21,7 @@ _ASYNCIO = str(Path(asyncio.__file__).parent) + os.sep
 _STDLIB = str(Path(os.__file__).parent) + os.sep
 _INSTALLED = ("/site-packages/", "/dist-packages/", "/zoneinfo/")
 _LOOP = str(Path(__file__).with_name("loop.py"))
+_RUNNERS = ("_run_once", "run_forever", "run_until_complete", "run")  # of asyncio's loops
 _DOORS = ("drain", "look", "_end_all")  # of the loop, into the user's code
 
 MOST_FRAMES = 50  # of a stack, in a message
@@ -74,9 +75,11 @@ def _workflows_line() -> str:
 
 
 def users_line(frame: FrameType | None) -> str:
-    """`agent.py:12 in fetch`, the innermost line of a running stack that is nobody's library; "" if there is none."""
+    """`agent.py:12 in fetch`, the innermost line of what an event loop runs that is nobody's library; or ""."""
     while frame is not None:
         code = frame.f_code
+        if code.co_name in _RUNNERS and code.co_filename.startswith(_ASYNCIO):
+            break  # what is further out started the loop
         if is_users(code.co_filename) and not is_installed(code.co_filename):
             return f"{place(code.co_filename, frame.f_lineno)} in {code.co_qualname}"
         frame = frame.f_back
