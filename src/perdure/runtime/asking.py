@@ -28,7 +28,7 @@ OPTIONS = StepOptions(retry=NO_RETRY, timeout_ms=60_000)
 TOO_EARLY_MS = 100
 
 
-class Settled(msgspec.Struct, frozen=True):
+class Finding(msgspec.Struct, frozen=True):
     """The end of asking. `outcome` is None if nobody could tell, `detail` then says what was last heard."""
 
     outcome: ev.Outcome | None
@@ -55,7 +55,7 @@ class Asking:
         self._doubt = doubt
         self._idempotency_key = derived_id("step", self.key.execution, self.run, command.seq)
         self._asked = 0
-        self._answer: Settled | None = None
+        self._finding: Finding | None = None
 
     @property
     def dead(self) -> bool:
@@ -96,10 +96,10 @@ class Asking:
         match value:
             case Happened():
                 result = step.result.encode(value.value, f"what reconcile tells of {step.result_what}")
-                self._answer = Settled("happened", result)
+                self._finding = Finding("happened", result)
                 return result  # type: ignore[no-any-return]
             case DidNotHappen():
-                self._answer = Settled("did_not_happen")
+                self._finding = Finding("did_not_happen")
                 return ev.Payload(b"\xc0")
             case StillUnknown():
                 return ev.FailureInfo("StillUnknown", "")
@@ -111,7 +111,7 @@ class Asking:
     def step_done(self, seq: int, event: ev.AnyEvent) -> None:
         """See `Driven.step_done`."""
         self.attempts.pop(seq, None)
-        answer, self._answer = self._answer, None
+        answer, self._finding = self._finding, None
         if isinstance(event, ev.StepFailed):
             failure = event.failure
             self._heard_nothing(f"{failure.type}: {failure.message}" if failure.message else failure.type)
@@ -141,7 +141,7 @@ class Asking:
         pause_ms = PAUSES.pause_ms(self._asked, TimeoutError(), jitter)
         if pause_ms is None:
             summary = f"reconcile was asked {self._asked} times and could not tell, last: {detail}"
-            self._effects.settled(self._command, self._doubt, Settled(None, detail=summary))
+            self._effects.settled(self._command, self._doubt, Finding(None, detail=summary))
         else:
             self._ask_at(self._effects.host.now_ms() + pause_ms)
 

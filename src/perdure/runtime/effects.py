@@ -17,7 +17,7 @@ from perdure.core.errors import PerdureError, UnencodableResult, UnknownOutcome
 from perdure.core.identity import Key, noise
 from perdure.core.machine import Machine
 from perdure.core.retry import Retry
-from perdure.runtime.asking import Asking, Settled
+from perdure.runtime.asking import Asking, Finding
 from perdure.runtime.attempt import Doubt, Driven, StepRun
 from perdure.runtime.environment import Environment
 from perdure.runtime.lease import Holding
@@ -158,17 +158,17 @@ class Effects:
             )
         )
 
-    def settled(self, command: RunStep, doubt: Doubt, settled: Settled) -> None:
+    def settled(self, command: RunStep, doubt: Doubt, finding: Finding) -> None:
         """`reconcile` has answered, or was asked often enough."""
         self._asking.pop(command.seq, None)
         if self.owner.dead:
             return
-        if settled.outcome is None:
-            self._declare(command, msgspec.structs.replace(doubt, reason=f"{doubt.reason}; {settled.detail}"))
+        if finding.outcome is None:
+            self._declare(command, msgspec.structs.replace(doubt, reason=f"{doubt.reason}; {finding.detail}"))
             return
-        resolved = ev.Resolution(settled.outcome, "reconcile")
-        if settled.result is not None:
-            self._tell(_happened(command, settled.result, resolved, doubt.started_at_ms))
+        resolved = ev.Resolution(finding.outcome, "reconcile")
+        if finding.result is not None:
+            self._tell(_happened(command, finding.result, resolved, doubt.started_at_ms))
             return
         error = UnknownOutcome(name=command.name, seq=command.seq, attempt=command.attempt + 1, reason=doubt.reason)
         jitter = noise(self.owner.run, command.seq, command.attempt + 1)

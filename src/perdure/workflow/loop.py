@@ -56,7 +56,7 @@ class Host(Protocol):
         ...
 
 
-class Reader(Protocol):
+class ReadOnlyHost(Protocol):
     """The host while code runs that may only look. It has no more than time: all else it refuses."""
 
     now_ms: int
@@ -253,7 +253,7 @@ class DeterministicLoop(_Base):  # type: ignore[misc]
         if not timer.cancelled():
             self._ready.append(timer)
 
-    def look(self, reader: Reader, call: Callable[[], Any]) -> Any:
+    def look(self, reader: ReadOnlyHost, call: Callable[[], Any]) -> Any:
         """Call code that may only look, with the loop running but nothing to be had of it.
 
         What it does all the same is told to `reader`; then what is in memory is not to be relied on any more.
