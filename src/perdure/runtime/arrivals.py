@@ -149,6 +149,10 @@ class Arrivals:
 
     def _row_read(self, key: Key, row: Any) -> None:
         self._loading.discard(key)
+        self._look_at(key, row)
+        self._worker.made_room()
+
+    def _look_at(self, key: Key, row: Any) -> None:
         if isinstance(row, Exception):
             log.warning("cannot read %s, trying again: %s", key.execution, row)
             self._loop.call_later(TRY_AGAIN_S, self.woken, [key])
@@ -231,6 +235,7 @@ class Arrivals:
             self.woken([row.key])
         else:
             self._loaded(row, loaded)
+        self._worker.made_room()
 
     def _loaded(self, row: Row, loaded: Any) -> None:
         worker, again = self._worker, row.key in self._woken_while_loading

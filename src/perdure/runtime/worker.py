@@ -188,7 +188,7 @@ class Worker:
             self._resting_bytes += driver.size
             self._evict_some()
         self.arrivals.suspects.passed(key)
-        self._made_room()
+        self.made_room()
 
     def closed(self, driver: Driver, event: ev.AnyEvent) -> None:
         """Its journal has ended."""
@@ -276,7 +276,7 @@ class Worker:
                 await waiter
             finally:
                 self._room.pop(waiter, None)
-                self._loop.call_soon(self._made_room)  # it may not take the place: it was cancelled, or is put off
+                self._loop.call_soon(self.made_room)  # it may not take the place: it was cancelled, or is put off
 
     def progressed(self, driver: Driver) -> None:
         """Something of an execution that runs alone was committed."""
@@ -346,7 +346,7 @@ class Worker:
         driver.discard()
         if not driver.is_new:  # else it only was a start that met the suspect's id
             self.arrivals.suspects.passed(driver.key)
-        self._made_room()
+        self.made_room()
 
     def _evict_some(self) -> None:
         while self.resting and (
@@ -367,7 +367,8 @@ class Worker:
         if due_ms is not None and (armed is None or due_ms < armed):
             self._alarm.set("scan", due_ms)
 
-    def _made_room(self) -> None:
+    def made_room(self) -> None:
+        """Fewer executions are active than before, or on their way."""
         while self._room and self.active < self.limits.active:
             waiter, _ = self._room.popitem(last=False)
             if not waiter.done():
