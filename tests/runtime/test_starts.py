@@ -136,7 +136,7 @@ async def test_an_update_to_what_has_not_begun_does_not_keep_it_from_being_ended
         await handle.cancel("not needed")
         with pytest.raises(perdure.ExecutionCancelled):
             await handle.result(timeout=30)
-        with pytest.raises(perdure.ExecutionClosed):
+        with pytest.raises(perdure.ExecutionClosed, match="was not delivered"):
             await update
 
 

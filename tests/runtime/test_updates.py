@@ -184,7 +184,7 @@ async def test_what_a_failing_end_cuts_off_is_named_in_the_journal_and_told_to_c
             await asyncio.wait_for(asked, 30)
         last = (await handle.journal())[-1].event
         assert sorted((each.kind, each.name) for each in last.unfinished) == [("signal", "remind"), ("update", "order")]
-        with pytest.raises(perdure.ExecutionClosed, match="not delivered"):
+        with pytest.raises(perdure.ExecutionClosed, match="Nothing was sent"):
             await handle.update("order")
 
 

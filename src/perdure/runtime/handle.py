@@ -52,6 +52,7 @@ T = TypeVar("T")
 JOURNAL_PAGE = 1_000
 NOT_DELIVERED = "Nothing was sent to it."
 CUT_OFF = "The update had been accepted; the end cut its handler off. What it did by then is in the journal."
+NOT_ACCEPTED = "The update was not delivered: the execution ended first."
 
 
 class Port(Protocol):
@@ -299,7 +300,7 @@ class Handle(Generic[R]):
         if settled.failure is not None:
             raise UpdateRejected(execution=self.id, name=name, failure=settled.failure)
         row = await self._row()
-        raise ExecutionClosed(execution=self.id, status=row.status, fate=CUT_OFF if settled.position else NOT_DELIVERED)
+        raise ExecutionClosed(execution=self.id, status=row.status, fate=CUT_OFF if settled.position else NOT_ACCEPTED)
 
     async def state(self, type: Any = Any) -> Any:
         """What the workflow last published, whether it runs or not; None if it has published nothing.
