@@ -449,7 +449,7 @@ def test_explain_prints_the_page_of_an_error(cli: Cli) -> None:
 def test_what_a_message_says_to_type_works(cli: Cli) -> None:
     pointer = re.search(
         r"\[P\d{4}: perdure (explain P\d{4})\]$",
-        str(perdure.errors.OutsideWorkflow(what="perdure.receive", place="a workflow")),
+        str(perdure.errors.OutsideWorkflow(what="perdure.receive", place="a workflow", fix="")),
     )
     assert pointer is not None
     assert cli(*pointer[1].split()).out.startswith("# P0307")
