@@ -163,11 +163,11 @@ async def test_a_start_that_does_not_take_the_place_it_waited_for_leaves_it_to_t
     async with lab.engine(busy, max_active=1) as engine:
         await engine.start(busy)
         await until(lambda: seen)
-        starts = [asyncio.create_task(engine.start(busy, delay=3_600)) for _ in range(3)]
+        starts = [asyncio.create_task(engine.start(busy, delay=3_600)) for _ in range(30)]
         starts += [asyncio.create_task(engine.start(busy)) for _ in range(2)]
-        await until(lambda: _held(engine, 5))
+        await until(lambda: _held(engine, 32))
         starts[-2].cancel()
-        await until(lambda: _held(engine, 4))
+        await until(lambda: _held(engine, 31))
         gate.set()
         async with asyncio.timeout(20):
             await asyncio.wait(starts)
